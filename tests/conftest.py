@@ -1,0 +1,121 @@
+"""What all tests share: directories, lines for the summary, and the last line that names skipped tiers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# The first folder below tests/ says the tier; the marker `real` wins over it.
+TIERS = {
+    "core": "core",
+    "config": "core",
+    "environments": "core",
+    "contract": "contract",
+    "hosts": "contract",
+    "providers": "contract",
+    "store": "contract",
+    "engine": "crash world",
+    "simulation": "crash world",
+    "agent": "agent",
+    "maestro": "agent",
+    "api": "CLI",
+    "cli": "CLI",
+    "real": "real",
+}
+SUMMARY_PROPERTY = "line of the summary"
+LAST_LINE = pytest.StashKey[str]()
+
+
+@pytest.fixture
+def weird_path(tmp_path: Path) -> Path:
+    """A directory for every path that reaches a shell: space, quotes, `;`, `$`, newline, `*`, not ASCII."""
+    path = tmp_path / "a b'c\"d;e$HOME\nf*é"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    """A private state directory with a name short enough for the path of a unix socket."""
+    path = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def summary_line(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Print a line after the run, whether or not output is captured: counts that may not drop unseen."""
+    return lambda text: record_property(SUMMARY_PROPERTY, text)
+
+
+def tier_of(report: pytest.TestReport | pytest.CollectReport) -> str | None:
+    """Name the tier of a test, or None for the tests of the project itself."""
+    if "real" in getattr(report, "keywords", {}):
+        return "real"
+    parts = report.nodeid.split("::")[0].split("/")
+    folder = parts[1] if parts[0] == "tests" and len(parts) > 1 else parts[0]
+    return TIERS.get(folder)
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return str(report.longrepr)
+
+
+def describe_skipped(
+    stats: dict[str, list[pytest.TestReport | pytest.CollectReport]], whole_suite: bool
+) -> str:
+    """Say which tiers were skipped, wholly or in part, and why."""
+    total: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for category in ("passed", "failed", "error", "xfailed", "xpassed", "skipped"):
+        for report in stats.get(category, []):
+            tier = tier_of(report)
+            if tier is None or (report.when == "teardown" and category == "error"):
+                continue
+            total[tier] += 1
+            if category == "skipped":
+                reasons[tier][skip_reason(report)] += 1
+    parts = []
+    for tier in dict.fromkeys(TIERS.values()):
+        skipped = sum(reasons[tier].values())
+        if skipped:
+            why = "; ".join(f"{count} for: {reason}" for reason, count in sorted(reasons[tier].items()))
+            parts.append(f"{tier} ({'all' if skipped == total[tier] else 'part'}: {why})")
+        elif whole_suite and not total[tier]:
+            parts.append(f"{tier} (it has no tests yet)")
+    return "tiers skipped: " + (", ".join(parts) or "none")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    stats = terminalreporter.stats
+    lines = [
+        str(value)
+        for reports in stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in getattr(report, "user_properties", ())
+        if name == SUMMARY_PROPERTY
+    ]
+    if lines:
+        terminalreporter.section("reported by tests")
+        for line in lines:
+            terminalreporter.write_line(line)
+    selected = config.getoption("keyword") or config.getoption("markexpr")
+    whole_suite = config.args == config.getini("testpaths") and not selected
+    config.stash[LAST_LINE] = describe_skipped(stats, whole_suite)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # ORDER: after pytest's own last line, so that a tier that did not run is what is read last.
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and LAST_LINE in config.stash:
+        reporter.ensure_newline()
+        reporter.write_line(config.stash[LAST_LINE])

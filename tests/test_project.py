@@ -1,0 +1,136 @@
+"""Habits of the project that no tool checks: sizes, names, docstrings, the agent's imports, the docs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "cloudsend_cli"
+AGENT = PACKAGE / "agent" / "agent.py"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+MAX_LINES = 600
+MAX_LINES_OF_THE_AGENT = 900  # one file by design: it is shipped as it is
+MAX_LINES_OF_AN_ADR = 60  # a page
+JUNK_NAMES = {"base", "common", "utils", "util", "helpers", "helper", "manager", "misc"}
+MODULES_NEWER_THAN_3_6 = {"contextvars", "dataclasses", "graphlib", "tomllib", "zoneinfo"}
+ARGUMENTS_NEWER_THAN_3_6 = {"capture_output", "text"}  # of subprocess
+# Paths of the machine on which someone worked. Written so that the pattern does not match itself.
+MACHINE_PATHS = re.compile(rb"(?<![\w.~$}*-])/(?:work|root)/")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), name_of(path))
+
+
+@cache
+def files_of_the_project() -> tuple[Path, ...]:
+    """What git tracks or would track."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        done = subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    paths = (ROOT / name for name in done.stdout.decode().split("\0") if name)
+    return tuple(path for path in paths if path.is_file() and not path.is_symlink())
+
+
+def makefile_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text()
+    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_file_is_short(path: Path) -> None:
+    limit = MAX_LINES_OF_THE_AGENT if path == AGENT else MAX_LINES
+    lines = len(path.read_text().splitlines())
+    assert lines <= limit, f"{name_of(path)} has {lines} lines, more than {limit}: split it by noun"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_file_is_named_for_what_it_holds(path: Path) -> None:
+    junk = JUNK_NAMES & {part.lstrip("_") for part in path.relative_to(ROOT).with_suffix("").parts}
+    assert not junk, f"{name_of(path)}: {junk} says nothing about what lives there"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_file_says_what_lives_in_it(path: Path) -> None:
+    docstring = ast.get_docstring(tree_of(path))
+    assert docstring and docstring.strip(), f"{name_of(path)} has no module docstring"
+
+
+@pytest.mark.parametrize("path", sorted({path.parent for path in SOURCES}), ids=name_of)
+def test_folder_is_a_package(path: Path) -> None:
+    assert (path / "__init__.py").exists(), f"{name_of(path)} would be left out of the wheel"
+
+
+@pytest.mark.skipif(not AGENT.exists(), reason="the agent is not written yet")
+class TestAgentFile:
+    def test_imports_the_standard_library_alone(self) -> None:
+        imported: set[str] = set()
+        for node in ast.walk(tree_of(AGENT)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"line {node.lineno}: a relative import"
+                imported.add((node.module or "").split(".")[0])
+        assert imported <= sys.stdlib_module_names
+        assert not imported & MODULES_NEWER_THAN_3_6
+
+    def test_has_no_syntax_newer_than_3_6(self) -> None:
+        # 3.7 is the oldest grammar that every Python here still knows; the rest is looked for by hand.
+        tree = ast.parse(AGENT.read_text(), name_of(AGENT), feature_version=(3, 7))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+                pytest.fail(f"line {node.lineno}: 3.6 knows none of the __future__ imports of today")
+            if isinstance(node, ast.Call):
+                newer = ARGUMENTS_NEWER_THAN_3_6 & {keyword.arg for keyword in node.keywords}
+                assert not newer, f"line {node.lineno}: {newer} came with Python 3.7"
+
+
+def test_make_commands_in_the_docs_exist() -> None:
+    targets = makefile_targets()
+    assert {"setup", "demo", "check", "test", "bench", "docs", "simulate"} <= targets
+    for path in files_of_the_project():
+        if path.suffix == ".md":
+            for target in re.findall(
+                r"(?:`|^\s*(?:\$ )?)make ([a-z][a-z-]*)", path.read_text(), re.MULTILINE
+            ):
+                assert target in targets, f"{name_of(path)}: there is no `make {target}`"
+
+
+def test_no_path_of_a_machine_is_in_a_file() -> None:
+    for path in files_of_the_project():
+        content = path.read_bytes()
+        if b"\0" not in content:
+            found = MACHINE_PATHS.search(content)
+            line = content.count(b"\n", 0, found.start()) + 1 if found else 0
+            assert not found, f"{name_of(path)}:{line}: a path of someone's machine"
+
+
+ADRS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("path", ADRS, ids=name_of)
+def test_decision_record_fits_a_page_and_is_complete(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_LINES_OF_AN_ADR
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Context", "Decision", "Consequences", "What would change our mind"]
+
+
+def test_decision_records_are_numbered_without_gaps() -> None:
+    numbers = [int(path.name[:4]) for path in ADRS]
+    assert numbers == list(range(1, len(numbers) + 1))
