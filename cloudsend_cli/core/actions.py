@@ -1,0 +1,108 @@
+"""Everything a maestro can do to the world: a closed union. Each returns at once and may be repeated safely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .model import HostAddress, JobSpec, Upload
+
+
+@dataclass(frozen=True, slots=True)
+class CreateInstance:
+    """Ask the provider for the machine of a committed intent; the same token asks for the same machine."""
+
+    node: str
+    provider: str
+    generation: int
+    token: str
+    request: str  # rendered JSON, stored with the intent: a retry repeats it to the byte
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateInstance:
+    """Give a machine back. Gone is fine."""
+
+    node: str
+    provider: str
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectHost:
+    """Open and keep a link to the node's machine, with our agent on it."""
+
+    node: str
+    address: HostAddress
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectHost:
+    """Stop using the node's machine; whatever runs there goes on."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStart:
+    """One attempt as the host is asked to execute it."""
+
+    attempt: str
+    spec: JobSpec
+    build: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempts:
+    """Hand attempts to the agent of one boot; files they need are sent first. Exclusive on the host by attempt id."""
+
+    node: str
+    boot: str
+    attempts: tuple[AttemptStart, ...]
+    files: tuple[Upload, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAttempts:
+    """Leave a tombstone and end what runs. Repeated until the end is seen."""
+
+    node: str
+    attempts: tuple[str, ...]
+    cause: str = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class AckAttempts:
+    """Tell the host that these ends are durable here; it stops reporting them."""
+
+    node: str
+    attempts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOutputs:
+    """Bring an ended attempt's outputs home; the manifest in the destination is written last."""
+
+    node: str
+    number: int
+    attempt: str
+    patterns: tuple[str, ...]
+    name: str
+
+
+Action = (
+    CreateInstance
+    | TerminateInstance
+    | ConnectHost
+    | DisconnectHost
+    | StartAttempts
+    | CancelAttempts
+    | AckAttempts
+    | FetchOutputs
+)
+
+
+@dataclass(slots=True)
+class ActionList:
+    """Actions in the order they are to be executed."""
+
+    items: list[Action] = field(default_factory=list)

@@ -1,0 +1,352 @@
+"""The heart: compare what is wanted with what is seen and ask for the difference. Pure.
+
+`decide` reads a state and an observation and returns the records that change and the actions that follow. It never
+touches its arguments. The caller commits the changes first and executes the actions after that: intent before effect.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from .actions import (
+    AckAttempts,
+    Action,
+    AttemptStart,
+    CancelAttempts,
+    FetchOutputs,
+)
+from .decide_jobs import fail_doomed, reason_of, take_attempts, take_requests
+from .decide_nodes import take_nodes
+from .draft import Draft
+from .explain import describe
+from .model import FAILED, PENDING, RUNNING, HostView, JobSpec, Observation, Policy, Resources
+from .naming import attempt_id, build_id
+from .state import BuildRecord, Changes, JobClass, JobRecord, Load, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`changes` are to be committed, then `actions` executed in order. `wake_at`: look again then, news or not."""
+
+    changes: Changes
+    actions: tuple[Action, ...]
+    wake_at: float | None
+    done: bool  # nothing is left to do for this run
+
+
+def decide(state: RunState, seen: Observation, policy: Policy) -> Decision:
+    """Equal arguments give equal decisions; work is in proportion to the news and the hand-outs, not to the jobs."""
+    draft = Draft(state, seen, policy)
+    take_requests(draft)
+    take_attempts(draft)
+    _take_builds(draft)
+    fail_doomed(draft)
+    _take_fetches(draft)
+    unsettled = _unsettled(draft)
+    take_nodes(draft, wanted=unsettled)
+    if unsettled:
+        _fail_without_nodes(draft)
+        _hand_out(draft)
+    _end_run(draft)
+    return Decision(draft.changes(), tuple(_ordered_actions(draft)), _wake_at(draft), _done(draft))
+
+
+def _unsettled(draft: Draft) -> bool:
+    """Whether any job needs a machine, with this draft's changes counted."""
+    open_jobs = draft.state.unfinished
+    to_fetch = len(draft.state.to_fetch)
+    for number, new in draft.jobs.items():
+        old = draft.state.jobs[number]
+        open_jobs += (not new.final) - (not old.final)
+        to_fetch += (new.fetch == "wanted") - (old.fetch == "wanted")
+    return open_jobs > 0 or to_fetch > 0
+
+
+# ---- environments --------------------------------------------------------------------------------------------------
+
+
+def _take_builds(draft: Draft) -> None:
+    """Settle news of builds. Their ids are few: one for each environment and node."""
+    for build in list(draft.state.builds.values()):
+        if build.state != RUNNING:
+            continue
+        attempt = build_id(draft.run.id, build.key, build.attempt)
+        view = draft.seen.hosts.get(build.node)
+        status = draft.seen.attempts.get(attempt)
+        if view is not None and build.key in view.environments:
+            draft.put_build(replace(build, state="succeeded", reason=""))
+            draft.ack(build.node, attempt)
+        elif status is None:
+            if view is not None and view.reported is not None and attempt not in view.reported:
+                if build.boot == view.boot:
+                    _start_build(draft, build)
+                else:
+                    draft.put_build(replace(build, state="wanted", attempt=build.attempt + 1))
+        elif status.state == "exited" and status.exit_code == 0 and not status.cause and not status.signal:
+            draft.put_build(replace(build, state="succeeded", reason=""))
+            draft.ack(build.node, attempt)
+        elif status.state == "exited" and status.cause != "upload-missing":
+            draft.put_build(replace(build, state="failed", reason=reason_of(status)))
+            draft.ack(build.node, attempt)
+        elif status.state not in {"queued", "running"}:
+            draft.ack(build.node, attempt)
+            if status.state == "refused" and status.cause not in {"", "wrong-boot"}:
+                draft.put_build(replace(build, state="failed", reason=status.cause))
+            elif status.state == "lost" and build.losses >= 2:
+                draft.put_build(replace(build, state="failed", reason="lost"))
+            else:
+                losses = build.losses + (status.state == "lost")
+                draft.put_build(replace(build, state="wanted", attempt=build.attempt + 1, losses=losses))
+
+
+def _start_build(draft: Draft, build: BuildRecord) -> None:
+    environment = draft.state.environments[build.key]
+    spec = JobSpec(
+        name=f"environment {environment.name}",
+        argv=("/bin/sh", "-c", environment.script, "environment"),
+        display=f"environment {environment.name}",
+        env=environment.variables,
+        environment=build.key,
+        resources=Resources(cpus=0.0),
+        slots=(f"env-{build.key}", *environment.slots),
+    )
+    draft.start(build.node, AttemptStart(build_id(draft.run.id, build.key, build.attempt), spec, build=True))
+
+
+def _environment_ready(draft: Draft, node: str, key: str, view: HostView) -> bool:
+    """Whether jobs that need `key` may start on `node`; asks for the build where it was not asked for yet."""
+    build = draft.build(node, key)
+    if key in view.environments or (build is not None and build.state == "succeeded"):
+        return True
+    if build is None or build.state == "wanted":
+        build = replace(build or BuildRecord(node, key), state=RUNNING, boot=view.boot)
+        draft.put_build(build)
+        _start_build(draft, build)
+    return False
+
+
+def _build_failed_everywhere(draft: Draft, key: str) -> str | None:
+    """The reason if every node that could serve has failed to build `key`."""
+    nodes = [n for n in draft.all_nodes() if n.state not in {"failed", "released"}]
+    builds = [draft.build(n.name, key) for n in nodes]
+    failed = [b for b in builds if b is not None and b.state == "failed"]
+    return failed[0].reason if failed and len(failed) == len(nodes) else None
+
+
+# ---- handing out ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Place:
+    """A connected node while attempts are handed out."""
+
+    name: str
+    view: HostView
+    capacity: Resources
+    used: Resources
+    held: int
+    most: int
+
+
+def _hand_out(draft: Draft) -> None:
+    places = _places(draft)
+    if not places:
+        return
+    room = draft.policy.hand_out_most
+    if draft.run.max_parallel is not None:
+        room = min(room, draft.run.max_parallel - draft.state.counts.get(RUNNING, 0))
+    servable: dict[JobClass, list[_Place]] = {}
+    for job_class in list(draft.state.ready):
+        found = _places_for(draft, job_class, places)
+        if found:
+            servable[job_class] = found
+    for number, job_class in _in_order(draft.state, list(servable)):
+        if room <= 0 or not servable:
+            break
+        if job_class not in servable:
+            continue
+        job = draft.job(number)
+        if job is None or job.state != PENDING or job.cancel:
+            continue
+        place = _best_place(servable[job_class], job.spec.resources)
+        if place is None:
+            del servable[job_class]
+            continue
+        _hand_to(draft, job, place)
+        room -= 1
+    else:
+        return
+    if draft.run.max_parallel is None and any(p.held < p.most for p in places):
+        draft.wake(draft.seen.now)
+
+
+def _places(draft: Draft) -> list[_Place]:
+    freed: dict[str, list[JobRecord]] = {}
+    for number, job in draft.jobs.items():
+        old = draft.state.jobs[number]
+        if old.state == RUNNING and job.state != RUNNING:
+            freed.setdefault(old.node, []).append(old)
+    places = []
+    for node in draft.all_nodes():
+        view = draft.seen.hosts.get(node.name)
+        if node.state != "running" or view is None or not view.connected:
+            continue
+        capacity = view.resources or node.capacity
+        load = draft.state.load.get(node.name) or Load()
+        held, used = load.held, load.resources
+        for old in freed.get(node.name, ()):
+            held, used = held - 1, used.minus(old.spec.resources)
+        places.append(_Place(node.name, view, capacity, used, held, held + _ahead(draft, capacity, held, used)))
+    return places
+
+
+def _ahead(draft: Draft, capacity: Resources, held: int, used: Resources) -> int:
+    """How many attempts more than now this host may hold, so that it need not wait for a round trip."""
+    per_job = used.cpus / held if held and used.cpus > 0 else 1.0
+    running_at_once = max(1.0, capacity.cpus / max(per_job, 0.01))
+    target = running_at_once + draft.policy.ahead
+    mean = draft.state.mean_duration
+    if mean is not None:
+        target = max(target, running_at_once * draft.policy.ahead_seconds / max(mean, 0.0005))
+    return max(0, int(min(target, running_at_once + draft.policy.ahead_most)) - held)
+
+
+def _places_for(draft: Draft, job_class: JobClass, places: list[_Place]) -> list[_Place]:
+    """The places where jobs of this class may go now; ends the class where no place ever can serve it."""
+    key, resources, _ = job_class
+    fitting = [p for p in places if resources.fits_in(p.capacity)]
+    if not fitting and len(places) == len(draft.state.nodes):
+        largest = max(places, key=lambda p: (p.capacity.cpus, p.capacity.memory, p.capacity.gpus)).capacity
+        _fail_class(draft, job_class, f"no-capacity: {describe(resources)} asked, the largest has {describe(largest)}")
+    elif key:
+        fitting = [p for p in fitting if _environment_ready(draft, p.name, key, p.view)]
+        reason = _build_failed_everywhere(draft, key)
+        if not fitting and reason is not None:
+            _fail_class(draft, job_class, f"environment-failed: {reason}")
+    return fitting
+
+
+def _fail_class(draft: Draft, job_class: JobClass, reason: str) -> None:
+    for number in draft.state.ready[job_class]:
+        job = draft.job(number)
+        if job is not None and job.state == PENDING:
+            draft.put_job(replace(job, state=FAILED, reason=reason, ended_at=draft.seen.now))
+    draft.wake(draft.seen.now)
+
+
+def _in_order(state: RunState, classes: list[JobClass]) -> Iterator[tuple[int, JobClass]]:
+    """Ready jobs of these classes, in the order in which they became ready within a class, low numbers first."""
+    return heapq.merge(*(((number, c) for number in state.ready[c]) for c in classes), key=lambda pair: pair[0])
+
+
+def _best_place(places: list[_Place], need: Resources) -> _Place | None:
+    """Best fit: the place that is left with least free CPU; when all are full, the shortest queue with room."""
+    best: _Place | None = None
+    for place in places:
+        if place.held >= place.most:
+            continue
+        free = place.capacity.minus(place.used)
+        if need.fits_in(free):
+            if best is None or not _fits_now(best, need) or free.cpus < best.capacity.minus(best.used).cpus:
+                best = place
+        elif best is None or (not _fits_now(best, need) and place.held < best.held):
+            best = place
+    return best
+
+
+def _fits_now(place: _Place, need: Resources) -> bool:
+    return need.fits_in(place.capacity.minus(place.used))
+
+
+def _hand_to(draft: Draft, job: JobRecord, place: _Place) -> None:
+    job = replace(
+        job,
+        state=RUNNING,
+        reason="",
+        exit_code=None,
+        attempt=job.attempt + 1,
+        node=place.name,
+        boot=place.view.boot,
+        not_before=0.0,
+        handed_at=draft.seen.now,
+        started_at=None,
+        ended_at=None,
+        fetch="",
+    )
+    draft.put_job(job)
+    draft.start(place.name, AttemptStart(attempt_id(draft.run.id, job.number, job.attempt), job.spec))
+    place.used = place.used.plus(job.spec.resources)
+    place.held += 1
+
+
+def _fail_without_nodes(draft: Draft) -> None:
+    """With every node failed for good, what still waits can never run."""
+    nodes = draft.all_nodes()
+    if nodes and all(n.state == "failed" for n in nodes):
+        for job_class in list(draft.state.ready):
+            _fail_class(draft, job_class, f"no-capacity: {nodes[0].reason}")
+
+
+# ---- results and the end -------------------------------------------------------------------------------------------
+
+
+def _take_fetches(draft: Draft) -> None:
+    for number, problem in draft.seen.fetched.items():
+        job = draft.job(number)
+        if job is None or job.fetch != "wanted":
+            continue
+        tries = job.fetch_tries + 1
+        if not problem:
+            draft.put_job(replace(job, fetch="home", fetch_tries=tries))
+        elif tries >= draft.policy.fetch_tries:
+            draft.put_job(replace(job, fetch=f"failed: {problem}", fetch_tries=tries))
+        else:
+            draft.put_job(replace(job, fetch_tries=tries))
+
+
+def _fetch_actions(draft: Draft) -> Iterator[FetchOutputs]:
+    numbers = dict.fromkeys(draft.state.to_fetch)
+    numbers.update(dict.fromkeys(draft.jobs))
+    for number in numbers:
+        job = draft.job(number)
+        if job is None or job.fetch != "wanted" or number in draft.seen.fetching:
+            continue
+        view = draft.seen.hosts.get(job.node)
+        if view is not None and view.connected:
+            attempt = attempt_id(draft.run.id, number, job.attempt)
+            patterns = tuple(o.pattern for o in job.spec.outputs)
+            yield FetchOutputs(job.node, number, attempt, patterns, job.spec.name)
+
+
+def _end_run(draft: Draft) -> None:
+    settled = not _unsettled(draft)
+    if settled and draft.run.ended_at is None:
+        draft.new_run = replace(draft.run, ended_at=draft.seen.now)
+    elif not settled and draft.run.ended_at is not None:
+        draft.new_run = replace(draft.run, ended_at=None)
+
+
+def _done(draft: Draft) -> bool:
+    return not _unsettled(draft) and all(n.state in {"released", "failed"} for n in draft.all_nodes())
+
+
+def _ordered_actions(draft: Draft) -> Iterator[Action]:
+    """Acknowledgements and cancels before starts: a host hears of ends before it is given more."""
+    for node, attempts in draft.acks.items():
+        yield AckAttempts(node, tuple(dict.fromkeys(attempts)))
+    for node, attempts in draft.cancels.items():
+        yield CancelAttempts(node, tuple(attempts))
+    fetches = list(_fetch_actions(draft))
+    yield from (a for a in draft.actions)
+    for node in draft.starts:
+        view = draft.seen.hosts[node]
+        yield draft.start_action(node, view.boot)
+    yield from fetches
+
+
+def _wake_at(draft: Draft) -> float | None:
+    if draft.state.delayed:
+        draft.wake(draft.state.delayed[0][0])
+    return draft.wake_at

@@ -1,0 +1,210 @@
+"""What happens to jobs: news of their attempts, requests of the user, dependencies. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .actions import AttemptStart
+from .draft import Draft
+from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, AttemptStatus, HostView
+from .naming import attempt_id, parse_attempt_id
+from .state import JobRecord
+
+ENDED = frozenset({"exited", "lost", "cancelled", "stale", "refused"})
+SIGNAL_NAMES = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
+    10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU",
+    25: "SIGXFSZ", 31: "SIGSYS",
+}  # fmt: skip
+
+
+def take_requests(draft: Draft) -> None:
+    """Carry the user's requests into the records; a request whose id is known is not carried out again."""
+    done = draft.run.requests_done
+    for request in draft.seen.requests:
+        if request.id in done:
+            continue
+        done = (*done, request.id)[-200:]
+        if request.kind == "cancel":
+            numbers = request.jobs if request.jobs is not None else tuple(draft.state.jobs)
+            for number in numbers:
+                _cancel(draft, number)
+            if request.jobs is None:
+                draft.new_run = replace(draft.run, cancelled=True)
+    if done is not draft.run.requests_done:
+        draft.new_run = replace(draft.run, requests_done=done)
+
+
+def _cancel(draft: Draft, number: int) -> None:
+    job = draft.job(number)
+    if job is None or job.final:
+        return
+    if job.state == PENDING:
+        draft.put_job(
+            replace(job, state=CANCELLED, reason="cancelled by the user", cancel=True, ended_at=draft.seen.now)
+        )
+    elif not job.cancel:
+        draft.put_job(replace(job, cancel=True))
+        draft.cancel(job.node, attempt_id(draft.run.id, number, job.attempt))
+
+
+def take_attempts(draft: Draft) -> None:
+    """Settle what hosts said of attempts. Only the newest attempt of a running job counts; others are late news."""
+    for attempt, status in draft.seen.attempts.items():
+        parsed = parse_attempt_id(attempt)
+        if parsed is None or parsed[0] != draft.run.id:
+            continue
+        job = draft.job(parsed[1])
+        if job is None or not job.node:
+            continue
+        # INVARIANT: an attempt number that is not the newest is fenced: its end is acknowledged and changes nothing.
+        if job.attempt == parsed[2] and job.state == RUNNING:
+            _settle(draft, job, status)
+        if status.state in ENDED:
+            draft.ack(job.node, attempt)
+
+
+def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
+    if status.state == "running":
+        if job.started_at is None and status.started is not None:
+            draft.put_job(replace(job, started_at=status.started))
+    elif status.state == "exited":
+        _settle_exit(draft, job, status)
+    elif status.state == "lost":
+        lose(draft, job, status.cause or "lost", ended_at=status.ended)
+    elif status.state == "cancelled" and job.cancel:
+        _finish(draft, job, CANCELLED, "cancelled by the user", None)
+    elif status.state == "refused" and status.cause not in {"", "wrong-boot"}:
+        _finish(draft, job, FAILED, status.cause, None)
+    elif status.state in ENDED:
+        never_started(draft, job)
+
+
+def _settle_exit(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
+    job = replace(
+        job,
+        started_at=status.started if status.started is not None else job.started_at,
+        ended_at=status.ended,
+        maxrss=status.maxrss,
+        cpu_seconds=status.cpu_seconds,
+    )
+    if status.cause == "cancelled":
+        _finish(draft, job, CANCELLED, "cancelled by the user", status)
+    elif status.cause == "preempted":
+        never_started(draft, job)
+    elif status.cause == "upload-missing":
+        lose(draft, job, "upload-missing")
+    elif status.cause == "" and status.exit_code == 0 and not status.signal and not status.missing:
+        _finish(draft, job, SUCCEEDED, "", status)
+    else:
+        _fail(draft, job, reason_of(status), status)
+
+
+def reason_of(status: AttemptStatus) -> str:
+    """The reason of a bad end, in the words of DESIGN's list."""
+    if status.cause:
+        return status.cause
+    if status.signal:
+        return f"killed by {SIGNAL_NAMES.get(status.signal, f'signal {status.signal}')}"
+    if status.exit_code:
+        return f"exit {status.exit_code}"
+    return f"output-missing: {', '.join(status.missing)}"
+
+
+def _fail(draft: Draft, job: JobRecord, reason: str, status: AttemptStatus) -> None:
+    failures = job.failures + 1
+    if failures <= job.spec.retries and not job.cancel:
+        delay = min(draft.policy.retry_delay * 2 ** (failures - 1), draft.policy.retry_delay_most)
+        draft.put_job(
+            replace(
+                job,
+                state=PENDING,
+                reason=f"retry after {reason}",
+                failures=failures,
+                exit_code=status.exit_code,
+                not_before=draft.seen.now + delay,
+            )
+        )
+        draft.wake(draft.seen.now + delay)
+    else:
+        _finish(draft, replace(job, failures=failures), FAILED, reason, status)
+
+
+def _finish(draft: Draft, job: JobRecord, state: str, reason: str, status: AttemptStatus | None) -> None:
+    ended = status.ended if status is not None and status.ended is not None else draft.seen.now
+    wanted = "wanted" if job.spec.outputs and status is not None and state != CANCELLED else ""
+    draft.put_job(
+        replace(
+            job,
+            state=state,
+            reason=reason,
+            exit_code=status.exit_code if status is not None else None,
+            ended_at=ended,
+            fetch=wanted,
+            fetch_tries=0,
+        )
+    )
+    if job.number in draft.state.dependents:
+        draft.wake(draft.seen.now)
+
+
+def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = None) -> None:
+    """The attempt is proved dead with its outcome unknown: a new attempt up to `retries_lost`, else failed."""
+    losses = job.losses + 1
+    if job.cancel:
+        _finish(draft, replace(job, losses=losses), CANCELLED, "cancelled by the user", None)
+    elif losses <= job.spec.retries_lost:
+        draft.put_job(replace(job, state=PENDING, losses=losses, reason=f"retry after {reason}", started_at=None))
+        draft.wake(draft.seen.now)
+    else:
+        job = replace(job, losses=losses, ended_at=ended_at)
+        draft.put_job(replace(job, state=FAILED, reason=reason, ended_at=ended_at or draft.seen.now))
+
+
+def never_started(draft: Draft, job: JobRecord) -> None:
+    """The attempt is proved to be without effect, or was preempted: a new one follows and nothing is counted."""
+    if job.cancel:
+        _finish(draft, job, CANCELLED, "cancelled by the user", None)
+    else:
+        draft.put_job(replace(job, state=PENDING, started_at=None, ended_at=None))
+        draft.wake(draft.seen.now)
+
+
+def take_report(draft: Draft, node: str, view: HostView) -> None:
+    """Compare a full report of a host with what should be there."""
+    assert view.reported is not None
+    for job in draft.running_jobs(node):
+        attempt = attempt_id(draft.run.id, job.number, job.attempt)
+        if attempt in view.reported:
+            if job.cancel:
+                draft.cancel(node, attempt)
+        elif job.boot == view.boot:
+            # The request never arrived, or its reply was lost: the same attempt again is exclusive on the host.
+            if job.cancel:
+                draft.cancel(node, attempt)
+            else:
+                draft.start(node, AttemptStart(attempt, job.spec))
+        else:
+            # PROOF: another boot id; nothing of the earlier boot runs any more.
+            lose(draft, job, "lost: the host was restarted")
+
+
+def fail_doomed(draft: Draft) -> None:
+    """A job whose dependency ended badly never becomes ready."""
+    for number in draft.state.doomed:
+        job = draft.job(number)
+        if job is None or job.state != PENDING:
+            continue
+        for dependency in job.after:
+            other = draft.job(dependency)
+            if other is not None and other.final and other.state != SUCCEEDED:
+                draft.put_job(
+                    replace(
+                        job,
+                        state=FAILED,
+                        reason=f"dependency-failed: {other.spec.name}",
+                        ended_at=draft.seen.now,
+                    )
+                )
+                draft.wake(draft.seen.now)
+                break

@@ -1,0 +1,84 @@
+"""The changes that one decision is collecting: an overlay over a state that itself is never touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .actions import Action, AttemptStart, StartAttempts
+from .model import Observation, Policy
+from .state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+
+
+@dataclass(slots=True)
+class Draft:
+    """Reads see the overlay first. Building it leaves `state` as it was."""
+
+    state: RunState
+    seen: Observation
+    policy: Policy
+    jobs: dict[int, JobRecord] = field(default_factory=dict)
+    nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    builds: dict[tuple[str, str], BuildRecord] = field(default_factory=dict)
+    new_run: RunRecord | None = None
+    actions: list[Action] = field(default_factory=list)
+    acks: dict[str, list[str]] = field(default_factory=dict)
+    cancels: dict[str, list[str]] = field(default_factory=dict)
+    starts: dict[str, list[AttemptStart]] = field(default_factory=dict)
+    wake_at: float | None = None
+
+    @property
+    def run(self) -> RunRecord:
+        return self.new_run or self.state.run
+
+    def job(self, number: int) -> JobRecord | None:
+        return self.jobs.get(number) or self.state.jobs.get(number)
+
+    def node(self, name: str) -> NodeRecord | None:
+        return self.nodes.get(name) or self.state.nodes.get(name)
+
+    def all_nodes(self) -> list[NodeRecord]:
+        return [self.nodes.get(name, node) for name, node in self.state.nodes.items()]
+
+    def build(self, node: str, key: str) -> BuildRecord | None:
+        return self.builds.get((node, key)) or self.state.builds.get((node, key))
+
+    def put_job(self, job: JobRecord) -> None:
+        self.jobs[job.number] = job
+
+    def put_node(self, node: NodeRecord) -> None:
+        self.nodes[node.name] = node
+
+    def put_build(self, build: BuildRecord) -> None:
+        self.builds[build.node, build.key] = build
+
+    def ack(self, node: str, attempt: str) -> None:
+        self.acks.setdefault(node, []).append(attempt)
+
+    def cancel(self, node: str, attempt: str) -> None:
+        self.cancels.setdefault(node, []).append(attempt)
+
+    def start(self, node: str, start: AttemptStart) -> None:
+        self.starts.setdefault(node, []).append(start)
+
+    def wake(self, at: float) -> None:
+        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+    def running_jobs(self, node: str) -> list[JobRecord]:
+        """Jobs on `node` that the state holds as running and this draft has not ended."""
+        found = []
+        for number in self.state.on_node.get(node, ()):
+            job = self.jobs.get(number) or self.state.jobs[number]
+            if job.state == "running" and job.node == node:
+                found.append(job)
+        return found
+
+    def start_action(self, node: str, boot: str) -> StartAttempts:
+        starts = tuple(self.starts[node])
+        files = {}
+        for start in starts:
+            for upload in start.spec.uploads:
+                files[upload.sha256] = upload
+        return StartAttempts(node, boot, starts, tuple(files.values()))
+
+    def changes(self) -> Changes:
+        return Changes(self.new_run, self.jobs, self.nodes, self.builds)

@@ -1,0 +1,149 @@
+"""Why a job is where it is, and what to call that: the same facts that `decide` reads, in user words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources
+from .state import JobRecord, RunState
+
+# The seeds' state words with their values, and when each is shown. The only table of this; docs/states.md is made
+# from it.
+PHASES: dict[str, tuple[int, str]] = {
+    "UNKNOWN": (0, "no answer from the host now, or no such process"),
+    "WAIT": (1, "its instance or environment is not ready yet"),
+    "QUEUE": (2, "ready, waiting for a free place"),
+    "IDLE": (4, "handed to the agent, about to start"),
+    "RUNNING": (8, "executing"),
+    "DONE": (16, "succeeded"),
+    "ABORTED": (32, "failed or cancelled, with the reason"),
+}
+
+
+def describe(resources: Resources) -> str:
+    """Such as `4 CPUs, 16.0 GiB, 1 GPU`."""
+    parts = [f"{resources.cpus:g} CPU{'' if resources.cpus == 1 else 's'}"]
+    if resources.memory:
+        parts.append(describe_bytes(resources.memory))
+    if resources.gpus:
+        parts.append(f"{resources.gpus} GPU{'' if resources.gpus == 1 else 's'}")
+    return ", ".join(parts)
+
+
+def describe_bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def phase_of(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> str:
+    """The seeds' word for a job's state now. Without a view of its host, a running job is shown by stored facts."""
+    if job.state == SUCCEEDED:
+        return "DONE"
+    if job.state in {FAILED, CANCELLED}:
+        return "ABORTED"
+    if job.state == RUNNING:
+        view = views.get(job.node)
+        if view is not None and not view.connected:
+            return "UNKNOWN"
+        return "RUNNING" if job.started_at is not None else "IDLE"
+    return "QUEUE" if _could_start(state, job) else "WAIT"
+
+
+def _could_start(state: RunState, job: JobRecord) -> bool:
+    if state.waiting_for.get(job.number, 0) > 0:
+        return False
+    running = [n for n in state.nodes.values() if n.state == "running"]
+    if not running:
+        return False
+    key = job.spec.environment
+    if not key:
+        return True
+    return any((b := state.builds.get((n.name, key))) is not None and b.state == SUCCEEDED for n in running)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job is not running, with what it asks for and what each node has."""
+
+    headline: str
+    reasons: tuple[str, ...]
+    asks: str
+    nodes: tuple[tuple[str, str, str, str], ...]  # name, has, free, remark
+
+
+def explain(state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float) -> Explanation:
+    """Reads what decide reads, so that the answer is the true one."""
+    asks = describe(job.spec.resources)
+    if job.spec.environment:
+        environment = state.environments.get(job.spec.environment)
+        asks += f", environment {environment.name if environment else job.spec.environment}"
+    nodes = tuple(_explain_node(state, job, name, views) for name in state.nodes)
+    if job.state == PENDING:
+        reasons = tuple(_why_pending(state, job, views, now))
+        return Explanation("waiting", reasons or ("it is next: a place will be given at the next look",), asks, nodes)
+    if job.state == RUNNING:
+        view = views.get(job.node)
+        if view is not None and not view.connected:
+            since = max(0.0, now - view.since)
+            reason = f"{job.node} has not answered for {since:.0f} s ({view.error or 'no reason known'}); "
+            return Explanation("unknown", (reason + "silence ends nothing: the job may be running",), asks, nodes)
+        if job.started_at is None:
+            return Explanation("handed over", (f"in the queue of {job.node}, which starts it in turn",), asks, nodes)
+        return Explanation("running", (f"attempt {job.attempt} on {job.node}",), asks, nodes)
+    reason = job.reason or "it ended well"
+    return Explanation(job.state, (reason,), asks, nodes)
+
+
+def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float) -> list[str]:
+    reasons = []
+    waiting = [state.jobs[d] for d in job.after if d in state.jobs and state.jobs[d].state != SUCCEEDED]
+    if waiting:
+        names = ", ".join(j.spec.name for j in waiting[:5])
+        more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
+        reasons.append(f"waits for {len(waiting)} of {len(job.after)} jobs before it: {names}{more}")
+    if job.not_before > now:
+        reasons.append(f"{job.reason or 'retry'}: not before {job.not_before - now:.0f} s from now")
+    if not any(n.state == "running" for n in state.nodes.values()):
+        reasons.extend(
+            f"{n.name} is {n.state}" + (f": {n.reason}" if n.reason else "") for n in state.nodes.values()
+        )
+    limit = state.run.max_parallel
+    if limit is not None and state.counts.get(RUNNING, 0) >= limit:
+        reasons.append(f"max_parallel is {limit}, and so many are running")
+    key = job.spec.environment
+    if key:
+        for build in state.builds.values():
+            if build.key == key and build.state != SUCCEEDED:
+                text = f"its environment is not ready on {build.node}: {build.state}"
+                reasons.append(text + (f" ({build.reason})" if build.reason else ""))
+    if not reasons:
+        ahead = sum(1 for n in state.ready.get((key, job.spec.resources, job.spec.slots), {}) if n < job.number)
+        reasons.append(f"all places are taken; {ahead} jobs of its kind are before it")
+    return reasons
+
+
+def _explain_node(
+    state: RunState, job: JobRecord, name: str, views: Mapping[str, HostView]
+) -> tuple[str, str, str, str]:
+    node = state.nodes[name]
+    view = views.get(name)
+    capacity = (view.resources if view is not None else None) or node.capacity
+    load = state.load.get(name)
+    free = capacity.minus(load.resources) if load else capacity
+    if node.state != "running":
+        remark = node.state + (f": {node.reason}" if node.reason else "")
+    elif view is not None and not view.connected:
+        remark = f"no answer: {view.error}" if view.error else "no answer"
+    elif not job.spec.resources.fits_in(capacity):
+        remark = "too small"
+    elif not job.spec.resources.fits_in(free):
+        remark = "full"
+    else:
+        remark = "has room"
+    shown = Resources(max(0.0, free.cpus), max(0, free.memory), max(0, free.gpus))
+    return (name, describe(capacity), describe(shown), remark)

@@ -1,0 +1,241 @@
+"""What the user wants and what is seen: frozen nouns, data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+PENDING: Final = "pending"
+RUNNING: Final = "running"
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+JOB_STATES: Final = (PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED)
+FINAL_STATES: Final = frozenset({SUCCEEDED, FAILED, CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a job needs or a machine has. Memory in bytes; cpus may be a fraction."""
+
+    cpus: float = 1.0
+    memory: int = 0
+    gpus: int = 0
+
+    def fits_in(self, room: Resources) -> bool:
+        return self.cpus <= room.cpus and self.memory <= room.memory and self.gpus <= room.gpus
+
+    def plus(self, other: Resources) -> Resources:
+        return Resources(self.cpus + other.cpus, self.memory + other.memory, self.gpus + other.gpus)
+
+    def minus(self, other: Resources) -> Resources:
+        return Resources(self.cpus - other.cpus, self.memory - other.memory, self.gpus - other.gpus)
+
+
+NOTHING: Final = Resources(0.0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One regular file that a job finds in its run directory."""
+
+    path: str  # in the run directory, relative, with '/'
+    sha256: str
+    size: int
+    mode: int
+    source: str  # on the client: a snapshot in the state directory, or the user's file
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file, directory or glob that a job leaves in its run directory and that comes home."""
+
+    pattern: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSpec:
+    """A software set-up as the user wrote it. `*_file` and `*_directory` are absolute paths on the client, or ""."""
+
+    name: str
+    apt: tuple[str, ...] = ()
+    conda: tuple[str, ...] = ()
+    conda_file: str = ""
+    conda_directory: str = ""
+    conda_channels: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
+    pip_file: str = ""
+    pip_directory: str = ""
+    julia: tuple[str, ...] = ()
+    setup: str = ""  # shell text, or a script's absolute path when `setup_is_file`
+    setup_is_file: bool = False
+    vars: tuple[tuple[str, str], ...] = ()
+    allow_system_packages: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentBuild:
+    """A rendered environment: built once per machine under its content key."""
+
+    key: str
+    name: str
+    script: str
+    slots: tuple[str, ...] = ()  # exclusive names on the host while it builds, such as a package manager's lock
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """A kind of machine the user asks for. `settings` holds what only its provider understands."""
+
+    provider: str
+    number: int = 1
+    capacity: Resources | None = None  # None: whatever the machine has
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One command with all it needs. Equal specs have equal content hashes (see naming.job_hash)."""
+
+    name: str
+    argv: tuple[str, ...]
+    display: str  # the command as the user wrote it, for tables
+    env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()  # names only; the values never enter a spec
+    environment: str = ""  # key of an EnvironmentBuild
+    resources: Resources = Resources()
+    slots: tuple[str, ...] = ()
+    uploads: tuple[Upload, ...] = ()
+    private_uploads: bool = False
+    outputs: tuple[Output, ...] = ()
+    workdir: str = ""
+    timeout: float | None = None
+    grace: float = 10.0
+    retries: int = 0
+    retries_lost: int = 1
+    after: tuple[str, ...] = ()  # names or globs of jobs of the same run
+    params: tuple[tuple[str, str], ...] = ()
+    repeat_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One config, loaded, checked and rendered: all that a maestro needs without the user's files."""
+
+    project: str
+    config_path: str  # absolute, or "" for `run -- CMD`
+    jobs: tuple[JobSpec, ...]
+    environments: tuple[EnvironmentBuild, ...] = ()
+    instances: tuple[InstanceSpec, ...] = ()
+    results_dir: str = ""  # absolute
+    max_parallel: int | None = None
+    base_env: tuple[tuple[str, str], ...] = ()  # what jobs on this machine inherit from the submitting shell
+    recover: bool = True
+    auto_stop: bool = True
+    settings: tuple[tuple[str, str], ...] = ()  # further globals, as text, for display and later use
+    warnings: tuple[str, ...] = ()
+
+
+# ---- what is seen -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """How to reach a machine. `key` identifies it: two addresses with one key are one machine."""
+
+    kind: str  # "local" or "ssh"
+    key: str
+    home: str = ""  # the agent's home directory there; "" = its default
+    host: str = ""
+    port: int = 22
+    user: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """A machine as its provider describes it now."""
+
+    instance_id: str
+    node: str
+    generation: int
+    state: str  # pending, running, stopped, terminated; a word we do not know is "unknown"
+    address: HostAddress | None = None
+    reason: str = ""  # why it ended, such as "preempted"
+    price: float | None = None  # dollars per hour
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStatus:
+    """What a host says of one attempt. Times are the host's wall clock in seconds.
+
+    queued, running; exited (an exit record exists); lost (claimed, proved not running, no record); cancelled (ended by
+    a tombstone before it started); stale (accepted under an earlier boot and never started); refused (never accepted).
+    """
+
+    state: str
+    started: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: str = ""
+    missing: tuple[str, ...] = ()
+    maxrss: int | None = None
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """What is known of the link to one node's machine. A blind view keeps the last facts and says since when."""
+
+    connected: bool
+    boot: str = ""
+    since: float = 0.0  # when `connected` last changed
+    resources: Resources | None = None
+    environments: frozenset[str] = frozenset()
+    reported: frozenset[str] | None = None  # attempts in a full report that is new in this observation
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something a user asked for, in the order asked. `id` makes a repeated request one request."""
+
+    id: str
+    kind: str  # "cancel"
+    jobs: tuple[int, ...] | None = None  # None: the whole run
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that is known of the world at `now`. What is absent here is unknown, not gone."""
+
+    now: float
+    instances: Mapping[str, tuple[InstanceStatus, ...]] = field(default_factory=dict)  # by provider, complete lists
+    create_errors: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # node -> (error code, message)
+    hosts: Mapping[str, HostView] = field(default_factory=dict)  # by node
+    attempts: Mapping[str, AttemptStatus] = field(default_factory=dict)  # news only, by attempt id
+    requests: tuple[Request, ...] = ()
+    fetched: Mapping[int, str] = field(default_factory=dict)  # job number -> "" (home) or what went wrong
+    fetching: frozenset[int] = frozenset()
+    pending_effects: frozenset[str] = frozenset()  # nodes with a provider call under way
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Every number that `decide` uses."""
+
+    ahead: int = 4  # attempts handed to a host beyond its places, at the least
+    ahead_seconds: float = 0.5  # ... and as much work as it is expected to finish in this time
+    ahead_most: int = 1024
+    hand_out_most: int = 512  # in one tick
+    retry_delay: float = 1.0
+    retry_delay_most: float = 60.0
+    unknown_after: float = 20.0
+    boot_limit: float = 900.0
+    create_retry: float = 10.0
+    fetch_tries: int = 3

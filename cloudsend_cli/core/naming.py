@@ -1,0 +1,110 @@
+"""Ids, tokens, hashes and paths, each built in one place. Pure: randomness comes in as an argument."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+
+from .model import JobSpec
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base32, lower case: no i, l, o, u
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+=,@%-]{0,199}")
+RUN_ID_LENGTH = 6
+
+
+def run_id(random_bytes: bytes) -> str:
+    """Six letters and digits from at least six random bytes; the first is always a letter."""
+    first = _ALPHABET[10 + random_bytes[0] % 22]
+    return first + "".join(_ALPHABET[b % 32] for b in random_bytes[1:RUN_ID_LENGTH])
+
+
+def job_id(run: str, number: int) -> str:
+    return f"{run}.{number}"
+
+
+def attempt_id(run: str, number: int, attempt: int) -> str:
+    """The identity under which a host executes at most once, for ever."""
+    return f"{run}.{number}.{attempt}"
+
+
+def build_id(run: str, key: str, attempt: int) -> str:
+    """The attempt id of one build of an environment; it never collides with a job's."""
+    return f"{run}.env-{key}.{attempt}"
+
+
+def parse_attempt_id(text: str) -> tuple[str, int, int] | None:
+    """(run, job number, attempt) of a job's attempt, None for a build or anything foreign."""
+    parts = text.split(".")
+    if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
+        return None
+    return parts[0], int(parts[1]), int(parts[2])
+
+
+def run_of_attempt(text: str) -> str:
+    return text.split(".", 1)[0]
+
+
+def digest(*parts: object) -> str:
+    """32 hex digits over a canonical rendering of `parts` (JSON values only)."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
+
+
+def job_hash(spec: JobSpec) -> str:
+    """The content identity of a job: command, arguments, environment, and the contents of all that it is given.
+
+    Names, resources, retries and time limits are not part of it: changing those does not make a result stale.
+    """
+    return digest(
+        list(spec.argv),
+        [list(pair) for pair in spec.env],
+        list(spec.secrets),
+        spec.environment,
+        [[u.path, u.sha256, u.mode & 0o111] for u in spec.uploads],
+        [[o.pattern, o.optional] for o in spec.outputs],
+        spec.workdir,
+        [list(pair) for pair in spec.params],
+        spec.repeat_index,
+    )
+
+
+def token(run: str, node: str, generation: int, request_digest: str) -> str:
+    """The idempotency token of one intended machine; at most 64 ASCII characters, as EC2 asks."""
+    return f"cs-{digest(run, node, generation, request_digest)}"
+
+
+def safe_component(name: str) -> str:
+    """A file name that shows `name` and can be created anywhere; distinct names stay distinct."""
+    plain = re.sub(r"[^A-Za-z0-9._+=,@%-]", "_", name)
+    if plain == name and plain not in {"", ".", ".."} and not plain.startswith(".") and len(plain) <= 100:
+        return plain
+    return f"{plain[:80].lstrip('.') or 'job'}-{digest(name)[:8]}"
+
+
+def match_names(pattern: str, names: Iterable[str]) -> list[str]:
+    """Names equal to `pattern`, or those that fit it as a glob (`*` crosses slashes), in order."""
+    if not any(c in pattern for c in "*?["):
+        return [n for n in names if n == pattern]
+    regex = re.compile(_glob(pattern), re.DOTALL)
+    return [n for n in names if regex.fullmatch(n)]
+
+
+def _glob(pattern: str) -> str:
+    out, i = [], 0
+    while i < len(pattern):
+        c = pattern[i]
+        if c == "*":
+            out.append(".*")
+        elif c == "?":
+            out.append(".")
+        elif c == "[" and "]" in pattern[i + 2 :]:
+            end = pattern.index("]", i + 2)
+            body = pattern[i + 1 : end].replace("\\", "\\\\")
+            out.append("[" + ("^" + body[1:] if body.startswith("!") else body) + "]")
+            i = end
+        else:
+            out.append(re.escape(c))
+        i += 1
+    return "".join(out)

@@ -1,0 +1,127 @@
+"""Every interface between the engine and the world, in the order in which a job meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .actions import AttemptStart
+from .model import AttemptStatus, HostAddress, HostView, InstanceSpec, InstanceStatus, Request, Resources, Upload
+from .state import Changes, RunState
+
+
+class Store(Protocol):
+    """Keeps runs. Everything a commit returned from is durable against power loss."""
+
+    def load(self, run: str) -> RunState:
+        """The run as last committed. Raises NotFoundError."""
+
+    def commit(self, run: str, version: int, changes: Changes, events: Sequence[Event]) -> int:
+        """Write all of `changes` if the stored version is still `version`; return the new version.
+
+        ConflictError means that nothing was written and somebody else acts: load again before acting.
+        """
+
+    def list_requests(self, run: str) -> Sequence[Request]:
+        """Users' requests that no commit has carried out yet, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the audit trail, never read back for decisions."""
+
+    kind: str
+    subject: str
+    text: str = ""
+
+
+class Provider(Protocol):
+    """Where instances come from. Verbs return at once, may be repeated, and treat gone as fine.
+
+    Each implementation names in its docstring what makes `create_instance` idempotent.
+    """
+
+    name: str
+
+    def check(self, spec: InstanceSpec) -> list[str]:
+        """Problems of `spec` in user words; pure."""
+
+    def largest(self, spec: InstanceSpec) -> Resources | None:
+        """What the machine of `spec` will have, None when that is not known before it exists."""
+
+    def render_request(self, spec: InstanceSpec, node: str) -> str:
+        """The complete request as JSON text; it is stored with the intent and repeated to the byte."""
+
+    def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
+        """Ask for the machine; return its id. The same token asks for the same machine, however often."""
+
+    def list_instances(self, run: str) -> Sequence[InstanceStatus]:
+        """All machines of this run, also those we forgot. Raises UnreachableError rather than answer in part."""
+
+    def terminate_instance(self, run: str, node: str, instance_id: str) -> None:
+        """Give it back. Success means that the request was accepted, not that the machine is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostNews:
+    """What one node's link has brought since it was last drained."""
+
+    view: HostView
+    attempts: Mapping[str, AttemptStatus] = field(default_factory=dict)
+    fetched: Mapping[int, str] = field(default_factory=dict)  # job number -> "" or what went wrong
+
+
+class Hosts(Protocol):
+    """Links to machines, one for each node of one run. No call blocks on the network; replies come as news."""
+
+    def connect(self, node: str, address: HostAddress, capacity: Resources | None) -> None:
+        """Open and keep a link. Repeating it changes nothing; another address replaces the link."""
+
+    def disconnect(self, node: str) -> None: ...
+
+    def drain(self) -> Mapping[str, HostNews]:
+        """News of every connected or connecting node, each piece of news once."""
+
+    def fetching(self) -> frozenset[int]:
+        """Jobs whose outputs are on their way."""
+
+    def forget(self) -> None:
+        """Make every link report in full again: whatever was drained may not have been committed."""
+
+    def start(self, node: str, boot: str, attempts: Sequence[AttemptStart], files: Sequence[Upload]) -> None: ...
+
+    def cancel(self, node: str, attempts: Sequence[str], cause: str) -> None: ...
+
+    def ack(self, node: str, attempts: Sequence[str]) -> None: ...
+
+    def fetch(self, node: str, number: int, attempt: str, patterns: Sequence[str], name: str) -> None: ...
+
+
+class ByteStream(Protocol):
+    """A duplex byte channel to a process on a host; never blocks."""
+
+    def fileno(self) -> int: ...
+
+    def recv(self, size: int) -> bytes:
+        """b"" means closed; BlockingIOError means nothing now."""
+
+    def send(self, data: bytes) -> int:
+        """How many bytes were taken; BlockingIOError means none now."""
+
+    def close(self) -> None: ...
+
+
+class Host(Protocol):
+    """A reachable machine."""
+
+    address: HostAddress
+
+    def open_agent(self, source: bytes, sha256: str) -> ByteStream:
+        """Put the agent there if it differs and attach to it. UnreachableError never means that anything died."""
+
+    def open_shell(self, command: Sequence[str]) -> int:
+        """Give the user's terminal to a shell (or a command) there; return its exit status."""
+
+
+Clock = Callable[[], float]

@@ -1,0 +1,294 @@
+"""What is remembered of a run: intents and results, with the indices that keep a tick's work constant per job.
+
+Records are frozen. `RunState` changes only through `apply`, which is called after the changes are committed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from .model import (
+    FINAL_STATES,
+    NOTHING,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    EnvironmentBuild,
+    JobSpec,
+    Resources,
+)
+from .naming import attempt_id
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job of a run. `attempt` is the number of its newest execution, 0 before the first."""
+
+    number: int
+    spec: JobSpec
+    hash: str
+    created_at: float
+    state: str = PENDING
+    reason: str = ""
+    exit_code: int | None = None
+    attempt: int = 0
+    failures: int = 0  # ends that count against `retries`
+    losses: int = 0  # ends that count against `retries_lost`
+    node: str = ""
+    boot: str = ""  # the boot that was asked to execute the attempt
+    after: tuple[int, ...] = ()
+    not_before: float = 0.0
+    handed_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    cancel: bool = False  # the user asked for its end
+    fetch: str = ""  # "", "wanted", "home", or "failed: ..."
+    fetch_tries: int = 0
+    superseded_by: int = 0
+    batch: int = 1
+    maxrss: int | None = None
+    cpu_seconds: float | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A machine that the plan wants. It keeps its name when the machine under it is replaced."""
+
+    name: str
+    provider: str
+    capacity: Resources
+    request: str  # rendered JSON of the intended machine
+    generation: int = 0
+    token: str = ""
+    state: str = "wanted"  # wanted, creating, running, releasing, released, failed
+    instance_id: str = ""
+    reason: str = ""
+    not_before: float = 0.0
+    created_at: float = 0.0
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRecord:
+    """The building of one environment on one node."""
+
+    node: str
+    key: str
+    attempt: int = 1
+    state: str = RUNNING  # running, succeeded, failed
+    boot: str = ""
+    reason: str = ""
+    losses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The run as a whole. `version` grows with every commit and is what a compare-and-swap compares."""
+
+    id: str
+    project: str
+    config_path: str
+    created_at: float
+    batch: int = 1
+    results_dir: str = ""
+    max_parallel: int | None = None
+    base_env: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    cancelled: bool = False
+    ended_at: float | None = None
+    version: int = 0
+    requests_done: tuple[str, ...] = ()  # ids of the newest requests carried out
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one decision changes: whole records, by key. Everything not named stays."""
+
+    run: RunRecord | None = None
+    jobs: Mapping[int, JobRecord] = field(default_factory=dict)
+    nodes: Mapping[str, NodeRecord] = field(default_factory=dict)
+    builds: Mapping[tuple[str, str], BuildRecord] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.run or self.jobs or self.nodes or self.builds)
+
+
+@dataclass(slots=True)
+class Load:
+    """What a node's hand-outs ask for in all, and how many they are."""
+
+    resources: Resources = NOTHING
+    held: int = 0
+
+
+JobClass = tuple[str, Resources, tuple[str, ...]]  # environment key, resources, slots
+
+
+def job_class(spec: JobSpec) -> JobClass:
+    return (spec.environment, spec.resources, spec.slots)
+
+
+class RunState:
+    """A run in memory. Indices are derived from the records and never stored."""
+
+    def __init__(
+        self,
+        run: RunRecord,
+        jobs: Iterable[JobRecord] = (),
+        nodes: Iterable[NodeRecord] = (),
+        builds: Iterable[BuildRecord] = (),
+        environments: Iterable[EnvironmentBuild] = (),
+    ) -> None:
+        self.run = run
+        self.jobs: dict[int, JobRecord] = {}
+        self.nodes: dict[str, NodeRecord] = {n.name: n for n in nodes}
+        self.builds: dict[tuple[str, str], BuildRecord] = {(b.node, b.key): b for b in builds}
+        self.environments: dict[str, EnvironmentBuild] = {e.key: e for e in environments}
+        self.counts: dict[str, int] = {}
+        self.ready: dict[JobClass, dict[int, None]] = {}
+        self.delayed: list[tuple[float, int]] = []
+        self.dependents: dict[int, list[int]] = {}
+        self.waiting_for: dict[int, int] = {}
+        self.on_node: dict[str, dict[int, None]] = {}
+        self.load: dict[str, Load] = {}
+        self.to_fetch: dict[int, None] = {}
+        self.cancelling: dict[int, None] = {}
+        self.doomed: list[int] = []  # pending jobs whose dependency ended badly
+        self.duration_sum = 0.0
+        self.duration_count = 0
+        records = list(jobs)
+        for job in records:
+            self.jobs[job.number] = job
+            self.counts[job.state] = self.counts.get(job.state, 0) + 1
+        for job in records:
+            self._index_dependencies(job)
+        for job in records:
+            self._enter(job)
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def attempt_of(self, job: JobRecord) -> str:
+        return attempt_id(self.run.id, job.number, job.attempt)
+
+    def live_jobs(self) -> Iterator[JobRecord]:
+        """Jobs that are the newest of their name; superseded ones are history."""
+        return (j for j in self.jobs.values() if not j.superseded_by)
+
+    @property
+    def unfinished(self) -> int:
+        return self.counts.get(PENDING, 0) + self.counts.get(RUNNING, 0)
+
+    @property
+    def settled(self) -> bool:
+        """Nothing left to do for any job: all ends are final and all outputs are home or given up."""
+        return not self.unfinished and not self.to_fetch
+
+    @property
+    def mean_duration(self) -> float | None:
+        return self.duration_sum / self.duration_count if self.duration_count else None
+
+    # ---- changing --------------------------------------------------------------------------------------------------
+
+    def apply(self, changes: Changes) -> None:
+        """Make committed changes the present state."""
+        if changes.run is not None:
+            self.run = changes.run
+        self.nodes.update(changes.nodes)
+        self.builds.update(changes.builds)
+        for number, new in changes.jobs.items():
+            old = self.jobs.get(number)
+            if old is not None:
+                self._leave(old)
+                self.counts[old.state] -= 1
+            self.jobs[number] = new
+            self.counts[new.state] = self.counts.get(new.state, 0) + 1
+            if old is None or old.after != new.after:
+                self._index_dependencies(new)
+            self._enter(new)
+            if new.final != (old is not None and old.final):
+                self._dependency_turned(new)
+        if self.doomed:
+            self.doomed = [n for n in self.doomed if self.jobs[n].state == PENDING]
+
+    def pop_delayed(self, now: float) -> None:
+        """Move jobs whose waiting time has passed to the ready index. Derived from the records and `now` only."""
+        while self.delayed and self.delayed[0][0] <= now:
+            _, number = heapq.heappop(self.delayed)
+            job = self.jobs.get(number)
+            if job is not None and job.state == PENDING and job.not_before <= now:
+                self._enter(replace(job, not_before=0.0))
+
+    def _index_dependencies(self, job: JobRecord) -> None:
+        for dependency in job.after:
+            self.dependents.setdefault(dependency, []).append(job.number)
+            other = self.jobs.get(dependency)
+            if other is not None and other.final and other.state != SUCCEEDED and not job.final:
+                self.doomed.append(job.number)
+        if job.after:
+            self.waiting_for[job.number] = self._open_dependencies(job)
+
+    def _open_dependencies(self, job: JobRecord) -> int:
+        return sum(1 for d in job.after if (o := self.jobs.get(d)) is None or o.state != SUCCEEDED)
+
+    def _dependency_turned(self, job: JobRecord) -> None:
+        for number in self.dependents.get(job.number, ()):
+            waiting = self.jobs[number]
+            if waiting.state != PENDING:
+                continue
+            self._leave(waiting)
+            if job.state == SUCCEEDED:
+                self.waiting_for[number] -= 1
+            else:
+                self.waiting_for[number] = self._open_dependencies(waiting)
+            if job.final and job.state != SUCCEEDED:
+                self.doomed.append(number)
+            self._enter(waiting)
+
+    def _enter(self, job: JobRecord) -> None:
+        if job.state == PENDING:
+            if job.cancel:
+                self.cancelling[job.number] = None
+            elif self.waiting_for.get(job.number, 0) > 0:
+                pass
+            elif job.not_before > 0:
+                heapq.heappush(self.delayed, (job.not_before, job.number))
+            else:
+                self.ready.setdefault(job_class(job.spec), {})[job.number] = None
+        elif job.state == RUNNING:
+            self.on_node.setdefault(job.node, {})[job.number] = None
+            load = self.load.setdefault(job.node, Load())
+            load.resources = load.resources.plus(job.spec.resources)
+            load.held += 1
+            if job.cancel:
+                self.cancelling[job.number] = None
+        elif job.started_at is not None and job.ended_at is not None and job.ended_at >= job.started_at:
+            # An exponential mean would weigh recent ends more; sums keep the arithmetic exact and reversible.
+            self.duration_sum += job.ended_at - job.started_at
+            self.duration_count += 1
+        if job.fetch == "wanted":
+            self.to_fetch[job.number] = None
+
+    def _leave(self, job: JobRecord) -> None:
+        number = job.number
+        self.cancelling.pop(number, None)
+        self.to_fetch.pop(number, None)
+        if job.state == PENDING:
+            members = self.ready.get(job_class(job.spec))
+            if members is not None:
+                members.pop(number, None)
+                if not members:
+                    del self.ready[job_class(job.spec)]
+        elif job.state == RUNNING:
+            self.on_node.get(job.node, {}).pop(number, None)
+            load = self.load.setdefault(job.node, Load())
+            load.resources = load.resources.minus(job.spec.resources)
+            load.held -= 1
+        elif job.started_at is not None and job.ended_at is not None and job.ended_at >= job.started_at:
+            self.duration_sum -= job.ended_at - job.started_at
+            self.duration_count -= 1
