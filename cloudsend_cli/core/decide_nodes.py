@@ -45,7 +45,12 @@ def _intend(draft: Draft, node: NodeRecord) -> None:
     generation = node.generation + 1
     request_token = token(draft.run.id, node.name, generation, digest(node.request))
     node = replace(
-        node, state="creating", generation=generation, token=request_token, instance_id="", created_at=draft.seen.now
+        node,
+        state="creating",
+        generation=generation,
+        token=request_token,
+        instance_id="",
+        created_at=draft.seen.now,
     )
     draft.put_node(node)
     _create(draft, node)

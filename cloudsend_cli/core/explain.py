@@ -109,9 +109,7 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
     if job.not_before > now:
         reasons.append(f"{job.reason or 'retry'}: not before {job.not_before - now:.0f} s from now")
     if not any(n.state == "running" for n in state.nodes.values()):
-        reasons.extend(
-            f"{n.name} is {n.state}" + (f": {n.reason}" if n.reason else "") for n in state.nodes.values()
-        )
+        reasons.extend(f"{n.name} is {n.state}" + (f": {n.reason}" if n.reason else "") for n in state.nodes.values())
     limit = state.run.max_parallel
     if limit is not None and state.counts.get(RUNNING, 0) >= limit:
         reasons.append(f"max_parallel is {limit}, and so many are running")

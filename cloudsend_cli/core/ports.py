@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .actions import AttemptStart
-from .model import AttemptStatus, HostAddress, HostView, InstanceSpec, InstanceStatus, Request, Resources, Upload
+from .model import (
+    AttemptStatus,
+    HostAddress,
+    HostView,
+    InstanceSpec,
+    InstanceStatus,
+    Request,
+    Resources,
+    Upload,
+)
 from .state import Changes, RunState
 
 

@@ -209,12 +209,18 @@ class RunState:
             self.jobs[number] = new
             self.counts[new.state] = self.counts.get(new.state, 0) + 1
             if old is None or old.after != new.after:
+                for dependency in old.after if old is not None else ():
+                    self.dependents[dependency].remove(number)
                 self._index_dependencies(new)
             self._enter(new)
             if new.final != (old is not None and old.final):
                 self._dependency_turned(new)
         if self.doomed:
             self.doomed = [n for n in self.doomed if self.jobs[n].state == PENDING]
+
+    def set_version(self, version: int) -> None:
+        """The version that the store gave to what was applied last."""
+        self.run = replace(self.run, version=version)
 
     def pop_delayed(self, now: float) -> None:
         """Move jobs whose waiting time has passed to the ready index. Derived from the records and `now` only."""

@@ -1,0 +1,265 @@
+"""From what the user wrote to records: new runs, continued runs, packing. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from .explain import describe
+from .model import CANCELLED, NOTHING, PENDING, RUNNING, SUCCEEDED, JobSpec, Resources, RunSpec
+from .naming import job_hash, match_names
+from .state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+
+UNBOUNDED = Resources(1e9, 1 << 62, 1 << 30)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One machine of the plan, as its provider rendered it. capacity None: not known before the machine exists."""
+
+    name: str
+    provider: str
+    capacity: Resources | None
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """What running a config again means for its jobs, by number."""
+
+    kept: tuple[int, ...] = ()  # succeeded with the same content
+    attached: tuple[int, ...] = ()  # pending or running already
+    reopened: tuple[int, ...] = ()  # failed or cancelled before: a new attempt
+    added: tuple[int, ...] = ()
+    superseded: tuple[int, ...] = ()  # edited: replaced by one of `added`
+    dropped: tuple[int, ...] = ()  # no longer in the config
+
+
+def plan_run(spec: RunSpec, nodes: Sequence[NodePlan], run_id: str, now: float) -> RunState:
+    """A new run: version 0, nothing committed, nothing started."""
+    jobs = [JobRecord(n, job, job_hash(job), now) for n, job in enumerate(spec.jobs, 1)]
+    jobs = _resolve_after(jobs)
+    run = RunRecord(
+        id=run_id,
+        project=spec.project,
+        config_path=spec.config_path,
+        created_at=now,
+        results_dir=spec.results_dir,
+        max_parallel=spec.max_parallel,
+        base_env=spec.base_env,
+        settings=spec.settings,
+    )
+    return RunState(run, jobs, _node_records(nodes, {}), (), spec.environments)
+
+
+def plan_continue(state: RunState, spec: RunSpec, nodes: Sequence[NodePlan], now: float) -> tuple[Changes, Continued]:
+    """Fold a config into its earlier run: what succeeded is kept, what runs is attached to, the rest is attempted.
+
+    History is never lost: an edited job is a new number, and the old one names its successor.
+    """
+    batch = state.run.batch + 1
+    merge = _Merge(state, batch, now)
+    by_name = {job.spec.name: job for job in state.live_jobs()}
+    wanted_names = {job.name for job in spec.jobs}
+    gone_by_hash = {job.hash: job for name, job in by_name.items() if name not in wanted_names}
+    for job_spec in spec.jobs:
+        content = job_hash(job_spec)
+        old = by_name.get(job_spec.name)
+        if old is None and content in gone_by_hash:
+            old = gone_by_hash.pop(content)  # renamed
+        merge.take(job_spec, content, old)
+    merge.drop(by_name.values())
+    jobs = {j.number: j for j in _resolve_after(list(merge.live.values()))}
+    merge.changed.update({n: j for n, j in jobs.items() if n in merge.changed or state.jobs.get(n) != j})
+    node_records = {n.name: n for n in _node_records(nodes, state.nodes)}
+    changes = Changes(
+        run=replace(
+            state.run,
+            batch=batch,
+            cancelled=False,
+            ended_at=None,
+            results_dir=spec.results_dir,
+            max_parallel=spec.max_parallel,
+            base_env=spec.base_env,
+            settings=spec.settings,
+        ),
+        jobs=merge.changed,
+        nodes=node_records,
+        builds={key: _reopen_build(b) for key, b in state.builds.items() if b.state == "failed"},
+    )
+    return changes, merge.result()
+
+
+def _reopen_build(build: BuildRecord) -> BuildRecord:
+    return replace(build, state="wanted", attempt=build.attempt + 1, reason="", losses=0)
+
+
+@dataclass(slots=True)
+class _Merge:
+    state: RunState
+    batch: int
+    now: float
+    live: dict[int, JobRecord] = field(default_factory=dict)
+    changed: dict[int, JobRecord] = field(default_factory=dict)
+    groups: dict[str, list[int]] = field(default_factory=dict)
+    next_number: int = 0
+
+    def __post_init__(self) -> None:
+        self.next_number = max(self.state.jobs, default=0) + 1
+
+    def take(self, spec: JobSpec, content: str, old: JobRecord | None) -> None:
+        if old is None:
+            self._add(spec, content)
+        elif old.hash != content:
+            self._retire(old, self._add(spec, content).number, "superseded by an edited job")
+            self._note("superseded", old)
+        elif old.state == SUCCEEDED:
+            self._keep("kept", old, spec)
+        elif old.final:
+            self._reopen(old, spec)
+        elif old.state == RUNNING and old.cancel:
+            self._retire(old, self._add(spec, content).number, "cancelled by the user")
+        else:
+            self._keep("attached", old, spec)
+
+    def drop(self, old_jobs: Iterable[JobRecord]) -> None:
+        for job in old_jobs:
+            if job.number not in self.live and job.number not in self.changed:
+                self._retire(job, -1, "no longer in the config")
+                self._note("dropped", job)
+
+    def _note(self, group: str, job: JobRecord) -> None:
+        self.groups.setdefault(group, []).append(job.number)
+
+    def _keep(self, group: str, old: JobRecord, spec: JobSpec) -> None:
+        # A running attempt keeps the spec that it was started with.
+        job = old if old.state == RUNNING or old.spec == spec else replace(old, spec=spec)
+        self.live[job.number] = job
+        if job is not old:
+            self.changed[job.number] = job
+        self._note(group, job)
+
+    def _reopen(self, old: JobRecord, spec: JobSpec) -> None:
+        job = replace(
+            old,
+            spec=spec,
+            state=PENDING,
+            reason="",
+            failures=0,
+            losses=0,
+            cancel=False,
+            not_before=0.0,
+            fetch="",
+            fetch_tries=0,
+            batch=self.batch,
+        )
+        self.live[job.number] = self.changed[job.number] = job
+        self._note("reopened", job)
+
+    def _add(self, spec: JobSpec, content: str) -> JobRecord:
+        job = JobRecord(self.next_number, spec, content, self.now, batch=self.batch)
+        self.next_number += 1
+        self.live[job.number] = self.changed[job.number] = job
+        self._note("added", job)
+        return job
+
+    def _retire(self, old: JobRecord, successor: int, reason: str) -> None:
+        job = replace(old, superseded_by=successor)
+        if old.state == PENDING:
+            job = replace(job, state=CANCELLED, reason=reason, ended_at=self.now)
+        elif old.state == RUNNING:
+            job = replace(job, cancel=True)
+        self.changed[old.number] = job
+
+    def result(self) -> Continued:
+        return Continued(**{group: tuple(numbers) for group, numbers in self.groups.items()})
+
+
+def _resolve_after(jobs: list[JobRecord]) -> list[JobRecord]:
+    """Names and globs of `after` become numbers; the config layer has refused what matches nothing."""
+    if not any(job.spec.after for job in jobs):
+        return jobs
+    by_name: dict[str, int] = {job.spec.name: job.number for job in jobs}
+    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+    resolved = []
+    for job in jobs:
+        if job.spec.after:
+            if job.spec.after not in found:
+                names = [n for pattern in job.spec.after for n in match_names(pattern, by_name)]
+                found[job.spec.after] = tuple(dict.fromkeys(by_name[n] for n in names))
+            after = tuple(n for n in found[job.spec.after] if n != job.number)
+            resolved.append(job if after == job.after else replace(job, after=after))
+        else:
+            resolved.append(job if not job.after else replace(job, after=()))
+    return resolved
+
+
+def _node_records(plans: Sequence[NodePlan], known: dict[str, NodeRecord]) -> list[NodeRecord]:
+    records = []
+    for plan in plans:
+        old = known.get(plan.name)
+        capacity = plan.capacity or UNBOUNDED
+        if old is None:
+            records.append(NodeRecord(plan.name, plan.provider, capacity, plan.request))
+        elif old.state in {"released", "failed"}:
+            records.append(
+                replace(old, capacity=capacity, request=plan.request, state="wanted", reason="", not_before=0.0)
+            )
+        else:
+            records.append(old)
+    return records
+
+
+# ---- packing -------------------------------------------------------------------------------------------------------
+
+
+def list_misfits(jobs: Iterable[JobSpec], machines: Sequence[Resources]) -> list[tuple[JobSpec, str]]:
+    """Jobs that fit on none of the machines, each with a sentence that names the largest."""
+    if not machines:
+        return []
+    largest = max(machines, key=lambda m: (m.cpus, m.memory, m.gpus))
+    verdicts: dict[Resources, bool] = {}
+    misfits = []
+    for job in jobs:
+        need = job.resources
+        if need not in verdicts:
+            verdicts[need] = any(need.fits_in(m) for m in machines)
+        if not verdicts[need]:
+            misfits.append((job, f"asks for {describe(need)}; the largest machine has {describe(largest)}"))
+    return misfits
+
+
+def plan_packing(needs: Sequence[Resources], machines: Sequence[Resources]) -> list[int | None]:
+    """Best fit decreasing: for each need the index of a machine, None where all are full.
+
+    No machine is ever given more than it has, in CPUs, memory or GPUs; equal input gives equal output.
+    """
+    free = list(machines)
+    order = sorted(range(len(needs)), key=lambda i: (-needs[i].gpus, -needs[i].cpus, -needs[i].memory, i))
+    places: list[int | None] = [None] * len(needs)
+    for i in order:
+        best: int | None = None
+        for m, room in enumerate(free):
+            if needs[i].fits_in(room) and (best is None or _tightness(room) < _tightness(free[best])):
+                best = m
+        if best is not None:
+            free[best] = free[best].minus(needs[i])
+            places[i] = best
+    return places
+
+
+def count_machines(needs: Sequence[Resources], machine: Resources) -> int:
+    """How many machines of one kind hold all needs at once (best fit decreasing, so within its known bounds)."""
+    free: list[Resources] = []
+    for need in sorted(needs, key=lambda n: (-n.gpus, -n.cpus, -n.memory)):
+        fitting = [i for i, room in enumerate(free) if need.fits_in(room)]
+        if fitting:
+            best = min(fitting, key=lambda i: _tightness(free[i]))
+            free[best] = free[best].minus(need)
+        elif need != NOTHING:
+            free.append(machine.minus(need))
+    return len(free)
+
+
+def _tightness(room: Resources) -> tuple[int, float, int]:
+    return (room.gpus, room.cpus, room.memory)

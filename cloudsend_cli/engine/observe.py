@@ -1,0 +1,59 @@
+"""Look at the world. Each failure is data: a blind provider or host is absent from the observation, never "gone"."""
+
+from __future__ import annotations
+
+from cloudsend_cli.core.model import AttemptStatus, InstanceStatus, Observation
+from cloudsend_cli.core.state import RunState
+from cloudsend_cli.errors import CloudsendError
+
+from .session import Session
+
+LIST_INTERVAL = 15.0
+UNSETTLED_NODES = frozenset({"creating", "releasing"})
+
+
+def observe(session: Session, state: RunState, now: float) -> Observation:
+    """All news since the last observation of this session, and complete lists of instances where they matter now."""
+    news = session.hosts.drain()
+    attempts: dict[str, AttemptStatus] = {}
+    fetched: dict[int, str] = {}
+    for node, item in news.items():
+        session.views[node] = item.view
+        attempts.update(item.attempts)
+        fetched.update(item.fetched)
+    requests = session.store.list_requests(session.run) if session.requests_hinted else ()
+    session.requests_hinted = False
+    errors = session.calls.errors()
+    return Observation(
+        now=now,
+        instances=_list_instances(session, state, now),
+        create_errors=errors,
+        hosts={node: item.view for node, item in news.items()},
+        attempts=attempts,
+        requests=tuple(requests),
+        fetched=fetched,
+        fetching=session.hosts.fetching(),
+        pending_effects=session.calls.pending(),
+    )
+
+
+def _list_instances(session: Session, state: RunState, now: float) -> dict[str, tuple[InstanceStatus, ...]]:
+    due: set[str] = set()
+    for node in state.nodes.values():
+        last = session.listed_at.get(node.provider)
+        connected = (view := session.views.get(node.name)) is not None and view.connected
+        if (
+            last is None
+            or node.state in UNSETTLED_NODES
+            or (node.state == "running" and not connected and now - last >= 1.0)
+            or now - last >= LIST_INTERVAL
+        ):
+            due.add(node.provider)
+    found = {}
+    for name in sorted(due):
+        try:
+            found[name] = tuple(session.providers[name].list_instances(session.run))
+        except CloudsendError:
+            continue  # blind: absent from the observation
+        session.listed_at[name] = now
+    return found
