@@ -159,6 +159,7 @@ class RunState:
         self.load: dict[str, Load] = {}
         self.to_fetch: dict[int, None] = {}
         self.cancelling: dict[int, None] = {}
+        self.superseded: dict[int, None] = {}
         self.doomed: list[int] = []  # pending jobs whose dependency ended badly
         self.duration_sum = 0.0
         self.duration_count = 0
@@ -279,6 +280,8 @@ class RunState:
             self.duration_count += 1
         if job.fetch == "wanted":
             self.to_fetch[job.number] = None
+        if job.superseded_by:
+            self.superseded[job.number] = None
 
     def _leave(self, job: JobRecord) -> None:
         number = job.number

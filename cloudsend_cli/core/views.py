@@ -1,0 +1,196 @@
+"""What commands print: plain data made from records, with its stable JSON form. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from .explain import phase_of
+from .model import CANCELLED, FAILED, FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView
+from .naming import attempt_id, job_id
+from .state import JobRecord, RunState
+
+Json = dict[str, object]
+
+
+def iso(seconds: float | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds, or None."""
+    if seconds is None:
+        return None
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job as every command shows it."""
+
+    id: str
+    name: str
+    run: str
+    number: int
+    state: str
+    phase: str
+    reason: str
+    exit_code: int | None
+    attempt: int
+    uid: str | None  # the id of its newest attempt
+    instance: str | None
+    provider: str | None
+    hash: str
+    command: str
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    params: Mapping[str, str]
+    outputs: str = ""  # "", "wanted", "home" or "failed: why"
+    superseded: bool = False
+    maxrss: int | None = None
+    cpu_seconds: float | None = None
+
+    def as_json(self) -> Json:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "run": self.run,
+            "state": self.state,
+            "phase": self.phase,
+            "reason": self.reason or None,
+            "exit_code": self.exit_code,
+            "attempt": self.attempt,
+            "uid": self.uid,
+            "instance": self.instance,
+            "provider": self.provider,
+            "hash": self.hash,
+            "command": self.command,
+            "params": dict(self.params),
+            "outputs": self.outputs or None,
+            "superseded": self.superseded,
+            "created_at": iso(self.created_at),
+            "started_at": iso(self.started_at),
+            "ended_at": iso(self.ended_at),
+            "max_memory_bytes": self.maxrss,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run in a line. `state`: running while anything is open, else failed, cancelled or succeeded."""
+
+    id: str
+    project: str
+    config: str
+    state: str
+    counts: Mapping[str, int]
+    batch: int
+    results_dir: str
+    created_at: float
+    ended_at: float | None
+
+    def as_json(self) -> Json:
+        return {
+            "id": self.id,
+            "project": self.project,
+            "config": self.config or None,
+            "state": self.state,
+            "counts": dict(self.counts),
+            "batch": self.batch,
+            "results_dir": self.results_dir or None,
+            "created_at": iso(self.created_at),
+            "ended_at": iso(self.ended_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One machine of one run."""
+
+    name: str
+    run: str
+    provider: str
+    instance_id: str
+    state: str
+    capacity: str
+    load: str
+    running: int
+    connected: bool | None  # None: no maestro to ask
+    since: float | None
+    remark: str
+
+    def as_json(self) -> Json:
+        return {
+            "name": self.name,
+            "run": self.run,
+            "provider": self.provider,
+            "instance_id": self.instance_id or None,
+            "state": self.state,
+            "capacity": self.capacity,
+            "load": self.load,
+            "jobs": self.running,
+            "connected": self.connected,
+            "since": iso(self.since),
+            "remark": self.remark or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A moment of a run as the maestro tells it to those who follow."""
+
+    run: str
+    state: str
+    counts: Mapping[str, int]
+    running: Sequence[str]  # some names of what runs now
+    failed: Sequence[Mapping[str, str]]  # newest bad ends: id, name, reason
+    notes: Sequence[str]  # such as: environment ml is being built on local-0
+    settled: bool
+    sequence: int = 0
+
+
+def run_state_word(counts: Mapping[str, int]) -> str:
+    """The state of a run from the states of its jobs that are not superseded."""
+    if counts.get(PENDING, 0) + counts.get(RUNNING, 0):
+        return RUNNING
+    if counts.get(FAILED, 0):
+        return FAILED
+    if counts.get(CANCELLED, 0):
+        return CANCELLED
+    return SUCCEEDED
+
+
+def live_counts(state: RunState) -> dict[str, int]:
+    """Jobs by state, superseded ones left out."""
+    counts = dict(state.counts)
+    for number in state.superseded:
+        counts[state.jobs[number].state] -= 1
+    return {word: counts.get(word, 0) for word in (PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED)}
+
+
+def job_view(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> JobView:
+    node = state.nodes.get(job.node)
+    return JobView(
+        id=job_id(state.run.id, job.number),
+        name=job.spec.name,
+        run=state.run.id,
+        number=job.number,
+        state=job.state,
+        phase=phase_of(state, job, views),
+        reason=job.reason,
+        exit_code=job.exit_code,
+        attempt=job.attempt,
+        uid=attempt_id(state.run.id, job.number, job.attempt) if job.attempt else None,
+        instance=job.node or None,
+        provider=node.provider if node else None,
+        hash=job.hash,
+        command=job.spec.display,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        ended_at=job.ended_at if job.state in FINAL_STATES else None,
+        params=dict(job.spec.params),
+        outputs=job.fetch,
+        superseded=bool(job.superseded_by),
+        maxrss=job.maxrss,
+        cpu_seconds=job.cpu_seconds,
+    )
