@@ -14,7 +14,7 @@ from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
 from .database import damaged, translate
 from .rows import Row, decode_run, job_key, pack, unpack
 from .schema import RUN_SHIFT
-from .tables import AttemptRow, EventRow, JobRow, RunRow, readable
+from .tables import AttemptRow, EventRow, JobRow, RunRow, job_row, readable
 
 PAGE = 10_000  # rows read at a time: no lock is held while a caller prints them
 _LAST = "\U0010ffff"
@@ -208,7 +208,7 @@ class Queries:
         with self._transaction() as db:
             rows: list[Row] = db.execute(f"{_JOB_ROWS} WHERE {conditions}", tuple(arguments)).fetchall()
         with self._decoding():
-            return [JobRow._make(readable(row)) for row in rows]
+            return [job_row(row) for row in rows]
 
     def find_jobs(
         self,

@@ -23,6 +23,7 @@ HOT: Final = (
     "maxrss", "cpu_seconds",
 )  # fmt: skip
 _CACHE_LIMIT = 4096
+_scan = json.JSONDecoder().raw_decode
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -161,6 +162,7 @@ class JobDecoder:
         self._in_order = self._positional()
         self._tuples: dict[str, tuple[Any, ...]] = {"": ()}
         self._texts: dict[str, str] = {}
+        self._created_at = 0.0
 
     @staticmethod
     def _decode_shared(body: str) -> dict[str, Any]:
@@ -186,8 +188,17 @@ class JobDecoder:
         if found is None:
             if len(self._tuples) > _CACHE_LIMIT:  # all different: keeping them would cost more than it gives
                 self._tuples = {"": ()}
-            found = self._tuples[text] = freeze(json.loads(text))
+            found = self._tuples[text] = self._frozen(_scan(text)[0])
         return found
+
+    def _frozen(self, values: list[Any]) -> tuple[Any, ...]:
+        """Lists of strings, of pairs of strings, or of numbers."""
+        if len(self._texts) > _CACHE_LIMIT:
+            self._texts = {}
+        share = self._texts.setdefault
+        return tuple([
+            share(v, v) if v.__class__ is str else self._frozen(v) if v.__class__ is list else v for v in values
+        ])  # fmt: skip
 
     def _text(self, text: str) -> str:
         found = self._texts.get(text)
@@ -219,9 +230,11 @@ class JobDecoder:
         ) = row[:23]  # fmt: skip
         if state not in JOB_STATES:
             raise ValueError(f"a job in the state {state!r}")
+        if created_at != self._created_at:  # one object for the jobs of one batch
+            self._created_at = created_at
         return JobRecord(
-            key & NUMBER_MASK, self.spec(row[23:]), content, created_at, JOB_STATES[JOB_STATES.index(state)],
+            key & NUMBER_MASK, self.spec(row[23:]), content, self._created_at, JOB_STATES[JOB_STATES.index(state)],
             self._text(reason), exit_code, attempt, failures, losses, self._text(node), self._text(boot),
-            self._tuple(after), not_before, handed_at, started_at, ended_at, bool(cancel), self._text(fetch),
+            self._tuple(after), not_before or 0.0, handed_at, started_at, ended_at, bool(cancel), self._text(fetch),
             fetch_tries, superseded_by, batch, maxrss, cpu_seconds,
         )  # fmt: skip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,6 +39,18 @@ _LOAD_JOBS = (
     " s.spec, s.name, s.argv, s.display, s.env, s.params, s.repeat_index"
     " FROM jobs LEFT JOIN job_specs s ON s.key = jobs.key WHERE jobs.key BETWEEN ? AND ? ORDER BY jobs.key"
 )
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Loading makes objects that all stay: looking for garbage among them would double its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class SqliteStore(Queries):
@@ -132,7 +145,7 @@ class SqliteStore(Queries):
         return version
 
     def load(self, run: str) -> RunState:
-        with self._transaction() as db:
+        with self._transaction() as db, _no_collection():
             state = self._load(db, run)
         self._stored_specs[run] = {n: job.spec for n, job in state.jobs.items()}
         return state
@@ -192,7 +205,8 @@ class SqliteStore(Queries):
         """
         added = tuple(environments)
         with self._transaction("BEGIN IMMEDIATE") as db:
-            state = self._load(db, run)
+            with _no_collection():
+                state = self._load(db, run)
             stored = {n: job.spec for n, job in state.jobs.items()}
             writing.put_environments(db, self._key(db, run), added)
             state.environments.update({e.key: e for e in added})

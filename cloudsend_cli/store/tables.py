@@ -84,8 +84,12 @@ class EventRow(NamedTuple):
 
 
 def readable(row: Row) -> Row:
-    """A row with its packed text unpacked; almost always it is the row itself."""
-    for value in row:
-        if value.__class__ is str and value.startswith("\0"):
-            return tuple(unpack(v) if isinstance(v, str) else v for v in row)
-    return row
+    """A row with its packed text unpacked."""
+    return tuple(unpack(v) if isinstance(v, str) else v for v in row)
+
+
+def job_row(row: Row) -> JobRow:
+    """Almost never is anything packed, and never in a column alone that is not looked at here."""
+    if "\0" in row[2] or "\0" in row[4] or "\0" in row[11] or "\0" in row[14] or "\0" in row[22]:
+        row = readable(row)
+    return JobRow._make(row)
