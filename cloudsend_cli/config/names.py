@@ -1,0 +1,128 @@
+"""Names of jobs, and who waits for whom. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cloudsend_cli.core.naming import match_names
+
+from .check import Report, clip, did_you_mean
+from .commands import plain_name
+from .document import Node
+
+MOST = 200
+_GLOB = frozenset("*?[")
+
+
+def describe_bad_name(name: str) -> str:
+    """Why `name` cannot be a job's name; "" when it can."""
+    if not name or name != name.strip():
+        return "is empty or begins or ends with a space"
+    if any(ord(c) < 32 or ord(c) == 127 or not (c.isprintable() or c == " ") for c in name):
+        return "contains a control character"
+    if len(name) > MOST:
+        return f"is longer than {MOST} characters"
+    if name[0] in "-/" or name[0] == "@":
+        return f"begins with {name[0]!r}"
+    if not _GLOB.isdisjoint(name):
+        return "contains one of * ? [, which mark a pattern of names"
+    if "." in name and any(part in ("..", ".") for part in name.split("/")):
+        return "contains '.' or '..' as a part of a path"
+    return ""
+
+
+def suffix_of(row: Sequence[str]) -> str:
+    """The part of a name that tells this row of a sweep from others."""
+    return "-".join(plain_name(value, "empty") for value in row)[:120]
+
+
+class NameBook:
+    """Gives each job its name. Explicit single names come first, so that a made-up name never takes one."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def take(self, name: str) -> bool:
+        """True when the name was free; now it is not."""
+        if name in self._taken:
+            return False
+        self._taken.add(name)
+        return True
+
+    def make(self, name: str) -> str:
+        """`name`, or `name-2`, `name-3`… when it is taken."""
+        if self.take(name):
+            return name
+        number = self._next.get(name, 2)
+        while not self.take(f"{name}-{number}"):
+            number += 1
+        self._next[name] = number + 1
+        return f"{name}-{number}"
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One entry of `jobs:` and what it waits for."""
+
+    names: list[str]
+    after: list[tuple[str, Node]]
+    path: str
+    edges: list[int] = field(default_factory=list)
+
+
+def check_after(report: Report, entries: Sequence[Waiting]) -> None:
+    """Report names that nothing has, patterns that fit nothing, and jobs that wait for each other.
+
+    All jobs of one entry wait for the same jobs, so that a cycle among entries is a cycle among jobs.
+    """
+    if not any(entry.after for entry in entries):
+        return
+    owner = {name: index for index, entry in enumerate(entries) for name in entry.names}
+    found: dict[str, list[str]] = {}
+    for index, entry in enumerate(entries):
+        for pattern, node in entry.after:
+            if pattern not in found:
+                found[pattern] = [pattern] if pattern in owner else match_names(pattern, owner)
+            names = found[pattern]
+            own = [name for name in names if owner[name] == index]
+            place = f"{entry.path}.after"
+            if not names:
+                what = "no job fits" if not _GLOB.isdisjoint(pattern) else "no job is called"
+                report.error(f"{place}: {what} {clip(pattern)}", node.place, did_you_mean(pattern, owner), place)
+            elif pattern in owner and own:
+                report.error(f"{place}: the job {clip(pattern)} waits for itself", node.place, path=place)
+            elif len(own) > 1:
+                message = f"{place}: {clip(pattern)} fits jobs of the same entry, which would wait for each other"
+                report.error(message, node.place, path=place)
+            elif own and len(names) == 1 and len(entry.names) == 1:
+                report.error(f"{place}: {clip(pattern)} fits only the job itself", node.place, path=place)
+            entry.edges += sorted({owner[name] for name in names} - {index})
+    _check_cycles(report, entries)
+
+
+def _check_cycles(report: Report, entries: Sequence[Waiting]) -> None:
+    """Depth first without recursion; each cycle's closing edge is reported once."""
+    state = [0] * len(entries)  # 0 not seen, 1 on the way, 2 done
+    for start in range(len(entries)):
+        if state[start]:
+            continue
+        way = [start]
+        nexts = [iter(entries[start].edges)]
+        state[start] = 1
+        while way:
+            target = next(nexts[-1], None)
+            if target is None:
+                state[way.pop()] = 2
+                nexts.pop()
+            elif state[target] == 0:
+                state[target] = 1
+                way.append(target)
+                nexts.append(iter(entries[target].edges))
+            elif state[target] == 1:
+                cycle = [*way[way.index(target) :], target]
+                shown = " -> ".join(entries[i].names[0] for i in cycle)
+                entry = entries[way[-1]]
+                message = f"jobs wait for each other: {shown}"
+                report.error(message, entry.after[0][1].place, "an arrow means 'runs after'", f"{entry.path}.after")

@@ -1,0 +1,261 @@
+"""Every key of a config, in tables: names, what a value may be, what editors are told, and what has no effect yet."""
+
+from __future__ import annotations
+
+from .check import (
+    Field,
+    Parse,
+    Report,
+    Schema,
+    Table,
+    check_mapping,
+    choice_value,
+    describe_node,
+    flag_value,
+    list_value,
+    number_value,
+    read_value,
+    text_value,
+    whole_value,
+    word_value,
+)
+from .document import Mapping, Node, Scalar, is_null
+from .values import parse_cpus, parse_duration, parse_gpu, parse_memory, parse_size
+
+MAX_JOBS = 1_000_000
+
+TEXT: Schema = {"type": ["string", "number", "boolean", "null"]}
+TEXTS: Schema = {"anyOf": [TEXT, {"type": "array", "items": {"type": ["string", "number", "boolean"]}}]}
+FLAG: Schema = {"type": ["boolean", "null"]}
+AMOUNT: Schema = {"type": ["number", "string", "null"]}
+ANY: Schema = {}
+
+
+def whole_schema(least: int, most: int) -> Schema:
+    return {"type": ["integer", "null"], "minimum": least, "maximum": most}
+
+
+def choice_schema(*choices: str) -> Schema:
+    return {"enum": [*choices, None]}
+
+
+def node_value(report: Report, node: Node, path: str) -> Node:
+    """Kept as it is for a reader of its own."""
+    return node
+
+
+def duration_above_zero(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError("must be more than nothing")
+    return seconds
+
+
+def parse_disk(text: str) -> int:
+    return parse_size(text, bare=1_000_000_000)
+
+
+def vars_value(report: Report, node: Node, path: str) -> list[tuple[str, str | None, Node]] | None:
+    """(name, text or None for "from my shell", node) of each variable."""
+    if not isinstance(node, Mapping):
+        message = f"{path}: expected a mapping of names and values, not {describe_node(node)}"
+        report.error(message, node.place, "write vars: {NAME: value}", path)
+        return None
+    found: list[tuple[str, str | None, Node]] = []
+    for key, value in node.entries:
+        name = key.text
+        if not is_variable(name):
+            message = f"{path}: {describe_node(key)} is not a variable's name"
+            report.error(message, key.place, "letters, digits and '_', not a digit first", path)
+        elif name.startswith("CLOUDSEND_"):
+            report.error(f"{path}: {name!r} is set by cloudsend itself", key.place, path=path)
+        elif is_null(value):
+            found.append((name, None, key))
+        else:
+            text = text_value(report, value, f"{path}.{name}")
+            if text is not None:
+                found.append((name, text, value))
+    return found
+
+
+def is_variable(name: str) -> bool:
+    return name.isascii() and name.isidentifier()
+
+
+def outputs_value(report: Report, node: Node, path: str) -> tuple[str, bool, Node] | None:
+    """(pattern, optional, node) of one output."""
+    if not isinstance(node, Mapping):
+        text = word_value(report, node, path)
+        return None if text is None else (text, False, node)
+    values = check_mapping(report, node, OUTPUT, path)
+    if "path" not in values:
+        report.error(f"{path}: an output needs 'path'", node.place, path=path)
+        return None
+    given = values["path"]
+    optional = values["optional"].value if "optional" in values else False
+    return (str(given.value), optional is True, given.node) if given.value is not None else None
+
+
+def run_value(report: Report, node: Node, path: str) -> str | None:
+    if not isinstance(node, Scalar):
+        hint = "one job runs one command; give several jobs, or join commands with && in one text"
+        message = f"{path}: expected a shell command, not {describe_node(node)}"
+        report.error(message, node.place, hint, path)
+        return None
+    text = text_value(report, node, path)
+    if text is not None and not text.strip():
+        report.error(f"{path}: must not be empty", node.place, path=path)
+        return None
+    return text
+
+
+def _field(names: str, parse: Parse, schema: Schema, doc: str, default: str = "") -> Field:
+    name, *aliases = names.split()
+    return Field(name, tuple(aliases), parse, schema, doc, default)
+
+
+_WORDS = list_value(word_value)
+
+OUTPUT = Table(
+    "output",
+    (
+        _field("path", word_value, TEXT, "A file, directory or glob in the run directory."),
+        _field("optional", flag_value, FLAG, "Its absence is not a failure.", "false"),
+    ),
+)
+
+TOP = Table(
+    "",
+    (
+        _field("project", word_value, TEXT, "Name of the project; default: the config's directory."),
+        _field("provider", _WORDS, TEXTS, "A provider's name, or several tried in order.", "local"),
+        _field("instances", node_value, ANY, "The machines to use."),
+        _field("environments", node_value, ANY, "Software set-ups."),
+        _field("jobs", node_value, ANY, "What to run."),
+        _field("sections", node_value, {"type": ["object", "null"]}, "The TaskRunner's form."),
+        _field("max_parallel", whole_value(1, 1_000_000), whole_schema(1, 1_000_000), "Most jobs at one time."),
+        _field("results_dir", word_value, TEXT, "Where results come home.", "results"),
+        _field("recover", flag_value, FLAG, "Continue the config's earlier run.", "true"),
+        _field("auto_stop", flag_value, FLAG, "Give machines back when nothing is left to do.", "true"),
+        _field("allow_system_packages", flag_value, FLAG, "Let apt run on this machine.", "false"),
+        _field("mutualize_uploads", flag_value, FLAG, "Jobs share one copy of each uploaded file.", "true"),
+        _field("profile", word_value, TEXT, "Profile of the cloud's credentials."),
+        _field("dev", flag_value, FLAG, "Names without hashes, environments built anew.", "false"),
+        _field("debug", whole_value(0, 3), whole_schema(0, 3), "How much is told, 0 to 3.", "1"),
+        _field(
+            "maestro",
+            choice_value("local", "remote", "lambda"),
+            choice_schema("local", "remote", "lambda"),
+            "Who watches the run.",
+            "local",
+        ),
+        _field(
+            "assign job_assign",
+            choice_value("cheapest", "fastest", "knapsack", "multi_knapsack", "random"),
+            choice_schema("cheapest", "fastest", "knapsack", "multi_knapsack", "random"),
+            "How jobs are given to machines.",
+        ),
+        _field("print_deploy", flag_value, FLAG, "Show the building of environments.", "false"),
+        _field("budget max_cost", number_value(0), AMOUNT, "Stop renting above this many dollars."),
+        _field("notify", node_value, ANY, "Whom to tell at the end."),
+    ),
+)
+
+INSTANCE = Table(
+    "instances",
+    (
+        _field("provider", word_value, TEXT, "The provider of this machine."),
+        _field("cpus", read_value(parse_cpus), AMOUNT, "CPUs: 8, or 8+ for at least 8."),
+        _field("memory", read_value(parse_memory), AMOUNT, "Memory: 16GB, or 16GB+ for at least that."),
+        _field("gpu", read_value(parse_gpu), AMOUNT, "GPUs: 1, or A10G:1."),
+        _field("number count", whole_value(1, 10_000), whole_schema(1, 10_000), "How many.", "1"),
+        _field("region", word_value, TEXT, "Region."),
+        _field("vpc cloud_id", word_value, TEXT, "Network."),
+        _field("image img_id", word_value, TEXT, "Machine image."),
+        _field("user img_username", word_value, TEXT, "The image's user."),
+        _field("type", word_value, TEXT, "The provider's name of the machine type."),
+        _field("disk disk_size", read_value(parse_disk), AMOUNT, "Disk: 200GB; a number counts GB."),
+        _field("disk_type", word_value, TEXT, "The provider's name of the disk type."),
+        _field("spot eco", flag_value, FLAG, "Rent what may be taken back.", "false"),
+        _field("eco_life", read_value(duration_above_zero), AMOUNT, "How long a spot machine is wanted."),
+        _field("max_price max_bid", number_value(0), AMOUNT, "Most dollars an hour."),
+        _field("explode", flag_value, FLAG, "Split the CPUs into several machines.", "false"),
+    ),
+)
+
+ENVIRONMENT = Table(
+    "environments",
+    (
+        _field("name", word_value, TEXT, "What jobs call it."),
+        _field("apt env_aptget", _WORDS, TEXTS, "System packages."),
+        _field("conda env_conda", node_value, TEXTS, "Packages, a file, or an environment's directory."),
+        _field("conda_channels env_conda_channels", _WORDS, TEXTS, "Channels of conda."),
+        _field("pip env_pypi", node_value, TEXTS, "Packages, a requirements file, or a venv's directory."),
+        _field("julia env_julia", _WORDS, TEXTS, "Julia packages."),
+        _field("setup command", text_value, TEXT, "A script's path, or shell text."),
+        _field("vars", vars_value, {"type": ["object", "null"]}, "Variables; null: taken from your shell."),
+        _field("allow_system_packages", flag_value, FLAG, "Let apt run on this machine.", "false"),
+    ),
+)
+
+JOB = Table(
+    "jobs",
+    (
+        _field("name", word_value, TEXT, "Name; default: that of the program."),
+        _field("run run_command", run_value, TEXT, "A shell command line."),
+        _field("script run_script", word_value, TEXT, "A script with its arguments."),
+        _field("env env_name", word_value, TEXT, "Its environment; 'none' for none."),
+        _field("cpus cpus_req", read_value(parse_cpus), AMOUNT, "CPUs.", "1"),
+        _field("memory", read_value(parse_memory), AMOUNT, "Memory: 4GB."),
+        _field("gpu", read_value(parse_gpu), AMOUNT, "GPUs.", "0"),
+        _field("upload upload_files upload_file", _WORDS, TEXTS, "Files, directories and globs to send."),
+        _field("input input_files input_file", _WORDS, TEXTS, "Like upload."),
+        _field(
+            "output output_files output_file",
+            list_value(outputs_value),
+            ANY,
+            "Files, directories, globs to bring home.",
+        ),
+        _field("workdir", word_value, TEXT, "Where it runs: below the run directory, or an absolute path there."),
+        _field("repeat", whole_value(1, MAX_JOBS), whole_schema(1, MAX_JOBS), "How many times.", "1"),
+        _field("matrix", node_value, {"type": ["object", "null"]}, "Parameters and their values."),
+        _field("after", _WORDS, TEXTS, "Names or globs of jobs that come first."),
+        _field("retries retry", whole_value(0, 1000), whole_schema(0, 1000), "New attempts after a failure.", "0"),
+        _field("retries_lost", whole_value(0, 1000), whole_schema(0, 1000), "New attempts after a loss.", "1"),
+        _field("timeout", read_value(duration_above_zero), AMOUNT, "Longest time of one attempt."),
+        _field("grace", read_value(parse_duration), AMOUNT, "Time between TERM and KILL.", "10s"),
+        _field("vars", vars_value, {"type": ["object", "null"]}, "Variables; null: taken from your shell."),
+    ),
+)
+
+SECTION_GROUP = ("Call", "Param", "Async", "Remote", "Port")
+TABLES = (TOP, INSTANCE, ENVIRONMENT, JOB)
+RENTING = "renting machines comes in a later version"
+
+# What is accepted and checked but does nothing in this version: (table, key) -> why. Remove a row with its reason.
+NO_EFFECT_YET: dict[tuple[str, str], str] = {
+    ("", "profile"): RENTING,
+    ("", "dev"): RENTING,
+    ("", "debug"): "use the command line's options",
+    ("", "maestro"): "other maestros come in a later version; this machine watches the run",
+    ("", "assign"): "jobs are packed onto the machine as they fit",
+    ("", "print_deploy"): "the log of an environment is always kept",
+    ("", "budget"): RENTING,
+    ("", "notify"): "notices come in a later version",
+    **{
+        ("instances", name): RENTING
+        for name in (
+            ["region", "vpc", "image", "user", "type", "disk", "disk_type", "spot", "eco_life", "max_price", "explode"]
+        )
+    },
+}
+# Values that ask for what happens anyway: no warning.
+HARMLESS: dict[tuple[str, str], object] = {
+    ("", "dev"): False,
+    ("", "debug"): 1,
+    ("", "maestro"): "local",
+    ("", "print_deploy"): False,
+    ("instances", "spot"): False,
+    ("instances", "explode"): False,
+}
+SYNONYMS = {name: entry.name for table in TABLES for name, entry in table.by_name.items()}
