@@ -1,0 +1,190 @@
+"""From users' words to rows of the store, and from rows to views. Reads only; needs no maestro."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cloudsend_cli.core.explain import describe, environment_is_ready, phase_word
+from cloudsend_cli.core.model import FINAL_STATES, PENDING, SUCCEEDED, HostView
+from cloudsend_cli.core.naming import attempt_id, job_id
+from cloudsend_cli.core.refs import not_found, parse_job_ref
+from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
+from cloudsend_cli.core.views import InstanceView, JobView, RunView, run_state_word
+from cloudsend_cli.errors import AmbiguousError
+from cloudsend_cli.store.tables import JobRow, RunRow
+from cloudsend_cli.store.sqlite import SqliteStore
+
+Views = Mapping[str, HostView]
+SHOWN_CANDIDATES = 8
+
+
+class RunFacts:
+    """What the phases of one run's jobs depend on besides their rows; loaded once for a whole table."""
+
+    def __init__(self, store: SqliteStore, run: str, views: Views) -> None:
+        self._store = store
+        self._run = run
+        self.views = views
+        self.frame: RunState = store.load_without_jobs(run)
+        self._succeeded: set[int] | None = None
+        self._ready: dict[str, bool] = {}
+
+    def is_ready(self, row: JobRow) -> bool:
+        if row.environment not in self._ready:
+            self._ready[row.environment] = environment_is_ready(self.frame, row.environment)
+        if not self._ready[row.environment]:
+            return False
+        if not row.after_json:
+            return True
+        if self._succeeded is None:
+            self._succeeded = {r.number for r in self._store.list_jobs(self._run, [SUCCEEDED])}
+        return self._succeeded.issuperset(row.after)
+
+
+def job_view(row: JobRow, facts: RunFacts) -> JobView:
+    view = facts.views.get(row.node)
+    return JobView(
+        id=job_id(row.run, row.number),
+        name=row.name,
+        run=row.run,
+        number=row.number,
+        state=row.state,
+        phase=phase_word(
+            row.state,
+            started=row.started_at is not None,
+            connected=view.connected if view is not None else None,
+            ready=row.state == PENDING and facts.is_ready(row),
+        ),
+        reason=row.reason,
+        exit_code=row.exit_code,
+        attempt=row.attempt,
+        uid=attempt_id(row.run, row.number, row.attempt) if row.attempt else None,
+        instance=row.node or None,
+        provider=row.provider or None,
+        hash=row.hash,
+        command=row.display,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at if row.state in FINAL_STATES else None,
+        params=row.params,
+        outputs=row.fetch,
+        superseded=bool(row.superseded_by),
+        maxrss=row.maxrss,
+        cpu_seconds=row.cpu_seconds,
+    )
+
+
+def run_view(row: RunRow) -> RunView:
+    run: RunRecord = row.run
+    return RunView(
+        id=run.id,
+        project=run.project,
+        config=run.config_path,
+        state=run_state_word(row.counts),
+        counts=row.counts,
+        batch=run.batch,
+        results_dir=run.results_dir,
+        created_at=run.created_at,
+        ended_at=run.ended_at,
+    )
+
+
+def instance_view(run: str, node: NodeRecord, running: Sequence[JobRow], view: HostView | None) -> InstanceView:
+    capacity = (view.resources if view is not None else None) or node.capacity
+    known = capacity.cpus < 1e8
+    remark = node.reason if view is None or view.connected else f"no answer: {view.error}"
+    return InstanceView(
+        name=node.name,
+        run=run,
+        provider=node.provider,
+        instance_id=node.instance_id,
+        state=node.state,
+        capacity=describe(capacity) if known else "",
+        load=f"{len(running)} jobs",
+        running=len(running),
+        connected=view.connected if view is not None else None,
+        since=view.since if view is not None else None,
+        remark=remark,
+    )
+
+
+# ---- words to rows -------------------------------------------------------------------------------------------------
+
+
+def find_run(store: SqliteStore, text: str) -> str:
+    """The id of the run that `text` names: an id, a unique beginning of one, a project's name, or `@last`."""
+    runs = store.list_runs()
+    if text == "@last" and runs:
+        return runs[0].run.id
+    found = store.find_runs(text) if text else []
+    if not found:
+        found = [r.run.id for r in runs if r.run.project == text][:1]
+    if not found:
+        raise not_found("run", text, [r.run.id for r in runs] + [r.run.project for r in runs])
+    if len(found) > 1:
+        raise _ambiguous("run", text, found)
+    return found[0]
+
+
+def find_jobs(store: SqliteStore, texts: Iterable[str]) -> list[JobRow]:
+    """The rows that the words name, each once, in the order of the words."""
+    rows: dict[tuple[str, int], JobRow] = {}
+    for text in texts:
+        for row in _find(store, text):
+            rows[row.run, row.number] = row
+    return list(rows.values())
+
+
+def find_job(store: SqliteStore, text: str) -> JobRow:
+    rows = _find(store, text)
+    if len(rows) > 1:
+        raise _ambiguous("job", text, [f"{job_id(r.run, r.number)} ({r.name})" for r in rows])
+    return rows[0]
+
+
+def _find(store: SqliteStore, text: str) -> list[JobRow]:
+    ref = parse_job_ref(text)
+    if ref.last:
+        newest = [r for r in store.list_runs(1)]
+        rows = list(store.list_jobs(newest[0].run.id, limit=1, newest_first=True, superseded=False)) if newest else []
+    elif ref.number:
+        run = find_run(store, ref.run)
+        rows = store.find_jobs(run=run, number=ref.number)
+    else:
+        rows = _by_name(store, text, glob=ref.pattern)
+        if not rows and ref.maybe_hash:
+            rows = _one_hash(text, store.find_jobs(content=text))
+    if not rows:
+        raise not_found("job", text, _known_names(store))
+    return rows
+
+
+def _by_name(store: SqliteStore, text: str, *, glob: bool) -> list[JobRow]:
+    """The newest of that name; for a glob, the newest run's jobs that fit it."""
+    rows = [r for r in store.find_jobs(name=text, limit=100_000 if glob else 1) if not (glob and r.superseded_by)]
+    if not rows and not glob:
+        names = [n for n in _known_names(store) if n.startswith(text)]
+        if len(set(names)) > 1:
+            raise _ambiguous("job", text, sorted(set(names)))
+        rows = store.find_jobs(name=names[0], limit=1) if names else []
+    if glob and rows:
+        newest = max(rows, key=lambda r: r.created_at).run
+        rows = sorted((r for r in rows if r.run == newest), key=lambda r: r.number)
+    return rows
+
+
+def _one_hash(text: str, rows: list[JobRow]) -> list[JobRow]:
+    if len({r.hash for r in rows}) > 1:
+        raise _ambiguous("job", text, [f"{r.hash[:12]} ({r.name})" for r in rows])
+    return rows[:1]
+
+
+def _known_names(store: SqliteStore) -> list[str]:
+    newest = store.list_runs(3)
+    return [row.name for r in newest for row in store.list_jobs(r.run.id, limit=2000)]
+
+
+def _ambiguous(kind: str, text: str, candidates: list[str]) -> AmbiguousError:
+    shown = ", ".join(candidates[:SHOWN_CANDIDATES])
+    more = f" and {len(candidates) - SHOWN_CANDIDATES} more" if len(candidates) > SHOWN_CANDIDATES else ""
+    return AmbiguousError(f"{text!r} fits several {kind}s: {shown}{more}", hint="give more of the name")

@@ -1,0 +1,186 @@
+"""A config becomes a committed run: load, plan, snapshot what jobs are given, commit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudsend_cli.config.load import Loaded, LoadContext, ProviderInfo, load_command, load_config
+from cloudsend_cli.core.model import InstanceSpec, RunSpec
+from cloudsend_cli.core.naming import run_id
+from cloudsend_cli.core.plan import Continued, NodePlan, plan_continue, plan_run
+from cloudsend_cli.core.ports import Event, Provider
+from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.environments.render import render_environment
+from cloudsend_cli.errors import ConfigError, ConflictError, Problem
+from cloudsend_cli.store.sqlite import SqliteStore
+
+LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked by their hash when they are sent
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOptions:
+    """What the command line adds to a config."""
+
+    fresh: bool = False
+    name: str | None = None
+    provider: str | None = None
+    overrides: tuple[str, ...] = ()
+    max_parallel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A committed run. `continued` is None for a new one."""
+
+    run: str
+    continued: Continued | None
+    warnings: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What `run` would do."""
+
+    spec: RunSpec
+    nodes: tuple[NodePlan, ...]
+    continued: Continued | None
+    run: str | None  # the run that would be continued
+    warnings: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """The one way from a config to the store. `providers` are those that can be used."""
+
+    state_dir: Path
+    providers: Mapping[str, Provider]
+    environ: Mapping[str, str]
+    cwd: Path
+
+    def load(self, config: str | None, argv: Sequence[str], options: SubmitOptions, *, keep: bool) -> Loaded:
+        """ConfigError with all problems. With `keep`, what jobs are given is copied, so that later edits do no harm."""
+        context = LoadContext(
+            providers={name: _provider_info(provider) for name, provider in self.providers.items()},
+            render_environment=_render,
+            snapshot=self._snapshot if keep else None,
+        )
+        if config is not None:
+            return load_config(
+                config,
+                overrides=options.overrides,
+                name=options.name,
+                provider=options.provider,
+                max_parallel=options.max_parallel,
+                environ=self.environ,
+                context=context,
+            )
+        return load_command(
+            argv,
+            cwd=self.cwd,
+            overrides=options.overrides,
+            name=options.name,
+            provider=options.provider,
+            max_parallel=options.max_parallel,
+            environ=self.environ,
+            context=context,
+        )
+
+    def plan(self, store: SqliteStore, config: str | None, argv: Sequence[str], options: SubmitOptions) -> PlanView:
+        """Nothing is written and nothing is started."""
+        loaded = self.load(config, argv, options, keep=False)
+        nodes = tuple(self._plan_nodes(loaded.spec))
+        old = self._earlier_run(store, loaded.spec, options)
+        continued = None
+        if old is not None:
+            _, continued = plan_continue(store.load(old), loaded.spec, nodes, time.time())
+        return PlanView(loaded.spec, nodes, continued, old, loaded.warnings)
+
+    def submit(
+        self,
+        store: SqliteStore,
+        config: str | None,
+        argv: Sequence[str],
+        options: SubmitOptions,
+        keep_secrets: Callable[[str, Mapping[str, str]], None],
+    ) -> Submitted:
+        """The run is durable when this returns. `keep_secrets` is called with the run's id before it is committed."""
+        loaded = self.load(config, argv, options, keep=True)
+        spec = loaded.spec
+        nodes = self._plan_nodes(spec)
+        secrets = {name: self.environ[name] for job in spec.jobs for name in job.secrets}
+        old = self._earlier_run(store, spec, options)
+        if old is not None:
+            keep_secrets(old, secrets)
+            return Submitted(old, self._continue(store, old, spec, nodes), loaded.warnings)
+        for _ in range(20):
+            state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time())
+            with contextlib.suppress(ConflictError):  # the id is taken: another one
+                keep_secrets(state.run.id, secrets)
+                store.create_run(state, [Event("submitted", state.run.id, spec.config_path)])
+                return Submitted(state.run.id, None, loaded.warnings)
+        raise ConflictError("no free run id was found in 20 tries", hint="try again")
+
+    def _continue(self, store: SqliteStore, run: str, spec: RunSpec, nodes: Sequence[NodePlan]) -> Continued:
+        outcome: list[Continued] = []
+
+        def update(state: RunState) -> Changes:
+            changes, continued = plan_continue(state, spec, nodes, time.time())
+            outcome.append(continued)
+            return changes
+
+        event = Event("submitted", run, spec.config_path)
+        store.write_run(run, update, [event], environments=spec.environments)
+        return outcome[-1]
+
+    def _earlier_run(self, store: SqliteStore, spec: RunSpec, options: SubmitOptions) -> str | None:
+        if options.fresh or not spec.recover or not spec.config_path:
+            return None
+        return store.find_run_of_config(spec.project, spec.config_path)
+
+    def _plan_nodes(self, spec: RunSpec) -> list[NodePlan]:
+        instances = spec.instances or (InstanceSpec(provider="local"),)
+        plans: list[NodePlan] = []
+        problems: list[Problem] = []
+        counts: dict[str, int] = {}
+        for instance in instances:
+            provider = self.providers[instance.provider]
+            problems.extend(Problem(text, file=spec.config_path) for text in provider.check(instance))
+            for _ in range(instance.number):
+                number = counts[instance.provider] = counts.get(instance.provider, -1) + 1
+                name = f"{instance.provider}-{number}"
+                request = provider.render_request(instance, name)
+                plans.append(NodePlan(name, instance.provider, provider.largest(instance), request))
+        if problems:
+            raise ConfigError(problems)
+        return plans
+
+    def _snapshot(self, path: Path, sha256: str) -> str:
+        size = path.stat().st_size
+        if size > LARGEST_SNAPSHOT:
+            return str(path)
+        kept = self.state_dir / "files" / sha256
+        if not kept.exists():
+            kept.parent.mkdir(mode=0o700, exist_ok=True)
+            temporary = kept.with_name(f".{sha256[:16]}-{os.getpid()}")
+            shutil.copyfile(path, temporary)
+            os.replace(temporary, kept)
+        return str(kept)
+
+
+def _provider_info(provider: Provider) -> ProviderInfo:
+    return ProviderInfo(
+        name=provider.name,
+        type=provider.name,
+        defaults={},
+        largest=provider.largest(InstanceSpec(provider=provider.name)),
+    )
+
+
+def _render(spec, base):  # type: ignore[no-untyped-def]
+    return render_environment(spec)

@@ -1,0 +1,108 @@
+"""Between the core's words and the agent's JSON. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from cloudsend_cli.core.actions import AttemptStart
+from cloudsend_cli.core.model import AttemptStatus, Resources
+from cloudsend_cli.core.naming import parse_attempt_id
+from cloudsend_cli.environments.render import wrap_command
+
+Json = dict[str, object]
+STATES = frozenset({"queued", "running", "exited", "lost", "cancelled", "stale", "refused"})
+
+
+def render_spec(start: AttemptStart, base_env: Mapping[str, str], secrets: Mapping[str, str], run: str) -> Json:
+    """One attempt as the agent's `start` takes it."""
+    spec = start.spec
+    argv = list(spec.argv)
+    if spec.environment and not start.build:
+        argv = list(wrap_command(spec.argv))
+    env = dict(base_env)
+    env["CLOUDSEND_RUN"] = run
+    env["CLOUDSEND_JOB"] = spec.name
+    parsed = parse_attempt_id(start.attempt)
+    if parsed is not None:
+        env["CLOUDSEND_ATTEMPT_NUMBER"] = str(parsed[2])
+    env.update(spec.env)
+    wire: Json = {
+        "id": start.attempt,
+        "argv": argv,
+        "env": env,
+        "secrets": {name: secrets[name] for name in spec.secrets if name in secrets},
+        "cwd": spec.workdir or None,
+        "cpus": spec.resources.cpus,
+        "memory": spec.resources.memory,
+        "gpus": spec.resources.gpus,
+        "slots": list(spec.slots),
+        "environment": spec.environment or None,
+        "files": [{"path": u.path, "sha256": u.sha256, "mode": u.mode} for u in spec.uploads],
+        "private_files": spec.private_uploads,
+        "outputs": [{"pattern": o.pattern, "optional": o.optional} for o in spec.outputs],
+        "timeout": spec.timeout,
+        "grace": spec.grace,
+        "kind": "build" if start.build else "job",
+        "keep_children": False,
+    }
+    return wire
+
+
+MOST_WIRE = 900_000  # a frame holds at most 1 MiB
+
+
+def wire_size(wire: Json) -> int:
+    """How many bytes of a frame this attempt takes."""
+    return len(json.dumps(wire)) + 2
+
+
+def split_frames(wires: list[Json]) -> list[list[Json]]:
+    """Attempts in frames of a size that the agent takes."""
+    frames: list[list[Json]] = []
+    room = 0
+    for wire in wires:
+        size = wire_size(wire)
+        if size > room:
+            frames.append([])
+            room = MOST_WIRE
+        frames[-1].append(wire)
+        room -= size
+    return frames
+
+
+def parse_status(wire: object) -> AttemptStatus:
+    """What a host says of an attempt. Words and shapes that we do not know become harmless, never an exception."""
+    if not isinstance(wire, dict):
+        return AttemptStatus("unknown")
+    state = wire.get("state")
+    missing = wire.get("missing")
+    utime, stime = _number(wire.get("utime")), _number(wire.get("stime"))
+    return AttemptStatus(
+        state=state if isinstance(state, str) and state in STATES else "unknown",
+        started=_number(wire.get("started")),
+        ended=_number(wire.get("ended")),
+        exit_code=_whole(wire.get("exit_code")),
+        signal=_whole(wire.get("signal")) or None,
+        cause=wire["cause"] if isinstance(wire.get("cause"), str) else "",
+        missing=tuple(m for m in missing if isinstance(m, str)) if isinstance(missing, list) else (),
+        maxrss=_whole(wire.get("maxrss")),
+        cpu_seconds=None if utime is None or stime is None else utime + stime,
+    )
+
+
+def parse_resources(wire: object) -> Resources | None:
+    if not isinstance(wire, dict):
+        return None
+    cpus, memory, gpus = _number(wire.get("cpus")), _whole(wire.get("memory")), _whole(wire.get("gpus"))
+    if cpus is None:
+        return None
+    return Resources(cpus, memory or 0, gpus or 0)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

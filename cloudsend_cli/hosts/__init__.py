@@ -1,0 +1,1 @@
+"""Reachable machines: one file for each kind of connection."""

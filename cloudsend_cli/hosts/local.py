@@ -1,0 +1,101 @@
+"""This machine as a host: the same agent over the same protocol, attached through a socket pair."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cloudsend_cli.core.model import HostAddress
+from cloudsend_cli.errors import UnreachableError
+
+# The agent outlives the shell that started it, so it starts with what a login has, not with the shell's variables.
+AGENT_ENVIRONMENT = ("HOME", "PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
+AGENT_SETTINGS = ("CLOUDSEND_BOOT_ID", "CLOUDSEND_AGENT_IDLE")
+
+
+class SocketStream:
+    """A ByteStream over a connected socket and the process at its other end."""
+
+    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._process = process
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return self._sock.recv(size)
+        except ConnectionError:
+            return b""
+
+    def send(self, data: bytes) -> int:
+        return self._sock.send(data)
+
+    def close(self) -> None:
+        self._sock.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class LocalHost:
+    """This machine. `address.home` is the agent's directory, inside the state directory."""
+
+    def __init__(self, address: HostAddress) -> None:
+        self.address = address
+
+    def open_agent(self, source: bytes, sha256: str) -> SocketStream:
+        home = Path(self.address.home)
+        try:
+            path = _put_agent(home, source, sha256)
+            ours, theirs = socket.socketpair()
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-B", str(path), "attach", str(home)],
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=subprocess.DEVNULL,
+                    env=_agent_environment(),
+                    cwd="/",
+                    start_new_session=True,
+                )
+        except OSError as problem:
+            raise UnreachableError(
+                f"the agent could not be started on this machine: {problem}",
+                hint=f"look at free space and permissions of {home}",
+            ) from problem
+        return SocketStream(ours, process)
+
+    def open_shell(self, command: Sequence[str]) -> int:
+        """A shell on this machine."""
+        shell = os.environ.get("SHELL", "/bin/sh")
+        return subprocess.call([shell] if not command else list(command))
+
+
+def _agent_environment() -> dict[str, str]:
+    kept = {k: v for k in (*AGENT_ENVIRONMENT, *AGENT_SETTINGS) if (v := os.environ.get(k)) is not None}
+    kept.setdefault("PATH", os.defpath)
+    return kept
+
+
+def _put_agent(home: Path, source: bytes, sha256: str) -> Path:
+    """The agent's file under its content's name; it appears whole or not at all."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = home / f"agent-{sha256[:16]}.py"
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_bytes() == source:
+            return path
+    temporary = home / f".agent-{os.getpid()}-{sha256[:16]}"
+    temporary.write_bytes(source)
+    os.chmod(temporary, 0o600)
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,167 @@
+"""How commands reach the maestro: find it, start it, ask it, follow it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudsend_cli.errors import MaestroError
+
+from .local import LOCK, LOG, LOG_LIMIT
+from .sockets import LineReader, Message, connect, encode
+
+ANSWER_LIMIT = 5.0
+START_LIMIT = 15.0
+
+
+class MaestroClient:
+    """One connection. Any OSError or EOF becomes MaestroError: the maestro is gone or does not answer."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._reader = LineReader()
+        self._messages: list[Message] = []
+        self._next = 1
+
+    def ask(self, op: str, **fields: object) -> Message:
+        """The reply to one request; pushed messages that come before it are kept for `messages`."""
+        number, self._next = self._next, self._next + 1
+        try:
+            self._sock.settimeout(ANSWER_LIMIT)
+            self._sock.sendall(encode({"id": number, "op": op, **fields}))
+            while True:
+                for message in self._receive():
+                    if message.get("re") == number:
+                        return message
+                    self._messages.append(message)
+        except OSError as problem:
+            raise MaestroError(f"the maestro does not answer: {problem}") from problem
+
+    def messages(self, timeout: float | None) -> list[Message]:
+        """Pushed messages, waiting up to `timeout` for the first; none means that the time ran out."""
+        if not self._messages:
+            try:
+                self._sock.settimeout(None)
+                if select.select([self._sock], [], [], timeout)[0]:
+                    self._messages.extend(self._receive())
+            except OSError as problem:
+                raise MaestroError(f"the maestro went away: {problem}") from problem
+        found, self._messages = self._messages, []
+        return found
+
+    def _receive(self) -> Iterator[Message]:
+        data = self._sock.recv(1 << 16)
+        if not data:
+            raise MaestroError("the maestro has ended")
+        return iter(self._reader.feed(data))
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def find_maestro(state_dir: Path) -> MaestroClient | None:
+    """A connection to the running maestro that answers, else None."""
+    try:
+        client = MaestroClient(connect(state_dir, ANSWER_LIMIT))
+    except OSError:
+        return None
+    try:
+        client.ask("status")
+    except MaestroError:
+        client.close()
+        return None
+    return client
+
+
+def ensure_maestro(state_dir: Path) -> MaestroClient:
+    """A connection to a maestro, started if there is none. One that is alive but does not answer is superseded."""
+    client = find_maestro(state_dir)
+    takeover: tuple[str, ...] = ()
+    for _ in range(3):
+        if client is not None:
+            return client
+        said = _start_maestro(state_dir, takeover)
+        client = find_maestro(state_dir)
+        if said == "busy" and client is None:
+            takeover = ("takeover",)
+    raise MaestroError(
+        "the maestro could not be started",
+        hint=f"its log is {state_dir / LOG}",
+        context=read_log(state_dir, 5),
+    )
+
+
+def _start_maestro(state_dir: Path, arguments: tuple[str, ...]) -> str:
+    log = state_dir / LOG
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > LOG_LIMIT:
+            log.replace(log.with_suffix(".log.1"))
+    read, write = os.pipe()
+    try:
+        with open(log, "ab", opener=_private) as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cloudsend_cli.maestro.local", str(state_dir), str(write), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd="/",
+                pass_fds=(write,),
+                start_new_session=True,
+            )
+        os.close(write)
+        write = -1
+        said = b""
+        while select.select([read], [], [], START_LIMIT)[0] and (data := os.read(read, 100)):
+            said += data
+        if said == b"busy":
+            process.wait()
+        else:
+            _leave_running(process)
+        return said.decode("ascii", "replace")
+    finally:
+        os.close(read)
+        if write >= 0:
+            os.close(write)
+
+
+def _leave_running(process: subprocess.Popen[bytes]) -> None:
+    # The maestro outlives its starter on purpose; without this the interpreter warns about a process left behind.
+    process.returncode = 0
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def stop_maestro(state_dir: Path) -> bool:
+    """Ask the maestro to leave; jobs go on. False if none answers."""
+    client = find_maestro(state_dir)
+    if client is None:
+        return False
+    with contextlib.suppress(MaestroError):
+        client.ask("stop")
+    with contextlib.suppress(MaestroError):
+        while client.messages(10.0):
+            pass
+    client.close()
+    return True
+
+
+def read_log(state_dir: Path, lines: int) -> str:
+    """The last lines of the maestro's log."""
+    try:
+        with open(state_dir / LOG, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 200 * lines))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+__all__ = ["LOCK", "MaestroClient", "ensure_maestro", "find_maestro", "read_log", "stop_maestro"]

@@ -1,0 +1,97 @@
+"""The maestro as a background process of the state directory: one at a time, started on demand, gone when idle."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from cloudsend_cli.errors import CloudsendError, ConflictError
+
+LOCK = "maestro.lock"
+LOG = "maestro.log"
+LOG_LIMIT = 4 << 20
+
+
+def lock_maestro(state_dir: Path, *, takeover: bool) -> int | None:
+    """The open lock file, None if another maestro holds it.
+
+    A takeover replaces the file, so that a paused maestro keeps a lock nobody looks at; the epoch fences its writes.
+    """
+    path = state_dir / LOCK
+    if takeover:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        # The file may have been replaced between open and lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        os.close(fd)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m cloudsend_cli.maestro.local STATE_DIR READY_FD [takeover]`"""
+    state_dir, ready = Path(arguments[0]), int(arguments[1])
+    lock = lock_maestro(state_dir, takeover="takeover" in arguments[2:])
+    if lock is None:
+        os.write(ready, b"busy")
+        return 0
+    try:
+        return _serve(state_dir, ready)
+    except ConflictError:
+        _log("a newer maestro has taken over; this one stops")
+        return 0
+    except CloudsendError as problem:
+        _log(f"{problem.code}: {problem.message} {problem.hint}")
+        return problem.exit_status
+    except Exception:  # noqa: BLE001 - the last line of defence: the log must say why the maestro ended
+        _log(traceback.format_exc())
+        return 70
+
+
+def _serve(state_dir: Path, ready: int) -> int:
+    from cloudsend_cli.store.sqlite import SqliteStore
+
+    from .loop import Loop
+
+    store = SqliteStore.open(state_dir)
+    try:
+        epoch = store.take_epoch(f"pid {os.getpid()} at {time.time():.0f}")
+        loop = Loop(state_dir, store, epoch)
+
+        def stop(*_: object) -> None:
+            loop.stopping = True
+            loop.wake()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _log(f"maestro {os.getpid()} serves {state_dir} under epoch {epoch}")
+        os.write(ready, b"ready")
+        os.close(ready)
+        loop.serve()
+        _log(f"maestro {os.getpid()} leaves")
+    finally:
+        store.close()
+    return 0
+
+
+def _log(text: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    sys.stderr.write(f"{stamp} {text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

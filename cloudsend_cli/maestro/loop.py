@@ -1,0 +1,329 @@
+"""Ticks every active run when there is news, a request or a time to look, and answers clients in between."""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudsend_cli.core.model import HostView, Policy
+from cloudsend_cli.core.ports import Event
+from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.engine.calls import DirectCalls
+from cloudsend_cli.engine.hostlink import Ask, Conversation
+from cloudsend_cli.engine.hostpool import HostPool, RunHosts
+from cloudsend_cli.engine.session import Session
+from cloudsend_cli.engine.tick import tick
+from cloudsend_cli.engine.transfer import fetch_files
+from cloudsend_cli.errors import CloudsendError, ConflictError, NotFoundError
+from cloudsend_cli.store.sqlite import SqliteStore
+
+from .progress import RecentFailures, render_progress
+from .secrets import delete_secrets, read_secrets
+from .server import Connection, Server
+from .sockets import Message
+from .wiring import PROVIDER_TYPES, open_host, open_provider
+
+SHORTEST_PAUSE = 0.005  # between two ticks of one run: news that comes meanwhile shares a commit
+LONGEST_PAUSE = 0.05
+PUBLISH_PAUSE = 0.1
+LOOK_AGAIN = 30.0
+LINGER = float(os.environ.get("CLOUDSEND_MAESTRO_LINGER", "30"))
+
+
+class FencedStore:
+    """The store as one maestro may write it: under its epoch."""
+
+    def __init__(self, store: SqliteStore, epoch: int) -> None:
+        self._store = store
+        self._epoch = epoch
+        self.list_requests = store.list_requests
+        self.load = store.load
+        self.last_changes: dict[str, Changes] = {}
+
+    def commit(self, run: str, version: int, changes: Changes, events: Sequence[Event]) -> int:
+        new = self._store.commit(run, version, changes, events, epoch=self._epoch)
+        self.last_changes[run] = changes
+        return new
+
+
+@dataclass(slots=True)
+class Active:
+    """One run while this maestro ticks it."""
+
+    session: Session
+    hosts: RunHosts
+    failures: RecentFailures | None = None
+    due_at: float = 0.0  # monotonic
+    ticked_at: float = 0.0
+    pause: float = SHORTEST_PAUSE
+    sequence: int = 0
+    published: int = -1
+    published_at: float = 0.0
+    views: str = ""
+
+
+class Loop:
+    """Everything happens in the thread that calls `serve`; links and pools only set flags and wake it."""
+
+    def __init__(self, state_dir: Path, store: SqliteStore, epoch: int) -> None:
+        self._state_dir = state_dir
+        self._store = store
+        self._fenced = FencedStore(store, epoch)
+        self._epoch = epoch
+        self._started = time.time()
+        self._pool = HostPool(open_host, store.installation_id(), epoch)
+        self._providers = {name: open_provider(name, state_dir) for name in PROVIDER_TYPES}
+        self._active: dict[str, Active] = {}
+        self._news: set[str] = set()
+        self._replies: list[tuple[Connection, Message]] = []
+        self._server = Server(state_dir, self._handle)
+        self._idle_since = time.monotonic()
+        self.stopping = False
+
+    def wake(self) -> None:
+        self._server.wake()
+
+    def serve(self) -> None:
+        """Until nothing is left to do, `stop` is asked for, or a newer maestro has taken over (ConflictError)."""
+        for run in self._store.list_active_runs():
+            self._activate(run)
+        try:
+            while not self.stopping and not self._leaving():
+                self._server.wait(self._timeout())
+                self._take_news()
+                self._tick_due()
+                self._publish()
+                self._send_replies()
+        finally:
+            for active in self._active.values():
+                active.hosts.close()
+            self._pool.close()
+            self._server.close()
+
+    # ---- runs ------------------------------------------------------------------------------------------------------
+
+    def _activate(self, run: str) -> None:
+        active = self._active.get(run)
+        if active is None:
+            hosts = RunHosts(run, self._pool, lambda: self._wake_run(run), lambda: self._facts(run))
+            # Providers that answer at once are called in place; slow ones get a pool of threads.
+            session = Session(run, self._fenced, self._providers, hosts, DirectCalls(), Policy())
+            self._active[run] = active = Active(session, hosts)
+        active.session.requests_hinted = True
+        active.due_at = 0.0
+
+    def _facts(self, run: str) -> tuple[dict[str, str], dict[str, str], str]:
+        state = self._active[run].session.state
+        if state is None:
+            return {}, {}, ""
+        return dict(state.run.base_env), read_secrets(self._state_dir, run), state.run.results_dir
+
+    def _wake_run(self, run: str) -> None:
+        self._news.add(run)
+        self._server.wake()
+
+    def _take_news(self) -> None:
+        while self._news:
+            active = self._active.get(self._news.pop())
+            if active is not None:
+                active.due_at = min(active.due_at, active.ticked_at + active.pause)
+
+    def _tick_due(self) -> None:
+        now = time.monotonic()
+        for run, active in list(self._active.items()):
+            if active.due_at <= now:
+                self._tick(run, active)
+
+    def _tick(self, run: str, active: Active) -> None:
+        begun = time.monotonic()
+        try:
+            ticked = tick(active.session, time.time())
+        except ConflictError:
+            if self._store.epoch() != self._epoch:
+                raise  # fenced: a newer maestro acts
+            active.due_at = 0.0
+            active.failures = None
+            return
+        except NotFoundError:
+            del self._active[run]
+            return
+        finally:
+            ended = time.monotonic()
+            active.ticked_at = ended
+            active.pause = min(max(SHORTEST_PAUSE, 3 * (ended - begun)), LONGEST_PAUSE)
+        state = active.session.state
+        if state is not None:
+            self._note_progress(run, active, state, ticked.changed)
+        wait = LOOK_AGAIN if ticked.wake_at is None else max(0.0, ticked.wake_at - time.time())
+        active.due_at = ended + max(min(wait, LOOK_AGAIN), active.pause)
+        if ticked.done:
+            self._finish(run, active)
+
+    def _note_progress(self, run: str, active: Active, state: RunState, changed: bool) -> None:
+        if active.failures is None:
+            active.failures = RecentFailures(state)
+        elif changed:
+            active.failures.take(self._fenced.last_changes[run])
+        views = repr(active.session.views)
+        if changed or views != active.views:
+            active.views = views
+            active.sequence += 1
+
+    def _finish(self, run: str, active: Active) -> None:
+        self._publish_one(run, active, force=True)
+        active.hosts.close()
+        delete_secrets(self._state_dir, run)
+        del self._active[run]
+        self._idle_since = time.monotonic()
+
+    def _timeout(self) -> float:
+        now = time.monotonic()
+        times = [a.due_at for a in self._active.values()]
+        for run, active in self._active.items():
+            if active.published != active.sequence and any(self._server.followers(run)):
+                times.append(active.published_at + PUBLISH_PAUSE)
+        if not self._active:
+            times.append(self._idle_since + LINGER)
+        return max(0.0, min(times, default=now + LOOK_AGAIN) - now)
+
+    def _leaving(self) -> bool:
+        return not self._active and time.monotonic() - self._idle_since >= LINGER
+
+    # ---- clients ---------------------------------------------------------------------------------------------------
+
+    def _handle(self, connection: Connection, message: Message) -> None:
+        reply: Message = {"re": message.get("id")}
+        try:
+            answer = self._answer(connection, message)
+        except CloudsendError as problem:
+            answer = {"error": {"code": problem.code, "message": problem.message, "hint": problem.hint}}
+        if answer is not None:
+            connection.send({**reply, **answer})
+
+    def _answer(self, connection: Connection, message: Message) -> Message | None:
+        op = message.get("op")
+        run = message.get("run")
+        if op == "hint" and isinstance(run, str):
+            self._activate(run)
+            return {}
+        if op == "status":
+            return {"pid": os.getpid(), "since": self._started, "epoch": self._epoch, "runs": sorted(self._active)}
+        if op == "views" and isinstance(run, str):
+            return {"views": self._render_views(run)}
+        if op == "follow" and isinstance(run, str):
+            return self._follow(connection, run)
+        if op == "read_log":
+            return self._read_log(connection, message)
+        if op == "fetch":
+            return self._fetch(connection, message)
+        if op == "stop":
+            self.stopping = True
+            return {}
+        return {"error": {"code": "unknown-op", "message": f"unknown request {op!r}"}}
+
+    def _follow(self, connection: Connection, run: str) -> Message:
+        active = self._active.get(run)
+        if active is None:
+            return {"active": False}
+        connection.follows.add(run)
+        active.published = -1
+        return {"active": True}
+
+    def _render_views(self, run: str) -> dict[str, object]:
+        active = self._active.get(run)
+        views = active.session.views if active is not None else {}
+        return {node: _render_view(view) for node, view in views.items()}
+
+    def _publish(self) -> None:
+        for run, active in list(self._active.items()):
+            self._publish_one(run, active, force=False)
+
+    def _publish_one(self, run: str, active: Active, *, force: bool) -> None:
+        now = time.monotonic()
+        state = active.session.state
+        if state is None or active.failures is None or (active.published == active.sequence and not force):
+            return
+        if not force and now - active.published_at < PUBLISH_PAUSE:
+            return
+        followers = list(self._server.followers(run))
+        if followers:
+            progress = render_progress(state, active.session.views, active.failures, active.sequence)
+            for connection in followers:
+                connection.send({"progress": progress})
+            active.published, active.published_at = active.sequence, now
+
+    # ---- what commands want from machines --------------------------------------------------------------------------
+
+    def _read_log(self, connection: Connection, message: Message) -> Message | None:
+        active = self._active.get(str(message.get("run")))
+        link = active.hosts.link_of(str(message.get("node"))) if active is not None else None
+        if link is None:
+            return {"error": {"code": "unreachable", "message": "no connection to the job's machine"}}
+        fields = {k: message.get(k) for k in ("attempt", "stream", "offset", "length")}
+        reply: Message = {"re": message.get("id")}
+
+        def conversation() -> Conversation:
+            frames = yield [Ask("read", fields)]
+            frame = frames[0]
+            if frame.get("ok") is True:
+                reply["data"] = base64.b64encode(frame.payload).decode("ascii")
+                reply["total"] = frame.get("total")
+            else:
+                reply["error"] = {"code": "log", "message": str(frame.get("error"))}
+            self._post_reply(connection, reply)
+
+        def dropped() -> None:
+            reply["error"] = {"code": "unreachable", "message": "the job's machine does not answer now"}
+            self._post_reply(connection, reply)
+
+        link.converse(conversation, dropped)
+        return None
+
+    def _fetch(self, connection: Connection, message: Message) -> Message | None:
+        """Results of a job now, also while it runs; the reply comes when they are in place."""
+        active = self._active.get(str(message.get("run")))
+        state = active.session.state if active is not None else None
+        number, results = message.get("number"), message.get("results")
+        if active is None or state is None or not isinstance(number, int) or not isinstance(results, str):
+            return {"problem": "the run is not active"}
+        job = state.jobs.get(number)
+        link = active.hosts.link_of(job.node) if job is not None else None
+        if job is None or link is None:
+            return {"problem": "no connection to the job's machine"}
+        attempt, patterns = state.attempt_of(job), [o.pattern for o in job.spec.outputs]
+        reply: Message = {"re": message.get("id")}
+
+        def conversation() -> Conversation:
+            reply["problem"] = yield from fetch_files(attempt, patterns, results, state.run.id, job.spec.name)
+            self._post_reply(connection, reply)
+
+        def dropped() -> None:
+            reply["problem"] = "the job's machine does not answer now"
+            self._post_reply(connection, reply)
+
+        link.converse(conversation, dropped)
+        return None
+
+    def _post_reply(self, connection: Connection, reply: Message) -> None:
+        self._replies.append((connection, reply))
+        self._server.wake()
+
+    def _send_replies(self) -> None:
+        while self._replies:
+            connection, reply = self._replies.pop(0)
+            connection.send(reply)
+
+
+def _render_view(view: HostView) -> dict[str, object]:
+    resources = view.resources
+    return {
+        "connected": view.connected,
+        "boot": view.boot,
+        "since": view.since,
+        "error": view.error,
+        "resources": [resources.cpus, resources.memory, resources.gpus] if resources else None,
+    }

@@ -1,0 +1,75 @@
+"""What a maestro tells those who follow a run. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from itertools import islice
+
+from cloudsend_cli.core.model import FAILED, RUNNING, HostView
+from cloudsend_cli.core.naming import job_id
+from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.core.views import live_counts, run_state_word
+
+from .sockets import Message
+
+SHOWN = 10
+
+
+class RecentFailures:
+    """The newest bad ends of a run, gathered from its commits so that no message scans all jobs."""
+
+    def __init__(self, state: RunState) -> None:
+        bad = [j for j in state.live_jobs() if j.state == FAILED]
+        self._newest = deque(bad, maxlen=SHOWN)
+
+    def take(self, changes: Changes) -> None:
+        self._newest.extend(j for j in changes.jobs.values() if j.state == FAILED and not j.superseded_by)
+
+    def render(self, run: str) -> list[dict[str, str]]:
+        newest = {j.number: j for j in self._newest}
+        return [{"id": job_id(run, j.number), "name": j.spec.name, "reason": j.reason} for j in newest.values()]
+
+
+def render_progress(
+    state: RunState, views: Mapping[str, HostView], failures: RecentFailures, sequence: int
+) -> Message:
+    """A moment of the run; its size does not grow with the number of jobs."""
+    counts = live_counts(state)
+    return {
+        "run": state.run.id,
+        "state": run_state_word(counts),
+        "counts": counts,
+        "running": list(_running_names(state)),
+        "failed": failures.render(state.run.id),
+        "notes": list(_notes(state, views)),
+        "settled": state.settled,
+        "sequence": sequence,
+    }
+
+
+def _running_names(state: RunState) -> list[str]:
+    names: list[str] = []
+    for jobs in state.on_node.values():
+        for number in islice(jobs, 4 * SHOWN):
+            job = state.jobs[number]
+            if job.started_at is not None and len(names) < SHOWN:
+                names.append(job.spec.name)
+    return names
+
+
+def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
+    notes = []
+    for build in state.builds.values():
+        if build.state == RUNNING:
+            environment = state.environments.get(build.key)
+            notes.append(f"environment {environment.name if environment else build.key} is built on {build.node}")
+    for node in state.nodes.values():
+        if node.state in {"wanted", "creating"}:
+            notes.append(f"{node.name} is on its way" + (f": {node.reason}" if node.reason else ""))
+        view = views.get(node.name)
+        if node.state == "running" and view is not None and not view.connected:
+            notes.append(f"{node.name} does not answer: {view.error}")
+    if state.to_fetch:
+        notes.append(f"results of {len(state.to_fetch)} jobs are on their way home")
+    return notes
