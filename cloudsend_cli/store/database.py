@@ -22,6 +22,8 @@ WAL_NEVER = (3, 52, 0)
 # One dirty journal of a large commit would otherwise keep its size for ever.
 JOURNAL_LIMIT = 4 << 20
 DAMAGED_COPIES = 3
+# The second is how Python tells of an error whose message quotes what is damaged.
+DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 
 def journal_settings(version: tuple[int, ...]) -> tuple[str, str]:
@@ -43,14 +45,14 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         db = _open(path)
     except OSError as error:
         raise StateDirError(f"cannot open {path}: {error.strerror}", hint="look at its permissions") from error
-    except sqlite3.Error as error:
+    except DATABASE_ERRORS as error:
         raise translate(error, path) from error
     try:
         migrate(db, path)
         if readonly:
             db.execute("PRAGMA query_only=ON")
         return db
-    except sqlite3.Error as error:
+    except DATABASE_ERRORS as error:
         db.close()
         raise translate(error, path) from error
     except BaseException:
@@ -105,7 +107,7 @@ def create(path: Path) -> None:
         raise StateDirError(
             f"cannot create {path}: {error.strerror}", hint="look at the free space and the permissions"
         ) from error
-    except sqlite3.Error as error:
+    except DATABASE_ERRORS as error:
         raise translate(error, path) from error
     finally:
         new.unlink(missing_ok=True)
@@ -120,7 +122,7 @@ def quick_check(db: sqlite3.Connection, path: Path) -> None:
     """Raise StateDamagedError if SQLite finds the file inconsistent."""
     try:
         found = [str(row[0]) for row in db.execute("PRAGMA quick_check(5)")]
-    except sqlite3.Error as error:
+    except DATABASE_ERRORS as error:
         raise translate(error, path) from error
     if found != ["ok"]:
         raise damaged(path, "; ".join(found))
@@ -162,7 +164,7 @@ _MEANINGS: tuple[tuple[tuple[str, ...], type[CloudsendError], str, str], ...] = 
 )
 
 
-def translate(error: sqlite3.Error, path: Path) -> Exception:
+def translate(error: Exception, path: Path) -> Exception:
     """What an error of SQLite means to a user. Misuse of the library is a bug of ours and stays what it is."""
     if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.NotSupportedError)):
         return error

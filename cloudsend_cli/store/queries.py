@@ -11,7 +11,7 @@ from pathlib import Path
 from cloudsend_cli.core.naming import match_names
 from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
 
-from .database import damaged, translate
+from .database import DATABASE_ERRORS, damaged, translate
 from .rows import Row, decode_run, job_key, pack, unpack
 from .schema import RUN_SHIFT
 from .tables import AttemptRow, EventRow, JobRow, RunRow, job_row, readable
@@ -56,7 +56,9 @@ class Queries:
             except BaseException:
                 self._roll_back()
                 raise
-        except sqlite3.Error as error:
+        except DATABASE_ERRORS as error:
+            if str(error).startswith("final: "):
+                raise RuntimeError(str(error)) from error  # a bug of ours: the caller's state was the newest
             # REASON: after a failed sync nobody knows what is on the disk; a retry that succeeds proves nothing.
             if "disk i/o error" in str(error).lower():
                 self._broken = error

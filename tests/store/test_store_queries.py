@@ -1,0 +1,106 @@
+"""Tables and look-ups read rows, not runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from cloudsend_cli.core.state import Changes, JobRecord, RunState
+from cloudsend_cli.store import queries
+from cloudsend_cli.store.sqlite import SqliteStore
+
+MakeRun = Callable[..., RunState]
+
+
+@pytest.fixture
+def filled(store: SqliteStore, make_run: MakeRun) -> SqliteStore:
+    store.create_run(make_run("abc123", jobs=10))
+    store.create_run(make_run("abd456", jobs=2, ended_at=9.0))
+    state = store.load("abc123")
+    jobs: dict[int, JobRecord] = {
+        1: replace(state.jobs[1], state="succeeded", attempt=1, node="local-0", exit_code=0),
+        2: replace(state.jobs[2], state="failed", attempt=1, node="gone", superseded_by=3),
+        3: replace(state.jobs[3], state="running", attempt=1, node="local-0"),
+    }
+    store.commit("abc123", 1, Changes(jobs=jobs))
+    return store
+
+
+def test_runs_are_listed_with_counts_newest_first(filled: SqliteStore) -> None:
+    runs = filled.list_runs()
+    assert [(r.run.id, r.counts) for r in runs] == [
+        ("abd456", {"pending": 2}),
+        ("abc123", {"pending": 7, "running": 1, "succeeded": 1}),
+    ]
+    assert runs[1].run == filled.load("abc123").run
+    assert [r.run.id for r in filled.list_runs(limit=1)] == ["abd456"]
+    assert filled.run_row("abc123") == runs[1]
+    assert filled.count_jobs("abc123", superseded=True)["failed"] == 1
+
+
+def test_active_runs_have_open_jobs_or_machines(filled: SqliteStore) -> None:
+    assert filled.list_active_runs() == ["abc123", "abd456"]  # abd456 has a node that is not released
+    state = filled.load("abd456")
+    node = replace(state.nodes["local-0"], state="released")
+    filled.commit("abd456", 1, Changes(nodes={node.name: node}))
+    assert filled.list_active_runs() == ["abc123"]
+
+
+@pytest.mark.parametrize("page", [1, 3, 10, 10_000])
+def test_jobs_are_listed_in_pages(filled: SqliteStore, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(queries, "PAGE", page)
+    assert [r.number for r in filled.list_jobs("abc123")] == list(range(1, 11))
+    assert [r.number for r in filled.list_jobs("abc123", newest_first=True)] == list(range(10, 0, -1))
+    assert [r.number for r in filled.list_jobs("abc123", limit=4)] == [1, 2, 3, 4]
+    assert [r.number for r in filled.list_jobs("abc123", limit=4, newest_first=True)] == [10, 9, 8, 7]
+    assert [r.number for r in filled.list_jobs("abc123", limit=0)] == []
+    assert [r.number for r in filled.list_jobs("abc123", ["failed", "running"])] == [2, 3]
+    assert [r.number for r in filled.list_jobs("abc123", ["failed"], superseded=False)] == []
+    assert [r.number for r in filled.list_jobs("abc123", [])] == []
+
+
+def test_a_row_says_what_the_record_says(filled: SqliteStore) -> None:
+    state = filled.load("abc123")
+    for row in filled.list_jobs("abc123"):
+        job = state.jobs[row.number]
+        assert (row.run, row.name, row.hash, row.display) == ("abc123", job.spec.name, job.hash, job.spec.display)
+        assert (row.params, row.after, row.environment) == (dict(job.spec.params), job.after, job.spec.environment)
+        for name in ("state", "reason", "exit_code", "attempt", "node", "boot", "created_at", "not_before",
+                     "handed_at", "started_at", "ended_at", "cancel", "fetch", "superseded_by", "batch", "maxrss",
+                     "cpu_seconds"):  # fmt: skip
+            assert getattr(row, name) == getattr(job, name), name
+        assert row.provider == ("local" if job.node == "local-0" else "")
+
+
+def test_jobs_are_found_by_name_glob_hash_and_number(filled: SqliteStore) -> None:
+    def ids(**conditions: object) -> list[tuple[str, int]]:
+        return [(r.run, r.number) for r in filled.find_jobs(**conditions)]  # type: ignore[arg-type]
+
+    assert ids(name="train/1") == [("abd456", 1), ("abc123", 1)]
+    assert ids(name="train/1", limit=1) == [("abd456", 1)]
+    assert ids(run="abc123", name="train/1*") == [("abc123", 10), ("abc123", 1)]
+    assert ids(name="train/[!1-9]*") == []
+    assert ids(name="nothing") == [] and ids(name="") == []
+    assert ids(run="abc123", number=7) == [("abc123", 7)]
+    assert ids(run="abc123", number=0) == [] and ids(run="abc123", number=2**40) == []
+    content = filled.load("abc123").jobs[4].hash
+    assert ids(content=content[:12]) == [("abc123", 4)]
+    assert ids(content="zz") == []
+
+
+def test_runs_are_found_by_prefix_and_by_config(filled: SqliteStore) -> None:
+    assert filled.find_runs("ab") == ["abd456", "abc123"]
+    assert filled.find_runs("abc123") == ["abc123"]
+    assert filled.find_runs("x") == [] and len(filled.find_runs("")) == 2
+    assert filled.find_run_of_config("project", "/home/u/config.yml") == "abd456"
+    assert filled.find_run_of_config("another", "/home/u/config.yml") is None
+
+
+def test_a_listing_holds_no_lock_between_pages(filled: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "PAGE", 2)
+    rows = filled.list_jobs("abc123")
+    next(rows)
+    assert filled.commit("abc123", 2, Changes()) == 3
+    assert len(list(rows)) == 9
