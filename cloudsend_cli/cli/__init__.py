@@ -1,0 +1,1 @@
+"""The command line: a skin over `cloudsend_cli.api.Client`. Parse, ask the client, render."""

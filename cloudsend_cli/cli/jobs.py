@@ -1,0 +1,92 @@
+"""`wait`, `tail`, `kill`, `fetch`: what is done with jobs that were submitted."""
+
+from __future__ import annotations
+
+import threading
+from typing import Annotated
+
+import typer
+
+from cloudsend_cli.errors import UsageError
+
+from .listing import JOBS, RUNS
+from .parameters import Job, JobOrRun, Jobs, JobsOrRuns, Run, seconds, whole_number
+from .render import plural
+from .sanitise import TerminalLog, one_line
+from .session import session_of
+
+
+def wait(
+    ctx: typer.Context,
+    job: JobsOrRuns,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", "-t", metavar="S", help="Give up after this time: 90, 5m, 2h.")
+    ] = None,
+) -> int:
+    """Wait until jobs have ended. Exit status 0 if all succeeded, 1 if not, 124 if the time ran out."""
+    session = session_of(ctx)
+    jobs = session.client.wait(job, seconds(timeout, "--timeout"))
+    session.screen.list(jobs, JOBS)
+    return 0 if all(view.state == "succeeded" for view in jobs) else 1
+
+
+def tail(  # noqa: PLR0913, PLR0917 - one for each option
+    ctx: typer.Context,
+    job: Job,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
+    lines: Annotated[str | None, typer.Option("--lines", "-n", metavar="N", help="Only the last N.")] = None,
+    stdout: Annotated[bool, typer.Option("--stdout", help="What the job wrote to stdout (as without this).")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="What the job wrote to stderr.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="The exact bytes, also to a terminal.")] = False,
+) -> None:
+    """Print what a job wrote: its own bytes, nothing added. Only a terminal is spared their control codes."""
+    if stdout and stderr:
+        raise UsageError("give --stdout or --stderr, not both")
+    session = session_of(ctx)
+    screen = session.screen
+    stop = threading.Event()
+    count = whole_number(lines, "--lines")
+    chunks = session.client.read_log(job, "stderr" if stderr else "stdout", follow=follow, lines=count, stop=stop)
+    screen.out.flush()
+    try:
+        if screen.out_tty and not raw:
+            text = TerminalLog()
+            for chunk in chunks:
+                screen.out.write(text.feed(chunk))
+                screen.out.flush()
+            screen.out.write(text.feed(b"", final=True))
+        else:
+            for chunk in chunks:
+                screen.out.buffer.write(chunk)
+                screen.out.buffer.flush()
+    finally:
+        stop.set()
+
+
+def kill_jobs(ctx: typer.Context, job: Jobs) -> None:
+    """End jobs, whether they run or have not started. What has ended stays as it is."""
+    session = session_of(ctx)
+    session.screen.list(session.client.cancel(job), JOBS)
+
+
+def kill_run(ctx: typer.Context, run: Run) -> None:
+    """End all jobs of a run."""
+    session = session_of(ctx)
+    session.screen.list([session.client.cancel_run(run)], RUNS)
+
+
+def fetch(
+    ctx: typer.Context,
+    job: JobOrRun,
+    directory: Annotated[
+        str | None, typer.Option("--directory", "-d", metavar="DIR", help="Where to put them.")
+    ] = None,
+) -> None:
+    """Bring results here, now, also of a job that still runs."""
+    session = session_of(ctx)
+    paths = session.client.fetch(job, directory)
+    if session.screen.format in {"json", "yaml"}:
+        session.screen.data([str(path) for path in paths])
+    else:
+        session.screen.write("".join(one_line(str(path)) + "\n" for path in paths))
+        session.screen.say(f"{plural(len(paths), 'file')} fetched" if paths else "nothing to fetch")

@@ -1,0 +1,368 @@
+"""`list`, `info`, `getstate`, `explain`: what there is and how it is. None of these needs a maestro."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloudsend_cli.errors import NotFoundError, UsageError
+
+from .parameters import Instance, Job, Most, OfProvider, OfRun, OfState, Provider, Run, whole_number
+from .render import Column, Listing, Screen, column, duration
+from .sanitise import one_line
+from .session import Session, session_of
+
+if TYPE_CHECKING:
+    from cloudsend_cli.core.explain import Explanation
+    from cloudsend_cli.core.views import JobView, Json, RunView
+
+STATES = ("pending", "running", "succeeded", "failed", "cancelled")
+PHASES = {  # the seeds' words, each with the stored states in which it can be shown
+    "UNKNOWN": ("running",),
+    "WAIT": ("pending",),
+    "QUEUE": ("pending",),
+    "IDLE": ("running",),
+    "RUNNING": ("running",),
+    "DONE": ("succeeded",),
+    "ABORTED": ("failed", "cancelled"),
+}
+
+
+def job_time(job: JobView, screen: Screen) -> str:
+    """How long it ran, or has been running."""
+    if job.started_at is None:
+        return ""
+    end = job.ended_at if job.ended_at is not None else screen.now
+    return duration(end - job.started_at)
+
+
+def state_word(job: JobView) -> str:
+    """The seeds' word, with the reason in brackets."""
+    return f"{job.phase} ({job.reason})" if job.reason else job.phase
+
+
+def counts_text(counts: Any) -> str:
+    """Such as `2 running, 5 succeeded`."""
+    return ", ".join(f"{number:,} {word}" for word, number in counts.items() if number) or "no jobs"
+
+
+JOBS = Listing(
+    "jobs",
+    (
+        column("ID", "id"),
+        column("NAME", "name"),
+        Column("STATE", lambda job, screen: state_word(job)),
+        column("INSTANCE", "instance"),
+        Column("TIME", job_time),
+        Column("CREATED", lambda job, screen: screen.moment(job.created_at)),
+        column("ATTEMPT", "attempt", wide=True),
+        column("UID", "uid", wide=True),
+        column("PROVIDER", "provider", wide=True),
+        column("HASH", "hash", wide=True),
+        column("COMMAND", "command", wide=True),
+    ),
+    lambda job: str(job.id),
+)
+RUNS = Listing(
+    "runs",
+    (
+        column("ID", "id"),
+        column("PROJECT", "project"),
+        column("STATE", "state"),
+        Column("JOBS", lambda run, screen: counts_text(run.counts)),
+        Column("CREATED", lambda run, screen: screen.moment(run.created_at)),
+        Column("ENDED", lambda run, screen: screen.moment(run.ended_at)),
+        column("CONFIG", "config", wide=True),
+        column("RESULTS", "results_dir", wide=True),
+    ),
+    lambda run: str(run.id),
+)
+INSTANCES = Listing(
+    "instances",
+    (
+        column("NAME", "name"),
+        column("RUN", "run"),
+        column("PROVIDER", "provider"),
+        column("STATE", "state"),
+        column("HAS", "capacity"),
+        column("IN USE", "load"),
+        column("JOBS", "running"),
+        column("REMARK", "remark"),
+        column("ID", "instance_id", wide=True),
+        column("CONNECTED", "connected", wide=True),
+        Column("SINCE", lambda instance, screen: screen.moment(instance.since), wide=True),
+    ),
+    lambda instance: str(instance.name),
+)
+PROVIDERS = Listing(
+    "providers",
+    (column("NAME", "name"), column("TYPE", "type"), column("STATUS", "status"), column("HAS", "capacity")),
+    lambda provider: str(provider.name),
+)
+ENVIRONMENTS = Listing(
+    "environments",
+    (
+        column("NAME", "name"),
+        column("NODE", "node"),
+        column("STATE", "state"),
+        column("REASON", "reason"),
+        column("KEY", "key"),
+    ),
+    lambda environment: str(environment.key),
+)
+
+
+# ---- list ----------------------------------------------------------------------------------------------------------
+
+
+def list_jobs(
+    ctx: typer.Context, run: OfRun = None, state: OfState = None, provider: OfProvider = None, limit: Most = None
+) -> None:
+    """List jobs, the newest run first."""
+    session = session_of(ctx)
+    most = whole_number(limit, "--limit")
+    words = [_known_state(word) for word in state or ()]
+    phases = {word for word in words if word in PHASES}
+    stored = sorted({s for word in words for s in PHASES.get(word, (word,))})
+    jobs = session.client.list_jobs(run, states=stored, provider=provider, limit=None if phases else most)
+    if phases:
+        jobs = [job for job in jobs if job.phase in phases or job.state in words][:most]
+    session.screen.list(jobs, JOBS)
+
+
+def list_runs(ctx: typer.Context, limit: Most = None) -> None:
+    """List runs, the newest first."""
+    session = session_of(ctx)
+    session.screen.list(session.client.list_runs(whole_number(limit, "--limit")), RUNS)
+
+
+def list_instances(ctx: typer.Context, run: OfRun = None, provider: OfProvider = None) -> None:
+    """List machines."""
+    session = session_of(ctx)
+    session.screen.list(session.client.list_instances(run, provider), INSTANCES)
+
+
+def list_providers(ctx: typer.Context) -> None:
+    """List where machines come from."""
+    session = session_of(ctx)
+    session.screen.list(session.client.list_providers(), PROVIDERS)
+
+
+def list_environments(ctx: typer.Context, run: OfRun = None) -> None:
+    """List software set-ups and where they stand."""
+    session = session_of(ctx)
+    session.screen.list(session.client.list_environments(run), ENVIRONMENTS)
+
+
+def _known_state(word: str) -> str:
+    """A stored state or a seeds' word, however it is written."""
+    if word in PHASES or word in STATES:
+        return word
+    if word.lower() in STATES or word.upper() in PHASES:
+        return word.lower() if word.lower() in STATES else word.upper()
+    from difflib import get_close_matches
+
+    near = get_close_matches(word.lower(), STATES, 1) or get_close_matches(word.upper(), PHASES, 1)
+    hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join((*STATES, *PHASES))}"
+    raise UsageError(f"there is no state '{word}'", hint=hint)
+
+
+# ---- info ----------------------------------------------------------------------------------------------------------
+
+
+def info_job(ctx: typer.Context, job: Job) -> None:
+    """Show all that is known of a job, with its attempts."""
+    session = session_of(ctx)
+    found = session.client.find_job(job)
+    attempts = session.client.attempts(found.id)
+    if session.screen.machine:
+        _one(session, found, JOBS, {"attempts": attempts})
+        return
+    screen = session.screen
+    screen.facts(
+        [
+            ("id", found.id),
+            ("name", found.name),
+            ("run", found.run),
+            ("state", state_word(found)),
+            ("command", found.command),
+            ("parameters", ", ".join(f"{key}={value}" for key, value in found.params.items())),
+            ("instance", found.instance or ""),
+            ("provider", found.provider or ""),
+            ("attempt", f"{found.attempt} ({found.uid})" if found.uid else "none yet"),
+            ("created", screen.moment(found.created_at)),
+            ("started", screen.moment(found.started_at)),
+            ("ended", screen.moment(found.ended_at)),
+            ("time", job_time(found, screen)),
+            ("memory", _bytes(found.maxrss)),
+            ("CPU time", duration(found.cpu_seconds) if found.cpu_seconds is not None else ""),
+            ("outputs", found.outputs),
+            ("hash", found.hash),
+            ("superseded", "by an edited job of its name" if found.superseded else ""),
+        ]
+    )
+    earlier = [attempt for attempt in attempts if attempt["attempt"] != found.attempt]
+    if earlier:
+        screen.write("\n")
+        rows = [
+            (
+                f"{found.id}.{a['attempt']}",
+                attempt_word(a),
+                *(str(a[k] or "") for k in ("node", "started_at", "ended_at")),
+            )
+            for a in earlier
+        ]
+        screen.rows(("EARLIER ATTEMPT", "STATE", "INSTANCE", "STARTED", "ENDED"), rows)
+
+
+def info_run(ctx: typer.Context, run: Run) -> None:
+    """Show a run: its counts and where its results are."""
+    session = session_of(ctx)
+    found = session.client.find_run(run)
+    if session.screen.machine:
+        _one(session, found, RUNS)
+        return
+    screen = session.screen
+    screen.facts(
+        [
+            ("id", found.id),
+            ("project", found.project),
+            ("config", found.config),
+            ("state", found.state),
+            ("jobs", counts_text(found.counts)),
+            ("submissions", str(found.batch)),
+            ("created", screen.moment(found.created_at)),
+            ("ended", screen.moment(found.ended_at)),
+            ("results", found.results_dir),
+        ]
+    )
+
+
+def info_instance(ctx: typer.Context, instance: Instance) -> None:
+    """Show a machine: what it has and what it does."""
+    session = session_of(ctx)
+    found = session.client.find_instance(instance)
+    if session.screen.machine:
+        _one(session, found, INSTANCES)
+        return
+    connected = {True: "yes", False: "no answer", None: "unknown: no maestro is running"}[found.connected]
+    session.screen.facts(
+        [
+            ("name", found.name),
+            ("run", found.run),
+            ("provider", found.provider),
+            ("id", found.instance_id),
+            ("state", found.state),
+            ("has", found.capacity),
+            ("in use", found.load),
+            ("jobs", str(found.running)),
+            ("connected", connected),
+            ("since", session.screen.moment(found.since)),
+            ("remark", found.remark),
+        ]
+    )
+
+
+def info_provider(ctx: typer.Context, provider: Provider) -> None:
+    """Show where machines come from."""
+    session = session_of(ctx)
+    known = session.client.list_providers()
+    found = next((view for view in known if view.name == provider), None)
+    if found is None:
+        names = ", ".join(view.name for view in known)
+        raise NotFoundError(f"no provider '{provider}'", hint=f"there are: {names}")
+    if session.screen.machine:
+        _one(session, found, PROVIDERS)
+        return
+    session.screen.facts(
+        [("name", found.name), ("type", found.type), ("status", found.status), ("has", found.capacity)]
+    )
+
+
+def _one(session: Session, view: Any, listing: Listing, more: dict[str, Any] | None = None) -> None:
+    """One thing for a program: an object, not a list of one."""
+    if session.screen.format in {"name", "csv"}:
+        session.screen.list([view], listing)
+    else:
+        session.screen.data({**view.as_json(), **(more or {})})
+
+
+def _bytes(count: int | None) -> str:
+    from cloudsend_cli.core.explain import describe_bytes
+
+    return describe_bytes(count) if count is not None else ""
+
+
+# ---- getstate and explain ------------------------------------------------------------------------------------------
+
+
+def getstate(
+    ctx: typer.Context,
+    job: Job,
+    uid: Annotated[str | None, typer.Argument(metavar="UID", help="One attempt: its id or its number.")] = None,
+) -> None:
+    """Print a job's state, with the reason in brackets."""
+    session = session_of(ctx)
+    found = session.client.find_job(job)
+    if uid is not None and uid not in {found.uid, str(found.attempt)}:
+        attempt = _attempt(session.client.attempts(found.id), found, uid)
+        if session.screen.format in {"json", "yaml"}:
+            session.screen.data({"job": found.id, **attempt})
+        else:
+            session.screen.write(one_line(attempt_word(attempt)))
+    elif session.screen.machine:
+        _one(session, found, JOBS)
+    else:
+        session.screen.write(one_line(state_word(found)))
+
+
+def attempt_word(attempt: Json) -> str:
+    """The seeds' word of an earlier attempt, with the reason in brackets."""
+    words = {"succeeded": "DONE", "running": "RUNNING", "pending": "WAIT"}
+    word = words.get(str(attempt["state"]), "ABORTED")
+    return f"{word} ({attempt['reason']})" if attempt["reason"] else word
+
+
+def _attempt(attempts: list[Json], job: JobView, uid: str) -> Json:
+    uids = {f"{job.id}.{attempt['attempt']}": attempt for attempt in attempts}
+    found = uids.get(uid) or uids.get(f"{job.id}.{uid}")
+    if found is None:
+        known = f"there are: {', '.join(uids)}" if uids else "it has none yet"
+        raise NotFoundError(f"{job.id} has no attempt '{uid}'", hint=known)
+    return found
+
+
+def explain(ctx: typer.Context, job: Job) -> None:
+    """Say why a job is not running: what it asks for, and what each node has."""
+    session = session_of(ctx)
+    found = session.client.find_job(job)
+    why = session.client.explain(found.id)
+    if session.screen.machine:
+        session.screen.data(_explanation_json(found, why))
+        return
+    session.screen.write(f"{found.id} ({one_line(found.name)}): {one_line(why.headline)}")
+    for reason in why.reasons:
+        session.screen.write(f"  - {one_line(reason)}")
+    session.screen.write(f"  asks for: {one_line(why.asks)}")
+    if why.nodes:
+        session.screen.rows(("NODE", "HAS", "FREE", "REMARK"), why.nodes)
+
+
+def _explanation_json(job: JobView, why: Explanation) -> dict[str, Any]:
+    return {
+        "job": job.id,
+        "name": job.name,
+        "state": job.state,
+        "phase": job.phase,
+        "headline": why.headline,
+        "reasons": list(why.reasons),
+        "asks": why.asks,
+        "nodes": [dict(zip(("name", "has", "free", "remark"), node, strict=True)) for node in why.nodes],
+    }
+
+
+def run_summary(run: RunView, screen: Screen) -> str:
+    """Such as `run ab12cd: failed after 1m02s, 3 succeeded, 1 failed`."""
+    end = run.ended_at if run.ended_at is not None else screen.now
+    return f"run {run.id}: {run.state} after {duration(end - run.created_at)}, {counts_text(run.counts)}"

@@ -1,0 +1,51 @@
+"""`maestro`: the background process that carries runs on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .parameters import whole_number
+from .sanitise import TerminalLog
+from .session import session_of
+
+
+def maestro_status(ctx: typer.Context) -> None:
+    """Say whether one runs, since when, and for which runs."""
+    session = session_of(ctx)
+    screen = session.screen
+    view = session.client.maestro_status()
+    if screen.format in {"json", "yaml"}:
+        screen.data(view.as_json())
+    elif not view.running:
+        screen.write("not running; it starts when a run needs it")
+    else:
+        screen.facts(
+            [
+                ("running", "yes"),
+                ("pid", str(view.pid or "")),
+                ("since", screen.moment(view.since)),
+                ("epoch", str(view.epoch)),
+                ("runs", ", ".join(map(str, view.runs)) or "none"),
+            ]
+        )
+
+
+def maestro_stop(ctx: typer.Context) -> None:
+    """End it. Jobs go on on their machines; the next command that needs a maestro starts a new one."""
+    session = session_of(ctx)
+    stopped = session.client.maestro_stop()
+    session.screen.say("stopped; jobs go on, and nothing new is started" if stopped else "it was not running")
+
+
+def maestro_logs(
+    ctx: typer.Context,
+    lines: Annotated[str | None, typer.Option("--lines", "-n", metavar="N", help="The last N (50).")] = None,
+) -> None:
+    """Print the end of its log."""
+    session = session_of(ctx)
+    text = session.client.maestro_log(whole_number(lines, "--lines") or 50)
+    if session.screen.out_tty:
+        text = TerminalLog().feed(text.encode("utf-8", "replace"), final=True)
+    session.screen.write(text)

@@ -1,0 +1,61 @@
+"""Arguments and options that several commands take, and numbers on the command line."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from cloudsend_cli.errors import UsageError
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Its id, name, glob, hash, any unique prefix, or @last.")]
+Jobs = Annotated[list[str], typer.Argument(metavar="JOB…", help="Ids, names, globs, hashes, prefixes, or @last.")]
+JobOrRun = Annotated[str, typer.Argument(metavar="JOB|RUN", help="A job or a run.")]
+JobsOrRuns = Annotated[list[str], typer.Argument(metavar="JOB|RUN…", help="Jobs or runs.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, any unique prefix, or @last.")]
+Instance = Annotated[str, typer.Argument(metavar="INSTANCE", help="Its name or id.")]
+Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="Its name.")]
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML, JSON or Python file.")]
+
+OfRun = Annotated[str | None, typer.Option("--run", "-r", metavar="RUN", help="Only of this run.")]
+OfProvider = Annotated[str | None, typer.Option("--provider", "-p", metavar="P", help="Only of this provider.")]
+OfState = Annotated[
+    list[str] | None,
+    typer.Option("--state", "-s", metavar="S", help="Only in this state: pending, running, failed, DONE, …"),
+]
+Most = Annotated[str | None, typer.Option("--limit", "-n", metavar="N", help="The newest N.")]
+
+UseProvider = Annotated[str | None, typer.Option("--provider", "-p", metavar="P", help="Where to run.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the config; may be repeated."),
+]
+
+
+def whole_number(text: str | None, option: str, *, least: int = 0) -> int | None:
+    """The value of an option that counts something."""
+    if text is None:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise UsageError(f"option '{option}' needs a whole number from {least}, not '{text}'")
+    return number
+
+
+def seconds(text: str | None, option: str) -> float | None:
+    """The value of an option that is a time: `90`, `1.5`, `90s`, `5m`, `2h`, `1d`."""
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    unit = units.get(text[-1:], 0.0)
+    try:
+        number = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        number = math.nan
+    if not (0 <= number < math.inf):
+        raise UsageError(f"option '{option}' needs seconds or a time such as 90s, 5m or 2h, not '{text}'")
+    return number

@@ -1,0 +1,283 @@
+"""`run`: submit a config or a command, stay with it, and say what came of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloudsend_cli.errors import UsageError
+
+from .listing import JOBS, run_summary
+from .parameters import Set, UseProvider, whole_number
+from .problems import problem_json
+from .progress import Block, Lines
+from .render import Screen, plural
+from .sanitise import TerminalLog, log_text, one_line
+from .session import Session, session_of
+from .setup import show_warnings, submit_options
+
+if TYPE_CHECKING:
+    from cloudsend_cli.api import PlanView, SubmitOptions
+    from cloudsend_cli.core.plan import Continued
+    from cloudsend_cli.core.views import JobView, RunView
+
+ROWS_MOST = 100  # of the table at the end; in a larger run only what did not succeed is listed
+TAILS_MOST = 5
+TAIL_LINES = 10
+GROUPS = {
+    "kept": "kept: succeeded before with the same content",
+    "attached": "attached: under way already",
+    "reopened": "tried again: failed or cancelled before",
+    "added": "new",
+    "superseded": "superseded: edited, so that a new job takes the place",
+    "dropped": "dropped: no longer in the config",
+}
+
+
+def run(  # noqa: PLR0913, PLR0917 - one for each option
+    ctx: typer.Context,
+    config: Annotated[
+        list[str] | None, typer.Argument(metavar="CONFIG | -- CMD ARG…", help="A config, or a command.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Submit and leave; print the run's id.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done. Nothing is started.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="A new run: keep nothing of the earlier one.")] = False,
+    name: Annotated[str | None, typer.Option("--name", metavar="N", help="The project's name.")] = None,
+    provider: UseProvider = None,
+    set_: Set = None,
+    max_parallel: Annotated[
+        str | None, typer.Option("--max-parallel", metavar="N", help="Run at most so many at once.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print the logs of all jobs as they grow.")] = False,
+) -> int:
+    """Run a config, or a command. Stays with it; Ctrl-C detaches and the jobs go on.
+
+    Running a config again continues its run: what succeeded is kept, what failed is tried again.
+    """
+    session = session_of(ctx)
+    options = submit_options(
+        fresh=fresh,
+        name=name,
+        provider=provider,
+        overrides=tuple(set_ or ()),
+        max_parallel=whole_number(max_parallel, "--max-parallel", least=1),
+    )
+    what, argv = _what(session, config or [])
+    if dry_run:
+        _show_plan(session, what, argv, options)
+        return 0
+    submitted = session.client.submit(what, argv, options)
+    screen = session.screen
+    show_warnings(screen, submitted.warnings)
+    if submitted.continued is None:
+        screen.say(f"run {submitted.run} submitted")
+    else:
+        screen.say(f"run {submitted.run} continued: {continued_text(submitted.continued)}")
+    if detach:
+        return _leave(session, submitted.run)
+    try:
+        _attend(session, submitted.run, follow)
+    except KeyboardInterrupt:
+        _say_detached(session, submitted.run)
+        return 130
+    return _conclude(session, submitted.run)
+
+
+def _what(session: Session, words: list[str]) -> tuple[str | None, tuple[str, ...]]:
+    """Either a config or a command."""
+    settings = session.settings
+    if settings.has_command:
+        if words:
+            raise UsageError("give a config or a command after --, not both")
+        if not settings.command:
+            raise UsageError("there is no command after --", hint="cloudsend run -- python train.py --lr 0.1")
+        return None, settings.command
+    if not words:
+        raise UsageError("run what?", hint="cloudsend run config.yml, or cloudsend run -- CMD ARG…")
+    if len(words) > 1:
+        import shlex
+
+        hint = f"one config is run at a time; a command goes after --: cloudsend run -- {shlex.join(words)}"
+        raise UsageError(f"too many arguments: {' '.join(words)}", hint=hint)
+    return words[0], ()
+
+
+def continued_text(continued: Continued) -> str:
+    """Such as `3 kept, 1 tried again, 2 new`."""
+    counts = [(len(getattr(continued, group)), text.split(":")[0]) for group, text in GROUPS.items()]
+    return ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
+
+
+# ---- while it runs -------------------------------------------------------------------------------------------------
+
+
+def _attend(session: Session, run: str, follow: bool) -> None:
+    screen = session.screen
+    watcher = Block(screen, session.client.log_tail) if screen.err_tty and not _dumb() else Lines(screen)
+    try:
+        if not follow:
+            for progress in session.client.follow(run):
+                watcher.update(progress)
+            return
+        out = screen.err if screen.machine else screen.out
+        for item in session.client.follow_logs(run):
+            if isinstance(item, tuple):
+                name, _stream, data = item
+                with watcher.paused():
+                    out.write(merged_lines(name, data))
+                    out.flush()
+            else:
+                watcher.update(item)
+    finally:
+        watcher.close()
+
+
+def merged_lines(name: str, data: bytes) -> str:
+    """A job's lines with its name before each."""
+    prefix = one_line(name)
+    return "".join(f"{prefix} | {line}\n" for line in TerminalLog().feed(data, final=True).splitlines())
+
+
+def _dumb() -> bool:
+    return os.environ.get("TERM", "dumb") == "dumb"
+
+
+def _leave(session: Session, run: str) -> int:
+    screen = session.screen
+    if screen.format in {"json", "yaml"}:
+        screen.data(_run_json(session.client.find_run(run), session.client.list_jobs(run)))
+    else:
+        screen.write(run)
+        screen.say(f"it goes on in the background: cloudsend wait {run}, cloudsend list jobs --run {run}")
+    return 0
+
+
+def _say_detached(session: Session, run: str) -> None:
+    counts = session.client.find_run(run).counts
+    session.screen.say(
+        f"\ndetached; {plural(counts.get('running', 0) + counts.get('pending', 0), 'job')} of run {run} go on.\n"
+        f"  cloudsend wait {run}        until they have ended\n"
+        f"  cloudsend list jobs --run {run}\n"
+        f"  cloudsend kill run {run}    to end them"
+    )
+
+
+# ---- at the end ----------------------------------------------------------------------------------------------------
+
+
+def _conclude(session: Session, run: str) -> int:
+    screen = session.screen
+    view = session.client.find_run(run)
+    jobs = session.client.list_jobs(run)
+    if screen.format in {"json", "yaml"}:
+        screen.data(_run_json(view, jobs))
+    elif screen.machine or len(jobs) <= ROWS_MOST:
+        screen.list(jobs, JOBS)
+    else:
+        bad = [job for job in jobs if job.state != "succeeded"]
+        if bad:
+            screen.list(bad[:ROWS_MOST], JOBS)
+        screen.say(f"{len(bad[:ROWS_MOST]):,} of {plural(len(jobs), 'job')} shown: cloudsend list jobs --run {run}")
+    screen.out.flush()
+    _show_tails(session, jobs)
+    screen.say(run_summary(view, screen), color="green" if view.state == "succeeded" else "red")
+    if view.results_dir and any(job.outputs == "home" for job in jobs):
+        screen.say(f"results: {one_line(_near(view.results_dir))}")
+    return 0 if view.state == "succeeded" else 1
+
+
+def _run_json(run: RunView, jobs: list[JobView]) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "state": run.state,
+        "counts": dict(run.counts),
+        "results_dir": run.results_dir or None,
+        "jobs": [job.as_json() for job in jobs],
+    }
+
+
+def _show_tails(session: Session, jobs: list[JobView]) -> None:
+    """The last lines of what failed."""
+    screen = session.screen
+    failed = [job for job in jobs if job.state == "failed"]
+    for job in failed[:TAILS_MOST]:
+        lines = log_text(session.client.log_tail(job.id, TAIL_LINES)).splitlines()[-TAIL_LINES:]
+        screen.say(f"{one_line(job.name)} ({job.id}) failed: {one_line(job.reason)}", color="red")
+        for line in lines:
+            screen.say(f"  | {line}")
+    if len(failed) > TAILS_MOST:
+        screen.say(f"{len(failed) - TAILS_MOST:,} more failed; cloudsend tail JOB --stderr shows why")
+
+
+def _near(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+# ---- what would be done --------------------------------------------------------------------------------------------
+
+
+def _show_plan(session: Session, config: str | None, argv: tuple[str, ...], options: SubmitOptions) -> None:
+    plan = session.client.plan(config, argv, options)
+    screen = session.screen
+    if screen.format in {"json", "yaml"}:
+        screen.data(_plan_json(plan))
+        return
+    from cloudsend_cli.core.explain import describe
+
+    names = {environment.key: environment.name for environment in plan.spec.environments}
+    show_warnings(screen, plan.warnings)
+    rows = [(j.name, describe(j.resources), names.get(j.environment, ""), j.display) for j in plan.spec.jobs]
+    screen.rows(("JOB", "ASKS FOR", "ENVIRONMENT", "COMMAND"), rows)
+    screen.write("\n")
+    machines = [(n.name, n.provider, describe(n.capacity) if n.capacity else "not known yet") for n in plan.nodes]
+    screen.rows(("MACHINE", "PROVIDER", "HAS"), machines)
+    _say_plan(screen, plan)
+
+
+def _say_plan(screen: Screen, plan: PlanView) -> None:
+    if plan.continued is None:
+        screen.say(f"a new run of {plural(len(plan.spec.jobs), 'job')}; nothing was started")
+        return
+    screen.say(f"run {plan.run} would be continued; nothing was started")
+    for group, text in GROUPS.items():
+        numbers = getattr(plan.continued, group)
+        if numbers:
+            screen.say(f"  {len(numbers):>6,} {text}")
+
+
+def _plan_json(plan: PlanView) -> dict[str, Any]:
+    names = {environment.key: environment.name for environment in plan.spec.environments}
+    continued = plan.continued
+    return {
+        "run": plan.run,
+        "jobs": [
+            {
+                "name": job.name,
+                "command": job.display,
+                "argv": list(job.argv),
+                "cpus": job.resources.cpus,
+                "memory_bytes": job.resources.memory or None,
+                "gpus": job.resources.gpus,
+                "environment": names.get(job.environment),
+                "after": list(job.after),
+                "uploads": [upload.path for upload in job.uploads],
+                "outputs": [output.pattern for output in job.outputs],
+            }
+            for job in plan.spec.jobs
+        ],
+        "nodes": [
+            {
+                "name": node.name,
+                "provider": node.provider,
+                "cpus": node.capacity.cpus if node.capacity else None,
+                "memory_bytes": node.capacity.memory if node.capacity else None,
+                "gpus": node.capacity.gpus if node.capacity else None,
+            }
+            for node in plan.nodes
+        ],
+        "continued": {g: list(getattr(continued, g)) for g in GROUPS} if continued is not None else None,
+        "warnings": [problem_json(warning) for warning in plan.warnings],
+    }
