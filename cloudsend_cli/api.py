@@ -2,90 +2,50 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import shutil
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from cloudsend_cli.config.load import Loaded
 from cloudsend_cli.core.explain import Explanation, describe, explain
 from cloudsend_cli.core.model import FINAL_STATES, RUNNING, HostView, InstanceSpec, Request, Resources
 from cloudsend_cli.core.naming import build_id
 from cloudsend_cli.core.refs import not_found
-from cloudsend_cli.core.views import InstanceView, JobView, Json, Progress, RunView, iso, run_state_word
+from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
+from cloudsend_cli.core.views import (
+    CheckView,
+    EnvironmentView,
+    InstanceView,
+    JobView,
+    Json,
+    MaestroView,
+    Progress,
+    ProviderView,
+    RunView,
+    iso,
+    run_state_word,
+)
 from cloudsend_cli.engine import logs, lookup
-from cloudsend_cli.engine.submit import PlanView, Submitted, SubmitOptions, Submitter
-from cloudsend_cli.errors import CloudsendError, MaestroError, NotFoundError, UnreachableError, WaitTimeout
+from cloudsend_cli.errors import CloudsendError, MaestroError, NotFoundError, WaitTimeout
 from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro, read_log, stop_maestro
+from cloudsend_cli.maestro.relay import RelaySource
 from cloudsend_cli.maestro.secrets import write_secrets
-from cloudsend_cli.maestro.wiring import PROVIDER_TYPES, open_provider
+from cloudsend_cli.maestro.wiring import PROVIDER_TYPES, open_host, open_provider
 from cloudsend_cli.store.database import FILE_NAME
 from cloudsend_cli.store.directory import open_state_dir
-from cloudsend_cli.store.tables import JobRow
 from cloudsend_cli.store.sqlite import SqliteStore
+from cloudsend_cli.store.tables import JobRow
+
+if TYPE_CHECKING:
+    from cloudsend_cli.config.load import Loaded
+    from cloudsend_cli.engine.submit import Submitter
 
 __all__ = ["Client", "PlanView", "SubmitOptions", "Submitted"]
 
-
-@dataclass(frozen=True, slots=True)
-class ProviderView:
-    """A provider that can be used."""
-
-    name: str
-    type: str
-    status: str
-    capacity: str
-
-    def as_json(self) -> Json:
-        return {"name": self.name, "type": self.type, "status": self.status, "capacity": self.capacity}
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentView:
-    """One environment on one machine."""
-
-    key: str
-    name: str
-    run: str
-    node: str
-    state: str
-    reason: str
-
-    def as_json(self) -> Json:
-        return {
-            "key": self.key,
-            "name": self.name,
-            "run": self.run,
-            "instance": self.node or None,
-            "state": self.state,
-            "reason": self.reason or None,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class MaestroView:
-    """The background process of the state directory, if it runs."""
-
-    running: bool
-    pid: int | None = None
-    since: float | None = None
-    epoch: int | None = None
-    runs: tuple[str, ...] = ()
-
-    def as_json(self) -> Json:
-        return {
-            "running": self.running,
-            "pid": self.pid,
-            "since": iso(self.since),
-            "epoch": self.epoch,
-            "runs": list(self.runs),
-        }
+DEFAULTS = SubmitOptions()
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -136,20 +96,20 @@ class Client:
     # ---- submitting ------------------------------------------------------------------------------------------------
 
     def _submitter(self) -> Submitter:
+        from cloudsend_cli.engine.submit import Submitter
+
         providers = {name: open_provider(name, self.state_dir) for name in PROVIDER_TYPES}
         return Submitter(self.state_dir, providers, self._environ, Path.cwd())
 
-    def validate(self, config: str, options: SubmitOptions = SubmitOptions()) -> Loaded:
+    def validate(self, config: str, options: SubmitOptions = DEFAULTS) -> Loaded:
         """The config as it would be run. ConfigError carries all problems at once."""
         return self._submitter().load(config, (), options, keep=False)
 
-    def plan(self, config: str | None, argv: Sequence[str] = (), options: SubmitOptions = SubmitOptions()) -> PlanView:
+    def plan(self, config: str | None, argv: Sequence[str] = (), options: SubmitOptions = DEFAULTS) -> PlanView:
         """What `submit` would do; nothing is written and nothing is started."""
         return self._submitter().plan(self._reader(), config, argv, options)
 
-    def submit(
-        self, config: str | None, argv: Sequence[str] = (), options: SubmitOptions = SubmitOptions()
-    ) -> Submitted:
+    def submit(self, config: str | None, argv: Sequence[str] = (), options: SubmitOptions = DEFAULTS) -> Submitted:
         """Commit the run and wake the maestro. When this returns, the run is durable and will be carried on."""
         open_state_dir(self.state_dir)
         submitted = self._submitter().submit(
@@ -398,9 +358,8 @@ class Client:
         row = lookup.find_job(store, ref)
         if follow and row.state not in FINAL_STATES:
             self._hint(row.run).close()
-        return logs.read_log(
-            store, row, stream, self._open_source, follow=follow, lines=lines, stop=stop or threading.Event()
-        )
+        reading = logs.Reading(stream, follow, lines, stop or threading.Event())
+        return logs.read_log(store, row, self._open_source, reading)
 
     def _open_source(self, row: JobRow | None, attempt: str, stream: str) -> logs.LogSource:
         if row is None or row.provider == "local" or not row.provider:
@@ -457,7 +416,7 @@ class Client:
         return self.find_run(run)
 
     def _request_cancel(self, store: SqliteStore, run: str, numbers: tuple[int, ...] | None) -> None:
-        store.add_request(run, Request(uuid.uuid4().hex, "cancel", numbers, time.time()))
+        store.add_request(run, Request(os.urandom(16).hex(), "cancel", numbers, time.time()))
         self._hint(run).close()
 
     def fetch(self, ref: str, directory: str | None = None) -> list[Path]:
@@ -481,7 +440,9 @@ class Client:
             if directory is None:
                 return home
             target = job_directory(str(Path(directory).absolute()), row.run, row.name)
-            shutil.copytree(home, target, dirs_exist_ok=True)
+            from shutil import copytree
+
+            copytree(home, target, dirs_exist_ok=True)
             return target
         if row.state != RUNNING:
             return None
@@ -494,6 +455,30 @@ class Client:
         if answer.get("problem"):
             raise CloudsendError(f"{row.name}: {answer['problem']}", hint="try again when the job has written more")
         return job_directory(results, row.run, row.name) if "problem" in answer else None
+
+    # ---- set-up ----------------------------------------------------------------------------------------------------
+
+    def check(self) -> list[CheckView]:
+        """Whether this machine can do the work: state directory, disk, agent."""
+        from cloudsend_cli.engine.checks import list_checks
+
+        return list(list_checks(self.state_dir, open_provider("local", self.state_dir), open_host))
+
+    def config_show(self, config: str, options: SubmitOptions = DEFAULTS) -> list[tuple[str, str, str]]:
+        """(key, value, where it comes from) of every key of the config."""
+        return [(key, value, origin) for key, (value, origin) in self.validate(config, options).origins.items()]
+
+    def config_schema(self) -> Json:
+        """The JSON Schema of configs, for editors."""
+        from cloudsend_cli.config.json_schema import config_schema
+
+        return config_schema()
+
+    def starter_config(self, directory: Path) -> str:
+        """A commented config to begin with, fitted to what lies in `directory`."""
+        from cloudsend_cli.config.starter import starter_config
+
+        return starter_config(str(directory))
 
     # ---- the maestro -----------------------------------------------------------------------------------------------
 
@@ -519,38 +504,6 @@ class Client:
 
     def maestro_log(self, lines: int = 50) -> str:
         return read_log(self.state_dir, lines)
-
-
-@dataclass(frozen=True, slots=True)
-class RelaySource:
-    """A log on another machine, read through the maestro's connection."""
-
-    state_dir: Path
-    run: str
-    node: str
-    attempt: str
-    stream: str
-
-    def read(self, offset: int, length: int) -> bytes:
-        maestro = find_maestro(self.state_dir)
-        if maestro is None:
-            raise UnreachableError("no maestro runs, and the log is on another machine", hint="`cloudsend tail -f`")
-        try:
-            answer = maestro.ask(
-                "read_log",
-                run=self.run,
-                node=self.node,
-                attempt=self.attempt,
-                stream=self.stream,
-                offset=offset,
-                length=length,
-            )
-        finally:
-            maestro.close()
-        error = answer.get("error")
-        if isinstance(error, dict):
-            raise UnreachableError(str(error.get("message")))
-        return base64.b64decode(str(answer.get("data", "")))
 
 
 def _parse_view(wire: object) -> HostView:

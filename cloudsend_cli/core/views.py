@@ -136,6 +136,74 @@ class InstanceView:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderView:
+    """A provider that can be used."""
+
+    name: str
+    type: str
+    status: str
+    capacity: str
+
+    def as_json(self) -> Json:
+        return {"name": self.name, "type": self.type, "status": self.status, "capacity": self.capacity}
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentView:
+    """One environment on one machine."""
+
+    key: str
+    name: str
+    run: str
+    node: str
+    state: str
+    reason: str
+
+    def as_json(self) -> Json:
+        return {
+            "key": self.key,
+            "name": self.name,
+            "run": self.run,
+            "instance": self.node or None,
+            "state": self.state,
+            "reason": self.reason or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MaestroView:
+    """The background process of the state directory, if it runs."""
+
+    running: bool
+    pid: int | None = None
+    since: float | None = None
+    epoch: int | None = None
+    runs: tuple[str, ...] = ()
+
+    def as_json(self) -> Json:
+        return {
+            "running": self.running,
+            "pid": self.pid,
+            "since": iso(self.since),
+            "epoch": self.epoch,
+            "runs": list(self.runs),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """The answer to one question of `cloudsend check`. ok None: it could not be found out."""
+
+    name: str
+    ok: bool | None
+    text: str
+    hint: str = ""
+
+    def as_json(self) -> Json:
+        return {"name": self.name, "ok": self.ok, "text": self.text, "hint": self.hint or None}
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A moment of a run as the maestro tells it to those who follow."""
 

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, ProtocolError, agent_sha256, agent_source
 from cloudsend_cli.core.model import HostView, Resources
-from cloudsend_cli.core.ports import Host
-from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.core.ports import ByteStream, Host
+from cloudsend_cli.errors import CloudsendError, UnreachableError
 
 from .wire import parse_resources
 
@@ -141,8 +141,9 @@ class HostLink:
         try:
             capacity = self._capacity
             wanted = capacity and {"cpus": capacity.cpus, "memory": capacity.memory, "gpus": capacity.gpus}
-            hello = self._ask_now(channel, "hello", owner=self._owner, epoch=self._epoch, resources=wanted)
-            report = self._ask_now(channel, "report")
+            fields = {"owner": self._owner, "epoch": self._epoch, "resources": wanted}
+            hello = ask_now(channel, Ask("hello", fields), lambda: self._stopping)
+            report = ask_now(channel, Ask("report"), lambda: self._stopping)
         except BaseException:
             stream.close()
             raise
@@ -155,22 +156,6 @@ class HostLink:
             resources=parse_resources(hello.get("resources")),
         )
         self._take_report(report)
-
-    def _ask_now(self, channel: AgentChannel, op: str, **fields: object) -> Frame:
-        request = channel.request(op, b"", **fields)
-        deadline = time.monotonic() + HELLO_LIMIT
-        while True:
-            channel.flush()
-            for frame in channel.receive():
-                if frame.get("re") == request:
-                    if frame.get("ok") is not True:
-                        raise ProtocolError(f"the agent refused {op}: {frame.get('error')}")
-                    return frame
-            left = deadline - time.monotonic()
-            if left <= 0 or self._stopping:
-                raise ProtocolError(f"the agent did not answer {op} in {HELLO_LIMIT:g} s")
-            select.select([channel.fileno(), self._wake_read], [], [], min(left, 0.5))
-            self._drain_wake()
 
     def _serve(self) -> None:
         channel = self._channel
@@ -305,6 +290,31 @@ class HostLink:
     def _remove_listener(self, listener: Listener) -> None:
         if listener in self._listeners:
             self._listeners.remove(listener)
+
+
+def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> Frame:
+    """The reply to the first questions on a new channel, before conversations begin."""
+    request = channel.request(ask.op, ask.payload, **ask.fields)
+    deadline = time.monotonic() + HELLO_LIMIT
+    while True:
+        channel.flush()
+        for frame in channel.receive():
+            if frame.get("re") == request:
+                if frame.get("ok") is not True:
+                    raise ProtocolError(f"the agent refused {ask.op}: {frame.get('error')}")
+                return frame
+        left = deadline - time.monotonic()
+        if left <= 0 or give_up():
+            raise ProtocolError(f"the agent did not answer {ask.op} in {HELLO_LIMIT:g} s")
+        select.select([channel.fileno()], [], [], min(left, 0.2))
+
+
+def ask_hello(stream: ByteStream) -> Frame:
+    """The agent's facts, asked over a fresh stream that is of no other use. UnreachableError: no agent answered."""
+    try:
+        return ask_now(AgentChannel(stream), Ask("hello", {"owner": "check", "epoch": 0}), lambda: False)
+    except (ChannelClosed, ProtocolError, OSError) as problem:
+        raise UnreachableError(f"the agent does not answer: {problem}", hint="`cloudsend maestro logs`") from problem
 
 
 def _guarded(conversation: Conversation, dropped: Callable[[], None]) -> Conversation:

@@ -6,15 +6,15 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from cloudsend_cli.core.model import FINAL_STATES, RUNNING
 from cloudsend_cli.core.naming import attempt_id, build_id
 from cloudsend_cli.errors import NotFoundError
-from cloudsend_cli.store.tables import JobRow
 from cloudsend_cli.store.sqlite import SqliteStore
+from cloudsend_cli.store.tables import JobRow
 
 BLOCK = 1 << 16
 LOOK_AGAIN = 0.05
@@ -25,7 +25,7 @@ class LogSource(Protocol):
     """Where the bytes of one attempt's stream are."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """What is there from `offset` on, b"" when there is no more now. FileNotFoundError: nothing was written yet."""
+        """What is there from `offset` on, b"" when there is no more now. FileNotFoundError: nothing written yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,58 +55,47 @@ def uid_of(row: JobRow) -> str:
     return attempt_id(row.run, row.number, row.attempt)
 
 
-def read_log(
-    store: SqliteStore,
-    row: JobRow,
-    stream: str,
-    open_source: OpenSource,
-    *,
-    follow: bool,
-    lines: int | None,
-    stop: threading.Event,
-) -> Iterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What of a log is wanted. `lines` None: from the beginning. `stop` ends a reading that follows."""
+
+    stream: str
+    follow: bool
+    lines: int | None
+    stop: threading.Event
+
+
+def read_log(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Reading) -> Iterator[bytes]:
     """The newest attempt's bytes in order, each once. Following goes over to later attempts and ends with the job."""
     attempt = 0
-    while True:
+    while not want.stop.is_set():
         row = _again(store, row)
         if row.attempt > attempt:
-            attempt = row.attempt
-            yield from _read_attempt(store, row, stream, open_source, follow=follow, lines=lines, stop=stop)
-            lines = None
-        elif not follow or row.state in FINAL_STATES:
+            first, attempt = attempt == 0, row.attempt
+            yield from _read_attempt(store, row, open_source, want if first else replace(want, lines=None))
+        elif not want.follow or row.state in FINAL_STATES:
             break
-        elif stop.wait(LOOK_AGAIN):
-            return
-        if stop.is_set():
-            return
-    if attempt == 0 and not follow:
+        else:
+            want.stop.wait(LOOK_AGAIN)
+    if attempt == 0 and not want.follow:
         raise NotFoundError(f"{row.name} has not started yet: there is no log", hint="`cloudsend explain` says why")
 
 
-def _read_attempt(
-    store: SqliteStore,
-    row: JobRow,
-    stream: str,
-    open_source: OpenSource,
-    *,
-    follow: bool,
-    lines: int | None,
-    stop: threading.Event,
-) -> Iterator[bytes]:
-    source = open_source(row, uid_of(row), stream)
-    offset = _last_lines(source, lines) if lines is not None else 0
+def _read_attempt(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Reading) -> Iterator[bytes]:
+    source = open_source(row, uid_of(row), want.stream)
+    offset = _last_lines(source, want.lines) if want.lines is not None else 0
     ended = False
     while True:
         while data := _read(source, offset):
             offset += len(data)
             yield data
-        if ended or not follow or stop.is_set():
+        if ended or not want.follow or want.stop.is_set():
             return
         now = _again(store, row)
         # ORDER: one more read follows the sight of the end, so that nothing written before it is missed.
         ended = now.attempt != row.attempt or now.state != RUNNING
         if not ended:
-            stop.wait(LOOK_AGAIN)
+            want.stop.wait(LOOK_AGAIN)
 
 
 def _read(source: LogSource, offset: int) -> bytes:

@@ -11,8 +11,8 @@ from cloudsend_cli.core.refs import not_found, parse_job_ref
 from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
 from cloudsend_cli.core.views import InstanceView, JobView, RunView, run_state_word
 from cloudsend_cli.errors import AmbiguousError
-from cloudsend_cli.store.tables import JobRow, RunRow
 from cloudsend_cli.store.sqlite import SqliteStore
+from cloudsend_cli.store.tables import JobRow, RunRow
 
 Views = Mapping[str, HostView]
 SHOWN_CANDIDATES = 8

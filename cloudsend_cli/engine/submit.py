@@ -7,51 +7,22 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudsend_cli.config.load import Loaded, LoadContext, ProviderInfo, load_command, load_config
+from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_command, load_config
+from cloudsend_cli.config.providers import list_search_paths, load_providers
 from cloudsend_cli.core.model import InstanceSpec, RunSpec
 from cloudsend_cli.core.naming import run_id
 from cloudsend_cli.core.plan import Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
 from cloudsend_cli.environments.render import render_environment
 from cloudsend_cli.errors import ConfigError, ConflictError, Problem
 from cloudsend_cli.store.sqlite import SqliteStore
 
 LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked by their hash when they are sent
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitOptions:
-    """What the command line adds to a config."""
-
-    fresh: bool = False
-    name: str | None = None
-    provider: str | None = None
-    overrides: tuple[str, ...] = ()
-    max_parallel: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A committed run. `continued` is None for a new one."""
-
-    run: str
-    continued: Continued | None
-    warnings: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlanView:
-    """What `run` would do."""
-
-    spec: RunSpec
-    nodes: tuple[NodePlan, ...]
-    continued: Continued | None
-    run: str | None  # the run that would be continued
-    warnings: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +35,10 @@ class Submitter:
     cwd: Path
 
     def load(self, config: str | None, argv: Sequence[str], options: SubmitOptions, *, keep: bool) -> Loaded:
-        """ConfigError with all problems. With `keep`, what jobs are given is copied, so that later edits do no harm."""
+        """ConfigError with all problems. With `keep`, what jobs are given is copied: later edits do no harm."""
+        folder = os.path.dirname(os.path.abspath(config)) if config is not None else str(self.cwd)
         context = LoadContext(
-            providers={name: _provider_info(provider) for name, provider in self.providers.items()},
+            providers=self._list_providers(folder),
             render_environment=_render,
             snapshot=self._snapshot if keep else None,
         )
@@ -82,7 +54,7 @@ class Submitter:
             )
         return load_command(
             argv,
-            cwd=self.cwd,
+            cwd=str(self.cwd),
             overrides=options.overrides,
             name=options.name,
             provider=options.provider,
@@ -160,6 +132,16 @@ class Submitter:
             raise ConfigError(problems)
         return plans
 
+    def _list_providers(self, folder: str) -> dict[str, ProviderInfo]:
+        """Those of `providers.yml`, each with the largest machine that it is known to have."""
+        known = load_providers(list_search_paths(folder, self.environ))
+        return {
+            name: replace(info, largest=provider.largest(InstanceSpec(provider=name)))
+            if (provider := self.providers.get(info.type)) is not None
+            else info
+            for name, info in known.items()
+        }
+
     def _snapshot(self, path: Path, sha256: str) -> str:
         size = path.stat().st_size
         if size > LARGEST_SNAPSHOT:
@@ -171,15 +153,6 @@ class Submitter:
             shutil.copyfile(path, temporary)
             os.replace(temporary, kept)
         return str(kept)
-
-
-def _provider_info(provider: Provider) -> ProviderInfo:
-    return ProviderInfo(
-        name=provider.name,
-        type=provider.name,
-        defaults={},
-        largest=provider.largest(InstanceSpec(provider=provider.name)),
-    )
 
 
 def _render(spec, base):  # type: ignore[no-untyped-def]

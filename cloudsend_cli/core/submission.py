@@ -1,0 +1,41 @@
+"""What goes into a submission and what comes out of it: data between the interface and the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cloudsend_cli.errors import Problem
+
+from .model import RunSpec
+from .plan import Continued, NodePlan
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOptions:
+    """What the command line adds to a config."""
+
+    fresh: bool = False
+    name: str | None = None
+    provider: str | None = None
+    overrides: tuple[str, ...] = ()
+    max_parallel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A committed run. `continued` is None for a new one."""
+
+    run: str
+    continued: Continued | None
+    warnings: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What `run` would do."""
+
+    spec: RunSpec
+    nodes: tuple[NodePlan, ...]
+    continued: Continued | None
+    run: str | None  # the run that would be continued
+    warnings: tuple[Problem, ...]

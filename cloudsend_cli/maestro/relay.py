@@ -1,0 +1,36 @@
+"""Logs of attempts on other machines, read through the maestro's connection to them."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudsend_cli.errors import UnreachableError
+
+from .client import find_maestro
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySource:
+    """A log source (see engine.logs) for one stream of one attempt."""
+
+    state_dir: Path
+    run: str
+    node: str
+    attempt: str
+    stream: str
+
+    def read(self, offset: int, length: int) -> bytes:
+        maestro = find_maestro(self.state_dir)
+        if maestro is None:
+            raise UnreachableError("no maestro runs, and the log is on another machine", hint="`cloudsend tail -f`")
+        place = {"run": self.run, "node": self.node, "attempt": self.attempt, "stream": self.stream}
+        try:
+            answer = maestro.ask("read_log", **place, offset=offset, length=length)
+        finally:
+            maestro.close()
+        error = answer.get("error")
+        if isinstance(error, dict):
+            raise UnreachableError(str(error.get("message")))
+        return base64.b64decode(str(answer.get("data", "")))
