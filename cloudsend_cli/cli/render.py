@@ -234,7 +234,10 @@ def yaml_text(value: object) -> str:
     import yaml
 
     plain = json.loads(json_text(value))  # the same values as in JSON, whatever the views hold
-    return str(yaml.dump(plain, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
+    try:
+        return str(yaml.dump(plain, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
+    except UnicodeEncodeError:  # the quick one knows no lone surrogates
+        return str(yaml.dump(plain, Dumper=yaml.SafeDumper, sort_keys=False))
 
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
