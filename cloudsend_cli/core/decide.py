@@ -17,13 +17,14 @@ from .actions import (
     CancelAttempts,
     FetchOutputs,
 )
-from .decide_jobs import fail_doomed, reason_of, take_attempts, take_requests
-from .decide_nodes import take_nodes
+from .decide_builds import build_failed_everywhere, environment_ready, take_builds
+from .decide_jobs import fail_doomed, take_attempts, take_requests
+from .decide_nodes import list_orphans, take_nodes
 from .draft import Draft
 from .explain import describe
-from .model import FAILED, PENDING, RUNNING, HostView, JobSpec, Observation, Policy, Resources
-from .naming import attempt_id, build_id
-from .state import BuildRecord, Changes, JobClass, JobRecord, Load, RunState
+from .model import FAILED, PENDING, RUNNING, HostView, Observation, Policy, Resources
+from .naming import attempt_id
+from .state import Changes, JobClass, JobRecord, Load, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def decide(state: RunState, seen: Observation, policy: Policy) -> Decision:
     draft = Draft(state, seen, policy)
     take_requests(draft)
     take_attempts(draft)
-    _take_builds(draft)
+    take_builds(draft)
     fail_doomed(draft)
     _take_fetches(draft)
     unsettled = _unsettled(draft)
@@ -62,77 +63,6 @@ def _unsettled(draft: Draft) -> bool:
         open_jobs += (not new.final) - (not old.final)
         to_fetch += (new.fetch == "wanted") - (old.fetch == "wanted")
     return open_jobs > 0 or to_fetch > 0
-
-
-# ---- environments --------------------------------------------------------------------------------------------------
-
-
-def _take_builds(draft: Draft) -> None:
-    """Settle news of builds. Their ids are few: one for each environment and node."""
-    for build in list(draft.state.builds.values()):
-        if build.state != RUNNING:
-            continue
-        attempt = build_id(draft.run.id, build.key, build.attempt)
-        view = draft.seen.hosts.get(build.node)
-        status = draft.seen.attempts.get(attempt)
-        if view is not None and build.key in view.environments:
-            draft.put_build(replace(build, state="succeeded", reason=""))
-            draft.ack(build.node, attempt)
-        elif status is None:
-            if view is not None and view.reported is not None and attempt not in view.reported:
-                if build.boot == view.boot:
-                    _start_build(draft, build)
-                else:
-                    draft.put_build(replace(build, state="wanted", attempt=build.attempt + 1))
-        elif status.state == "exited" and status.exit_code == 0 and not status.cause and not status.signal:
-            draft.put_build(replace(build, state="succeeded", reason=""))
-            draft.ack(build.node, attempt)
-        elif status.state == "exited" and status.cause != "upload-missing":
-            draft.put_build(replace(build, state="failed", reason=reason_of(status)))
-            draft.ack(build.node, attempt)
-        elif status.state not in {"queued", "running"}:
-            draft.ack(build.node, attempt)
-            if status.state == "refused" and status.cause not in {"", "wrong-boot"}:
-                draft.put_build(replace(build, state="failed", reason=status.cause))
-            elif status.state == "lost" and build.losses >= 2:
-                draft.put_build(replace(build, state="failed", reason="lost"))
-            else:
-                losses = build.losses + (status.state == "lost")
-                draft.put_build(replace(build, state="wanted", attempt=build.attempt + 1, losses=losses))
-
-
-def _start_build(draft: Draft, build: BuildRecord) -> None:
-    environment = draft.state.environments[build.key]
-    spec = JobSpec(
-        name=f"environment {environment.name}",
-        argv=("/bin/sh", "-c", environment.script, "environment"),
-        display=f"environment {environment.name}",
-        env=environment.variables,
-        environment=build.key,
-        resources=Resources(cpus=0.0),
-        slots=(f"env-{build.key}", *environment.slots),
-    )
-    draft.start(build.node, AttemptStart(build_id(draft.run.id, build.key, build.attempt), spec, build=True))
-
-
-def _environment_ready(draft: Draft, node: str, key: str, view: HostView) -> bool:
-    """Whether jobs that need `key` may start on `node`; asks for the build where it was not asked for yet."""
-    build = draft.build(node, key)
-    if key in view.environments or (build is not None and build.state == "succeeded"):
-        return True
-    if build is None or build.state == "wanted":
-        build = replace(build or BuildRecord(node, key), state=RUNNING, boot=view.boot)
-        draft.put_build(build)
-        _start_build(draft, build)
-    return False
-
-
-def _build_failed_everywhere(draft: Draft, key: str) -> str | None:
-    """The reason if every node that could serve has failed to build `key`."""
-    nodes = [n for n in draft.all_nodes() if n.state not in {"failed", "released"}]
-    builds = [draft.build(n.name, key) for n in nodes]
-    failed = [b for b in builds if b is not None and b.state == "failed"]
-    return failed[0].reason if failed and len(failed) == len(nodes) else None
 
 
 # ---- handing out ---------------------------------------------------------------------------------------------------
@@ -156,30 +86,34 @@ def _hand_out(draft: Draft) -> None:
         return
     room = draft.policy.hand_out_most
     if draft.run.max_parallel is not None:
-        room = min(room, draft.run.max_parallel - draft.state.counts.get(RUNNING, 0))
+        room = min(room, draft.run.max_parallel - _count_running(draft))
     servable: dict[JobClass, list[_Place]] = {}
     for job_class in list(draft.state.ready):
         found = _places_for(draft, job_class, places)
         if found:
             servable[job_class] = found
-    for number, job_class in _in_order(draft.state, list(servable)):
-        if room <= 0 or not servable:
-            break
-        if job_class not in servable:
-            continue
-        job = draft.job(number)
-        if job is None or job.state != PENDING or job.cancel:
-            continue
+    if room <= 0:
+        return
+    for number, job_class in _in_order(draft.state, servable):
+        job = draft.state.jobs[number]
+        if number in draft.jobs:
+            continue  # it ended in this very decision
         place = _best_place(servable[job_class], job.spec.resources)
         if place is None:
             del servable[job_class]
             continue
         _hand_to(draft, job, place)
         room -= 1
-    else:
-        return
-    if draft.run.max_parallel is None and any(p.held < p.most for p in places):
-        draft.wake(draft.seen.now)
+        if room == 0:
+            break
+
+
+def _count_running(draft: Draft) -> int:
+    """Attempts that are handed out, with this draft's ends counted."""
+    count = draft.state.counts.get(RUNNING, 0)
+    for number, job in draft.jobs.items():
+        count += (job.state == RUNNING) - (draft.state.jobs[number].state == RUNNING)
+    return count
 
 
 def _places(draft: Draft) -> list[_Place]:
@@ -193,7 +127,7 @@ def _places(draft: Draft) -> list[_Place]:
         view = draft.seen.hosts.get(node.name)
         if node.state != "running" or view is None or not view.connected:
             continue
-        capacity = view.resources or node.capacity
+        capacity = draft.capacity(node)
         load = draft.state.load.get(node.name) or Load()
         held, used = load.held, load.resources
         for old in freed.get(node.name, ()):
@@ -217,13 +151,12 @@ def _places_for(draft: Draft, job_class: JobClass, places: list[_Place]) -> list
     """The places where jobs of this class may go now; ends the class where no place ever can serve it."""
     key, resources, _ = job_class
     fitting = [p for p in places if resources.fits_in(p.capacity)]
-    if not fitting and len(places) == len(draft.state.nodes):
+    if not fitting and len(places) == len(draft.usable_nodes()):
         largest = max(places, key=lambda p: (p.capacity.cpus, p.capacity.memory, p.capacity.gpus)).capacity
         _fail_class(draft, job_class, f"no-capacity: {describe(resources)} asked, the largest has {describe(largest)}")
     elif key:
-        fitting = [p for p in fitting if _environment_ready(draft, p.name, key, p.view)]
-        reason = _build_failed_everywhere(draft, key)
-        if not fitting and reason is not None:
+        fitting = [p for p in fitting if environment_ready(draft, p.name, key, p.view)]
+        if not fitting and (reason := build_failed_everywhere(draft, key, resources)) is not None:
             _fail_class(draft, job_class, f"environment-failed: {reason}")
     return fitting
 
@@ -233,12 +166,26 @@ def _fail_class(draft: Draft, job_class: JobClass, reason: str) -> None:
         job = draft.job(number)
         if job is not None and job.state == PENDING:
             draft.put_job(replace(job, state=FAILED, reason=reason, ended_at=draft.seen.now))
-    draft.wake(draft.seen.now)
 
 
-def _in_order(state: RunState, classes: list[JobClass]) -> Iterator[tuple[int, JobClass]]:
-    """Ready jobs of these classes, in the order in which they became ready within a class, low numbers first."""
-    return heapq.merge(*(((number, c) for number in state.ready[c]) for c in classes), key=lambda pair: pair[0])
+def _in_order(state: RunState, servable: dict[JobClass, list[_Place]]) -> Iterator[tuple[int, JobClass]]:
+    """Ready jobs, in the order in which they became ready within a class, low numbers first.
+
+    A class that leaves `servable` meanwhile is looked at no further: what waits behind full places costs nothing.
+    """
+    heads: list[tuple[int, int, JobClass, Iterator[int]]] = []
+    for rank, job_class in enumerate(servable):
+        waiting = iter(state.ready[job_class])
+        heads.append((next(waiting), rank, job_class, waiting))
+    heapq.heapify(heads)
+    while heads:
+        number, rank, job_class, waiting = heads[0]
+        yield number, job_class
+        following = next(waiting, None) if job_class in servable else None
+        if following is None:
+            heapq.heappop(heads)
+        else:
+            heapq.heapreplace(heads, (following, rank, job_class, waiting))
 
 
 def _best_place(places: list[_Place], need: Resources) -> _Place | None:
@@ -282,11 +229,11 @@ def _hand_to(draft: Draft, job: JobRecord, place: _Place) -> None:
 
 
 def _fail_without_nodes(draft: Draft) -> None:
-    """With every node failed for good, what still waits can never run."""
-    nodes = draft.all_nodes()
-    if nodes and all(n.state == "failed" for n in nodes):
+    """With no node left that could serve, what still waits can never run."""
+    if not draft.usable_nodes():
+        reasons = [n.reason for n in draft.all_nodes() if n.state == "failed"]
         for job_class in list(draft.state.ready):
-            _fail_class(draft, job_class, f"no-capacity: {nodes[0].reason}")
+            _fail_class(draft, job_class, f"no-capacity: {reasons[0] if reasons else 'no machine is planned'}")
 
 
 # ---- results and the end -------------------------------------------------------------------------------------------
@@ -329,7 +276,9 @@ def _end_run(draft: Draft) -> None:
 
 
 def _done(draft: Draft) -> bool:
-    return not _unsettled(draft) and all(n.state in {"released", "failed"} for n in draft.all_nodes())
+    if _unsettled(draft) or any(n.state not in {"released", "failed"} for n in draft.all_nodes()):
+        return False
+    return next(list_orphans(draft), None) is None
 
 
 def _ordered_actions(draft: Draft) -> Iterator[Action]:
@@ -347,6 +296,9 @@ def _ordered_actions(draft: Draft) -> Iterator[Action]:
 
 
 def _wake_at(draft: Draft) -> float | None:
+    """After a change, now: its consequences are decided until nothing changes, and only then does the run sleep."""
+    if draft.changes():
+        return draft.seen.now
     if draft.state.delayed:
         draft.wake(draft.state.delayed[0][0])
     return draft.wake_at

@@ -7,7 +7,7 @@ from dataclasses import replace
 from .actions import AttemptStart
 from .draft import Draft
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, AttemptStatus, HostView
-from .naming import attempt_id, parse_attempt_id
+from .naming import attempt_id, parse_attempt_id, run_of_attempt
 from .state import JobRecord
 
 ENDED = frozenset({"exited", "lost", "cancelled", "stale", "refused"})
@@ -24,7 +24,8 @@ def take_requests(draft: Draft) -> None:
     for request in draft.seen.requests:
         if request.id in done:
             continue
-        done = (*done, request.id)[-200:]
+        # What this tick carries out is remembered as a whole, however much it is: none of it is carried out again.
+        done = (*done, request.id)[-max(200, len(draft.seen.requests)) :]
         if request.kind == "cancel":
             numbers = request.jobs if request.jobs is not None else tuple(draft.state.jobs)
             for number in numbers:
@@ -49,19 +50,21 @@ def _cancel(draft: Draft, number: int) -> None:
 
 
 def take_attempts(draft: Draft) -> None:
-    """Settle what hosts said of attempts. Only the newest attempt of a running job counts; others are late news."""
-    for attempt, status in draft.seen.attempts.items():
-        parsed = parse_attempt_id(attempt)
-        if parsed is None or parsed[0] != draft.run.id:
-            continue
-        job = draft.job(parsed[1])
-        if job is None or not job.node:
-            continue
-        # INVARIANT: an attempt number that is not the newest is fenced: its end is acknowledged and changes nothing.
-        if job.attempt == parsed[2] and job.state == RUNNING:
-            _settle(draft, job, status)
-        if status.state in ENDED:
-            draft.ack(job.node, attempt)
+    """Settle what hosts said of attempts. Only the newest attempt of a running job counts; others are late news.
+
+    Each end is acknowledged to the host that told it: what it means is part of the commit that comes first.
+    """
+    for node, news in draft.seen.attempts.items():
+        for attempt, status in news.items():
+            if run_of_attempt(attempt) != draft.run.id:
+                continue
+            parsed = parse_attempt_id(attempt)
+            job = draft.job(parsed[1]) if parsed is not None else None
+            # INVARIANT: an attempt number that is not the newest is fenced: its end changes nothing.
+            if job is not None and parsed is not None and job.attempt == parsed[2] and job.state == RUNNING:
+                _settle(draft, job, status)
+            if status.state in ENDED:
+                draft.ack(node, attempt)
 
 
 def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
@@ -125,7 +128,6 @@ def _fail(draft: Draft, job: JobRecord, reason: str, status: AttemptStatus) -> N
                 not_before=draft.seen.now + delay,
             )
         )
-        draft.wake(draft.seen.now + delay)
     else:
         _finish(draft, replace(job, failures=failures), FAILED, reason, status)
 
@@ -144,8 +146,6 @@ def _finish(draft: Draft, job: JobRecord, state: str, reason: str, status: Attem
             fetch_tries=0,
         )
     )
-    if job.number in draft.state.dependents:
-        draft.wake(draft.seen.now)
 
 
 def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = None) -> None:
@@ -154,11 +154,12 @@ def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = 
     if job.cancel:
         _finish(draft, replace(job, losses=losses), CANCELLED, "cancelled by the user", None)
     elif losses <= job.spec.retries_lost:
-        draft.put_job(replace(job, state=PENDING, losses=losses, reason=f"retry after {reason}", started_at=None))
-        draft.wake(draft.seen.now)
+        draft.put_job(
+            replace(job, state=PENDING, losses=losses, reason=f"retry after {reason}", started_at=None, ended_at=None)
+        )
     else:
-        job = replace(job, losses=losses, ended_at=ended_at)
-        draft.put_job(replace(job, state=FAILED, reason=reason, ended_at=ended_at or draft.seen.now))
+        ended = draft.seen.now if ended_at is None else ended_at
+        draft.put_job(replace(job, losses=losses, state=FAILED, reason=reason, ended_at=ended))
 
 
 def never_started(draft: Draft, job: JobRecord) -> None:
@@ -167,15 +168,14 @@ def never_started(draft: Draft, job: JobRecord) -> None:
         _finish(draft, job, CANCELLED, "cancelled by the user", None)
     else:
         draft.put_job(replace(job, state=PENDING, started_at=None, ended_at=None))
-        draft.wake(draft.seen.now)
 
 
 def take_report(draft: Draft, node: str, view: HostView) -> None:
     """Compare a full report of a host with what should be there."""
-    assert view.reported is not None
+    reported = view.reported or frozenset()
     for job in draft.running_jobs(node):
         attempt = attempt_id(draft.run.id, job.number, job.attempt)
-        if attempt in view.reported:
+        if attempt in reported:
             if job.cancel:
                 draft.cancel(node, attempt)
         elif job.boot == view.boot:
@@ -195,16 +195,6 @@ def fail_doomed(draft: Draft) -> None:
         job = draft.job(number)
         if job is None or job.state != PENDING:
             continue
-        for dependency in job.after:
-            other = draft.job(dependency)
-            if other is not None and other.final and other.state != SUCCEEDED:
-                draft.put_job(
-                    replace(
-                        job,
-                        state=FAILED,
-                        reason=f"dependency-failed: {other.spec.name}",
-                        ended_at=draft.seen.now,
-                    )
-                )
-                draft.wake(draft.seen.now)
-                break
+        others = (draft.job(dependency) for dependency in job.after)
+        name = next(o.spec.name for o in others if o is not None and o.final and o.state != SUCCEEDED)
+        draft.put_job(replace(job, state=FAILED, reason=f"dependency-failed: {name}", ended_at=draft.seen.now))

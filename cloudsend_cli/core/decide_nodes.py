@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from .actions import ConnectHost, CreateInstance, DisconnectHost, TerminateInstance
 from .decide_jobs import lose, never_started, take_report
 from .draft import Draft
 from .model import InstanceStatus
-from .naming import digest, token
+from .naming import create_call, digest, terminate_call, token
 from .state import NodeRecord
 
+# Each is the provider's word that the token has no living machine (see ports.Provider.create_instance). `auth` is so
+# only of the first call with a token: an earlier one may have had its effect.
 FATAL_CREATE_ERRORS = frozenset({"auth", "quota", "config", "provider"})
+PASSING_CREATE_ERRORS = frozenset({"capacity"})
+NEVER_CAME_UP = "never came up"
 
 
 def take_nodes(draft: Draft, *, wanted: bool) -> None:
     """Bring every node one step towards what is wanted: a machine in use, or none."""
     for node in draft.all_nodes():
-        if node.state in {"wanted", "creating", "running"} and not wanted:
-            node = _stop_wanting(draft, node)
         if node.state == "wanted":
-            _intend(draft, node)
+            _intend(draft, node, wanted=wanted)
         elif node.state == "creating":
-            _await_instance(draft, node)
-        elif node.state == "running":
+            _await_instance(draft, node, wanted=wanted)
+        elif node.state == "running" and wanted:
             _watch(draft, node)
+        elif node.state == "running":
+            _start_release(draft, node, node.instance_id, "")
         elif node.state == "releasing":
             _release(draft, node)
+    _give_back_orphans(draft)
 
 
-def _stop_wanting(draft: Draft, node: NodeRecord) -> NodeRecord:
-    # A machine whose creation may have reached the provider must be resolved to an id before it can be given back.
-    state = {"wanted": "released", "creating": "creating", "running": "releasing"}[node.state]
-    if state != node.state:
-        node = replace(node, state=state)
-        draft.put_node(node)
-    return node
+def list_orphans(draft: Draft) -> Iterator[tuple[NodeRecord, InstanceStatus]]:
+    """Machines of ours that no node wants: made by a maestro that slept between its commit and its call."""
+    for statuses in draft.seen.instances.values():
+        for status in statuses:
+            node = draft.state.nodes.get(status.node)
+            if node is None or status.state == "terminated" or status.generation > node.generation:
+                continue
+            given_back = terminate_call(status.instance_id) in draft.seen.calls_done
+            unwanted = status.generation < node.generation or node.state in {"wanted", "released", "failed"}
+            if unwanted and not given_back:
+                yield node, status
 
 
-def _intend(draft: Draft, node: NodeRecord) -> None:
+def _give_back_orphans(draft: Draft) -> None:
+    # Intent before effect: that a node has gone on to another generation, or has none, was committed long ago.
+    for node, status in list_orphans(draft):
+        draft.wake(draft.seen.now + draft.policy.look_again)
+        if terminate_call(status.instance_id) not in draft.seen.calls_pending:
+            draft.actions.append(TerminateInstance(node.name, node.provider, status.instance_id))
+
+
+def _intend(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
+    if not wanted:
+        draft.put_node(replace(node, state="released"))
+        return
     if node.not_before > draft.seen.now:
         draft.wake(node.not_before)
         return
@@ -51,6 +72,7 @@ def _intend(draft: Draft, node: NodeRecord) -> None:
         token=request_token,
         instance_id="",
         created_at=draft.seen.now,
+        not_before=0.0,
     )
     draft.put_node(node)
     _create(draft, node)
@@ -68,81 +90,109 @@ def find_instance(draft: Draft, node: NodeRecord) -> InstanceStatus | None:
     return None
 
 
-def _await_instance(draft: Draft, node: NodeRecord) -> None:
+def _await_instance(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
+    """A machine whose creation may have reached the provider is followed up, wanted or not, until it has an id."""
     status = find_instance(draft, node)
-    error = draft.seen.create_errors.get(node.name)
+    draft.wake(draft.seen.now + draft.policy.look_again)
     if status is None:
-        if error is not None:
-            _create_failed(draft, node, *error)
-        elif node.name not in draft.seen.pending_effects:
-            # Absence in a list proves nothing; the same token asks for the same machine.
-            if node.not_before > draft.seen.now:
-                draft.wake(node.not_before)
-            else:
-                draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.create_retry))
-                draft.wake(draft.seen.now + draft.policy.create_retry)
-                _create(draft, node)
+        _await_reply(draft, node)
     elif status.state == "terminated":
         _replace(draft, node, status.reason or "terminated")
+    elif not wanted:
+        _start_release(draft, node, status.instance_id, "")
     elif status.state == "running" and status.address is not None:
         draft.put_node(
             replace(node, state="running", instance_id=status.instance_id, price=status.price, not_before=0.0)
         )
         draft.actions.append(ConnectHost(node.name, status.address))
-        draft.wake(draft.seen.now)
     elif draft.seen.now - node.created_at > draft.policy.boot_limit:
-        draft.put_node(replace(node, state="releasing", instance_id=status.instance_id, reason="never came up"))
+        _start_release(draft, node, status.instance_id, NEVER_CAME_UP)
 
 
-def _create_failed(draft: Draft, node: NodeRecord, code: str, message: str) -> None:
-    if code in FATAL_CREATE_ERRORS:
+def _await_reply(draft: Draft, node: NodeRecord) -> None:
+    call = create_call(node.name, node.generation)
+    code, message = draft.seen.call_errors.get(call, ("", ""))
+    first = node.not_before == 0.0
+    if code in FATAL_CREATE_ERRORS and (first or code != "auth"):
         draft.put_node(replace(node, state="failed", reason=message))
-        draft.wake(draft.seen.now)
-    else:
+    elif code in PASSING_CREATE_ERRORS:
+        # A new intent with a new token: the provider said that this one has no machine.
         later = draft.seen.now + draft.policy.create_retry
         draft.put_node(replace(node, state="wanted", reason=message, not_before=later))
-        draft.wake(later)
+    elif call not in draft.seen.calls_pending:
+        # INVARIANT: absence in a list and a lost reply prove nothing; the same token asks for the same machine.
+        retry_at = node.not_before
+        if first and call in draft.seen.calls_done:
+            retry_at = node.created_at + draft.policy.create_retry
+        if retry_at <= draft.seen.now:
+            later = draft.seen.now + draft.policy.create_retry
+            draft.put_node(replace(node, not_before=later, reason=message or node.reason))
+            _create(draft, node)
 
 
 def _replace(draft: Draft, node: NodeRecord, reason: str) -> None:
-    """The provider says that the machine is gone: that is proof, and a new generation fences its late news."""
+    """The machine is proved gone; a new generation fences its late news."""
     for job in draft.running_jobs(node.name):
         if reason == "preempted":
             never_started(draft, job)
         else:
             lose(draft, job, f"lost: the machine was {reason}")
-    for number in draft.state.to_fetch:
+    for number in {**draft.state.to_fetch, **draft.jobs}:
         stranded = draft.job(number)
         if stranded is not None and stranded.node == node.name and stranded.fetch == "wanted":
             draft.put_job(replace(stranded, fetch=f"failed: the machine was {reason} before the results came home"))
-    for (where, key), build in draft.state.builds.items():
-        if where == node.name and build.state != "failed":
+    for where, key in draft.state.builds:
+        build = draft.build(where, key)
+        if where == node.name and build is not None and build.state != "failed":
             draft.put_build(replace(build, attempt=build.attempt + 1, state="wanted"))
     draft.actions.append(DisconnectHost(node.name))
-    draft.put_node(replace(node, state="wanted", reason=reason, instance_id=""))
-    draft.wake(draft.seen.now)
+    # A machine that ended before it was used is not asked for again at once: its provider may be short of them.
+    later = draft.seen.now + draft.policy.create_retry if node.state == "creating" else 0.0
+    draft.put_node(replace(node, state="wanted", reason=reason, instance_id="", not_before=later))
 
 
 def _watch(draft: Draft, node: NodeRecord) -> None:
     status = find_instance(draft, node)
     view = draft.seen.hosts.get(node.name)
+    connected = view is not None and view.connected
+    draft.wake(draft.seen.now + (draft.policy.look_idle if connected else draft.policy.look_again))
     if status is not None and status.state == "terminated":
         _replace(draft, node, status.reason or "terminated")
-        return
-    if view is not None and view.reported is not None:
-        take_report(draft, node.name, view)
-    if view is None and status is not None and status.address is not None:
-        draft.actions.append(ConnectHost(node.name, status.address))
+    elif connected or status is not None or node.provider not in draft.seen.instances:
+        if node.not_before and (connected or status is not None):
+            draft.put_node(replace(node, not_before=0.0))
+        if view is not None and view.reported is not None:
+            take_report(draft, node.name, view)
+        if view is None and status is not None and status.address is not None:
+            draft.actions.append(ConnectHost(node.name, status.address))
+    elif not node.not_before:
+        draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.absent_limit))
+    elif node.not_before <= draft.seen.now:
+        _replace(draft, node, "forgotten by its provider")
+
+
+def _start_release(draft: Draft, node: NodeRecord, instance_id: str, reason: str) -> None:
+    """The id is committed before the first request to give it back."""
+    draft.actions.append(DisconnectHost(node.name))
+    node = replace(node, state="releasing", instance_id=instance_id, reason=reason, not_before=0.0)
+    draft.put_node(node)
+    _release(draft, node)
 
 
 def _release(draft: Draft, node: NodeRecord) -> None:
+    """Ask until the machine is gone: seen terminated, or given back with success and then absent.
+
+    INVARIANT: absence alone proves nothing: a lagging list omits machines that live.
+    """
     status = find_instance(draft, node)
-    complete = node.provider in draft.seen.instances
-    if status is not None and status.state == "terminated" or complete and status is None:
-        again = node.reason == "never came up"
-        draft.put_node(replace(node, state="wanted" if again else "released", instance_id="", reason=""))
-        draft.wake(draft.seen.now)
-    else:
-        draft.actions.append(DisconnectHost(node.name))
-        if node.name not in draft.seen.pending_effects:
-            draft.actions.append(TerminateInstance(node.name, node.provider, node.instance_id))
+    call = terminate_call(node.instance_id)
+    absent = status is None and node.provider in draft.seen.instances and call in draft.seen.calls_done
+    draft.wake(draft.seen.now + draft.policy.look_again)
+    if (status is not None and status.state == "terminated") or absent:
+        again = node.reason == NEVER_CAME_UP
+        draft.put_node(
+            replace(node, state="wanted" if again else "released", instance_id="", reason="", not_before=0.0)
+        )
+    elif node.not_before <= draft.seen.now and call not in draft.seen.calls_pending:
+        draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.create_retry))
+        draft.actions.append(TerminateInstance(node.name, node.provider, node.instance_id))

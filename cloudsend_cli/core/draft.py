@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .actions import Action, AttemptStart, StartAttempts
-from .model import Observation, Policy
+from .model import Observation, Policy, Resources
 from .state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
 
 
@@ -38,6 +38,14 @@ class Draft:
 
     def all_nodes(self) -> list[NodeRecord]:
         return [self.nodes.get(name, node) for name, node in self.state.nodes.items()]
+
+    def usable_nodes(self) -> list[NodeRecord]:
+        """Nodes that serve jobs, now or when they have come up."""
+        return [n for n in self.all_nodes() if n.state not in {"failed", "released"}]
+
+    def capacity(self, node: NodeRecord) -> Resources:
+        view = self.seen.hosts.get(node.name)
+        return (view.resources if view is not None else None) or node.capacity
 
     def build(self, node: str, key: str) -> BuildRecord | None:
         return self.builds.get((node, key)) or self.state.builds.get((node, key))

@@ -216,13 +216,14 @@ class Observation:
 
     now: float
     instances: Mapping[str, tuple[InstanceStatus, ...]] = field(default_factory=dict)  # by provider, complete lists
-    create_errors: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # node -> (error code, message)
+    call_errors: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # call -> (error code, message)
+    calls_pending: frozenset[str] = frozenset()  # provider calls under way, by naming.create_call or terminate_call
+    calls_done: frozenset[str] = frozenset()  # those that this session saw succeed
     hosts: Mapping[str, HostView] = field(default_factory=dict)  # by node
-    attempts: Mapping[str, AttemptStatus] = field(default_factory=dict)  # news only, by attempt id
+    attempts: Mapping[str, Mapping[str, AttemptStatus]] = field(default_factory=dict)  # news only: node -> attempt id
     requests: tuple[Request, ...] = ()
     fetched: Mapping[int, str] = field(default_factory=dict)  # job number -> "" (home) or what went wrong
     fetching: frozenset[int] = frozenset()
-    pending_effects: frozenset[str] = frozenset()  # nodes with a provider call under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,5 +238,8 @@ class Policy:
     retry_delay_most: float = 60.0
     unknown_after: float = 20.0
     boot_limit: float = 900.0
-    create_retry: float = 10.0
+    create_retry: float = 10.0  # also between requests to give a machine back
+    look_again: float = 5.0  # at machines that are coming, going or silent
+    look_idle: float = 15.0  # at machines that answer, for what only their provider knows
+    absent_limit: float = 900.0  # a silent machine that complete lists omit for so long is gone: longer than any lag
     fetch_tries: int = 3

@@ -75,6 +75,15 @@ def token(run: str, node: str, generation: int, request_digest: str) -> str:
     return f"cs-{digest(run, node, generation, request_digest)}"
 
 
+def create_call(node: str, generation: int) -> str:
+    """The key of a provider call under way; its error is never taken for that of another generation."""
+    return f"create {node} {generation}"
+
+
+def terminate_call(instance_id: str) -> str:
+    return f"terminate {instance_id}"
+
+
 def safe_component(name: str) -> str:
     """A file name that shows `name` and can be created anywhere; distinct names stay distinct."""
     plain = re.sub(r"[^A-Za-z0-9._+=,@%-]", "_", name)

@@ -63,13 +63,17 @@ class Provider(Protocol):
         """The complete request as JSON text; it is stored with the intent and repeated to the byte."""
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
-        """Ask for the machine; return its id. The same token asks for the same machine, however often."""
+        """Ask for the machine; return its id. The same token asks for the same machine, however often.
+
+        UnreachableError: the machine may exist. AuthError: this call did nothing, an earlier one may have. Any other
+        error means that the token has no living machine; CapacityError if it had one that has ended.
+        """
 
     def list_instances(self, run: str) -> Sequence[InstanceStatus]:
         """All machines of this run, also those we forgot. Raises UnreachableError rather than answer in part."""
 
     def terminate_instance(self, run: str, node: str, instance_id: str) -> None:
-        """Give it back. Success means that the request was accepted, not that the machine is gone."""
+        """Give it back. Success means that the request was accepted, or that it is gone; it may go on for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,8 @@ class Hosts(Protocol):
 
     def start(self, node: str, boot: str, attempts: Sequence[AttemptStart], files: Sequence[Upload]) -> None: ...
 
-    def cancel(self, node: str, attempts: Sequence[str], cause: str) -> None: ...
+    def cancel(self, node: str, attempts: Sequence[str], cause: str) -> None:
+        """Leave tombstones and end what runs. What the host did not know becomes news as `cancelled`."""
 
     def ack(self, node: str, attempts: Sequence[str]) -> None: ...
 

@@ -127,6 +127,14 @@ class Load:
     held: int = 0
 
 
+def _is_open(dependency: JobRecord | None) -> bool:
+    return dependency is None or dependency.state != SUCCEEDED
+
+
+def _is_broken(dependency: JobRecord | None) -> bool:
+    return dependency is not None and dependency.final and dependency.state != SUCCEEDED
+
+
 JobClass = tuple[str, Resources, tuple[str, ...]]  # environment key, resources, slots
 
 
@@ -154,13 +162,13 @@ class RunState:
         self.ready: dict[JobClass, dict[int, None]] = {}
         self.delayed: list[tuple[float, int]] = []
         self.dependents: dict[int, list[int]] = {}
-        self.waiting_for: dict[int, int] = {}
+        self.waiting_for: dict[int, int] = {}  # how many of a job's dependencies have not succeeded
+        self.broken: dict[int, int] = {}  # ... and how many ended badly
         self.on_node: dict[str, dict[int, None]] = {}
         self.load: dict[str, Load] = {}
         self.to_fetch: dict[int, None] = {}
-        self.cancelling: dict[int, None] = {}
         self.superseded: dict[int, None] = {}
-        self.doomed: list[int] = []  # pending jobs whose dependency ended badly
+        self.doomed: dict[int, None] = {}  # pending jobs of which a dependency ended badly
         self.duration_sum = 0.0
         self.duration_count = 0
         records = list(jobs)
@@ -214,10 +222,7 @@ class RunState:
                     self.dependents[dependency].remove(number)
                 self._index_dependencies(new)
             self._enter(new)
-            if new.final != (old is not None and old.final):
-                self._dependency_turned(new)
-        if self.doomed:
-            self.doomed = [n for n in self.doomed if self.jobs[n].state == PENDING]
+            self._dependency_turned(old, new)
 
     def set_version(self, version: int) -> None:
         """The version that the store gave to what was applied last."""
@@ -232,35 +237,34 @@ class RunState:
                 self._enter(replace(job, not_before=0.0))
 
     def _index_dependencies(self, job: JobRecord) -> None:
+        self.waiting_for.pop(job.number, None)
+        self.broken.pop(job.number, None)
+        if job.after:
+            others = [self.jobs.get(dependency) for dependency in job.after]
+            self.waiting_for[job.number] = sum(map(_is_open, others))
+            self.broken[job.number] = sum(map(_is_broken, others))
         for dependency in job.after:
             self.dependents.setdefault(dependency, []).append(job.number)
-            other = self.jobs.get(dependency)
-            if other is not None and other.final and other.state != SUCCEEDED and not job.final:
-                self.doomed.append(job.number)
-        if job.after:
-            self.waiting_for[job.number] = self._open_dependencies(job)
 
-    def _open_dependencies(self, job: JobRecord) -> int:
-        return sum(1 for d in job.after if (o := self.jobs.get(d)) is None or o.state != SUCCEEDED)
-
-    def _dependency_turned(self, job: JobRecord) -> None:
-        for number in self.dependents.get(job.number, ()):
+    def _dependency_turned(self, old: JobRecord | None, new: JobRecord) -> None:
+        """Count with differences: a job that waits for many is not scanned whenever one of them ends."""
+        opened = _is_open(new) - _is_open(old)
+        broke = _is_broken(new) - _is_broken(old)
+        if not opened and not broke:
+            return
+        for number in self.dependents.get(new.number, ()):
             waiting = self.jobs[number]
-            if waiting.state != PENDING:
-                continue
-            self._leave(waiting)
-            if job.state == SUCCEEDED:
-                self.waiting_for[number] -= 1
-            else:
-                self.waiting_for[number] = self._open_dependencies(waiting)
-            if job.final and job.state != SUCCEEDED:
-                self.doomed.append(number)
-            self._enter(waiting)
+            if waiting.state == PENDING:
+                self._leave(waiting)
+            self.waiting_for[number] += opened
+            self.broken[number] += broke
+            if waiting.state == PENDING:
+                self._enter(waiting)
 
     def _enter(self, job: JobRecord) -> None:
         if job.state == PENDING:
-            if job.cancel:
-                self.cancelling[job.number] = None
+            if self.broken.get(job.number, 0) > 0:
+                self.doomed[job.number] = None
             elif self.waiting_for.get(job.number, 0) > 0:
                 pass
             elif job.not_before > 0:
@@ -272,8 +276,6 @@ class RunState:
             load = self.load.setdefault(job.node, Load())
             load.resources = load.resources.plus(job.spec.resources)
             load.held += 1
-            if job.cancel:
-                self.cancelling[job.number] = None
         elif job.started_at is not None and job.ended_at is not None and job.ended_at >= job.started_at:
             # An exponential mean would weigh recent ends more; sums keep the arithmetic exact and reversible.
             self.duration_sum += job.ended_at - job.started_at
@@ -285,9 +287,10 @@ class RunState:
 
     def _leave(self, job: JobRecord) -> None:
         number = job.number
-        self.cancelling.pop(number, None)
         self.to_fetch.pop(number, None)
+        self.superseded.pop(number, None)
         if job.state == PENDING:
+            self.doomed.pop(number, None)
             members = self.ready.get(job_class(job.spec))
             if members is not None:
                 members.pop(number, None)

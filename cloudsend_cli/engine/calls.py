@@ -12,7 +12,7 @@ from cloudsend_cli.errors import CloudsendError
 
 
 class Calls(Protocol):
-    """Runs a provider call for a node; at most one for each key at a time."""
+    """Runs provider calls; at most one for each key at a time."""
 
     def submit(self, key: str, call: Callable[[], object]) -> None: ...
 
@@ -21,18 +21,24 @@ class Calls(Protocol):
     def errors(self) -> dict[str, tuple[str, str]]:
         """(error code, message) of calls that failed since the last question, by key."""
 
+    def done(self) -> frozenset[str]:
+        """Keys of all calls that succeeded so far."""
+
 
 @dataclass(slots=True)
 class DirectCalls:
     """Executes in place: for providers that answer at once and for the simulated world."""
 
     failed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    succeeded: frozenset[str] = frozenset()
 
     def submit(self, key: str, call: Callable[[], object]) -> None:
         try:
             call()
         except CloudsendError as error:
             self.failed[key] = (error.code, error.message)
+        else:
+            self.succeeded |= {key}
 
     def pending(self) -> frozenset[str]:
         return frozenset()
@@ -40,6 +46,9 @@ class DirectCalls:
     def errors(self) -> dict[str, tuple[str, str]]:
         failed, self.failed = self.failed, {}
         return failed
+
+    def done(self) -> frozenset[str]:
+        return self.succeeded
 
 
 class ThreadedCalls:
@@ -51,6 +60,7 @@ class ThreadedCalls:
         self._pending: set[str] = set()
         self._results: queue.SimpleQueue[tuple[str, CloudsendError | None]] = queue.SimpleQueue()
         self._failed: dict[str, tuple[str, str]] = {}
+        self._done: frozenset[str] = frozenset()
 
     def submit(self, key: str, call: Callable[[], object]) -> None:
         self._collect()
@@ -76,6 +86,8 @@ class ThreadedCalls:
             self._pending.discard(key)
             if error is not None:
                 self._failed[key] = (error.code, error.message)
+            else:
+                self._done |= {key}
 
     def pending(self) -> frozenset[str]:
         self._collect()
@@ -85,3 +97,7 @@ class ThreadedCalls:
         self._collect()
         failed, self._failed = self._failed, {}
         return failed
+
+    def done(self) -> frozenset[str]:
+        self._collect()
+        return self._done

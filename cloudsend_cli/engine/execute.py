@@ -15,6 +15,7 @@ from cloudsend_cli.core.actions import (
     StartAttempts,
     TerminateInstance,
 )
+from cloudsend_cli.core.naming import create_call, terminate_call
 from cloudsend_cli.core.state import RunState
 
 from .session import Session
@@ -45,8 +46,10 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
         case CreateInstance(node, provider, generation, token, request):
             maker = session.providers[provider]
             run = session.run
-            session.calls.submit(node, lambda: maker.create_instance(run, node, generation, token, request))
+            call = create_call(node, generation)
+            session.calls.submit(call, lambda: maker.create_instance(run, node, generation, token, request))
         case TerminateInstance(node, provider, instance_id):
             ender = session.providers[provider]
             run = session.run
-            session.calls.submit(node, lambda: ender.terminate_instance(run, node, instance_id))
+            call = terminate_call(instance_id)
+            session.calls.submit(call, lambda: ender.terminate_instance(run, node, instance_id))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cloudsend_cli.core.model import AttemptStatus, InstanceStatus, Observation
 from cloudsend_cli.core.state import RunState
 from cloudsend_cli.errors import CloudsendError
@@ -15,25 +17,28 @@ UNSETTLED_NODES = frozenset({"creating", "releasing"})
 def observe(session: Session, state: RunState, now: float) -> Observation:
     """All news since the last observation of this session, and complete lists of instances where they matter now."""
     news = session.hosts.drain()
-    attempts: dict[str, AttemptStatus] = {}
+    attempts: dict[str, Mapping[str, AttemptStatus]] = {}
     fetched: dict[int, str] = {}
     for node, item in news.items():
         session.views[node] = item.view
-        attempts.update(item.attempts)
+        if item.attempts:
+            attempts[node] = item.attempts
         fetched.update(item.fetched)
     requests = session.store.list_requests(session.run) if session.requests_hinted else ()
     session.requests_hinted = False
-    errors = session.calls.errors()
+    # ORDER: a call that ends meanwhile is still under way here and seen by the list, not over and unseen.
+    pending, done, errors = session.calls.pending(), session.calls.done(), session.calls.errors()
     return Observation(
         now=now,
         instances=_list_instances(session, state, now),
-        create_errors=errors,
+        call_errors=errors,
+        calls_pending=pending,
+        calls_done=done,
         hosts={node: item.view for node, item in news.items()},
         attempts=attempts,
         requests=tuple(requests),
         fetched=fetched,
         fetching=session.hosts.fetching(),
-        pending_effects=session.calls.pending(),
     )
 
 

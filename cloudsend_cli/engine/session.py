@@ -31,4 +31,5 @@ class Session:
         """Forget what was observed: somebody else wrote, so news that was drained may not have been committed."""
         self.state = None
         self.requests_hinted = True
+        self.listed_at.clear()
         self.hosts.forget()

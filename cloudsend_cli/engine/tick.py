@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from cloudsend_cli.core.decide import Decision, decide
 from cloudsend_cli.core.ports import Event
 from cloudsend_cli.core.state import RunState
-from cloudsend_cli.errors import ConflictError
 
 from .execute import execute
 from .observe import observe
@@ -25,25 +24,28 @@ class Ticked:
 
 
 def tick(session: Session, now: float) -> Ticked:
-    """One step of one run. ConflictError: another writer acted; the session is reset and nothing was executed."""
-    state = session.state
-    if state is None:
-        state = session.state = session.store.load(session.run)
-    state.pop_delayed(now)
-    seen = observe(session, state, now)
-    decision = decide(state, seen, session.policy)
-    if decision.changes:
-        try:
+    """One step of one run. ConflictError: another writer acted; nothing was executed.
+
+    Whatever is raised, the session is reset: news was drained that no commit has carried out, or actions are left.
+    """
+    try:
+        state = session.state
+        if state is None:
+            state = session.state = session.store.load(session.run)
+        state.pop_delayed(now)
+        seen = observe(session, state, now)
+        decision = decide(state, seen, session.policy)
+        if decision.changes:
             # ORDER: intent before effect. Nothing below runs unless this is durable.
             version = session.store.commit(
                 session.run, state.run.version, decision.changes, list(_events(state, decision))
             )
-        except ConflictError:
-            session.reset()
-            raise
-        state.apply(decision.changes)
-        state.set_version(version)
-    execute(session, state, decision.actions)
+            state.apply(decision.changes)
+            state.set_version(version)
+        execute(session, state, decision.actions)
+    except BaseException:
+        session.reset()
+        raise
     return Ticked(bool(decision.changes), decision.done, decision.wake_at)
 
 

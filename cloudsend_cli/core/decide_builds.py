@@ -1,0 +1,86 @@
+"""What happens to environments: each is built once on each machine that needs it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .actions import AttemptStart
+from .decide_jobs import reason_of
+from .draft import Draft
+from .model import RUNNING, AttemptStatus, HostView, JobSpec, Resources
+from .naming import build_id
+from .state import BuildRecord
+
+LOSSES_MOST = 2  # builds that died with their machine and are repeated
+
+
+def take_builds(draft: Draft) -> None:
+    """Settle news of builds. Their ids are few: one for each environment and node."""
+    for build in draft.state.builds.values():
+        if build.state != RUNNING:
+            continue
+        view = draft.seen.hosts.get(build.node)
+        status = draft.seen.attempts.get(build.node, {}).get(_attempt(draft, build))
+        if view is not None and build.key in view.environments:
+            draft.put_build(replace(build, state="succeeded", reason=""))
+        elif status is not None:
+            _settle(draft, build, status)
+        elif view is not None and view.reported is not None and _attempt(draft, build) not in view.reported:
+            if build.boot == view.boot:
+                _start(draft, build)
+            else:
+                _again(draft, build)
+
+
+def _attempt(draft: Draft, build: BuildRecord) -> str:
+    return build_id(draft.run.id, build.key, build.attempt)
+
+
+def _settle(draft: Draft, build: BuildRecord, status: AttemptStatus) -> None:
+    if status.state == "exited" and status.exit_code == 0 and not status.cause and not status.signal:
+        draft.put_build(replace(build, state="succeeded", reason=""))
+    elif status.state == "exited" and status.cause != "upload-missing":
+        draft.put_build(replace(build, state="failed", reason=reason_of(status)))
+    elif status.state == "refused" and status.cause not in {"", "wrong-boot"}:
+        draft.put_build(replace(build, state="failed", reason=status.cause))
+    elif status.state == "lost" and build.losses >= LOSSES_MOST:
+        draft.put_build(replace(build, state="failed", reason="lost"))
+    elif status.state not in {"queued", "running"}:
+        _again(draft, build, lost=status.state == "lost")
+
+
+def _again(draft: Draft, build: BuildRecord, *, lost: bool = False) -> None:
+    draft.put_build(replace(build, state="wanted", attempt=build.attempt + 1, losses=build.losses + lost))
+
+
+def _start(draft: Draft, build: BuildRecord) -> None:
+    environment = draft.state.environments[build.key]
+    spec = JobSpec(
+        name=f"environment {environment.name}",
+        argv=("/bin/sh", "-c", environment.script, "environment"),
+        display=f"environment {environment.name}",
+        env=environment.variables,
+        environment=build.key,
+        resources=Resources(cpus=0.0),
+        slots=(f"env-{build.key}", *environment.slots),
+    )
+    draft.start(build.node, AttemptStart(_attempt(draft, build), spec, build=True))
+
+
+def environment_ready(draft: Draft, node: str, key: str, view: HostView) -> bool:
+    """Whether jobs that need `key` may start on `node`; asks for the build where it was not asked for yet."""
+    build = draft.build(node, key)
+    if key in view.environments or (build is not None and build.state == "succeeded"):
+        return True
+    if build is None or build.state == "wanted":
+        build = replace(build or BuildRecord(node, key), state=RUNNING, boot=view.boot)
+        draft.put_build(build)
+        _start(draft, build)
+    return False
+
+
+def build_failed_everywhere(draft: Draft, key: str, need: Resources) -> str | None:
+    """The reason if every node that is large enough has failed to build `key`."""
+    builds = [draft.build(n.name, key) for n in draft.usable_nodes() if need.fits_in(draft.capacity(n))]
+    failed = [b for b in builds if b is not None and b.state == "failed"]
+    return failed[0].reason if failed and len(failed) == len(builds) else None
