@@ -30,35 +30,45 @@ def plural_of(noun: str) -> str:
 
 
 def quicken(parameters: Iterable[Any]) -> None:
-    """Take strings as they are.
+    """Take strings as they are, and what was not given as not given.
 
     WHY: since 0.29 Typer loads pydantic (70 ms) to check even a string, also one that was not given. Options that are
-    strings need no check; what is not a string, or has a callback, goes Typer's way.
+    strings need no check; whatever else was given goes Typer's way.
     """
     for parameter in parameters:
-        annotation = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
-        if annotation in (str, list[str]) and parameter.callback is None:
+        if hasattr(parameter, "type_descriptor") and not isinstance(parameter.process_value, _Quick):
             vars(parameter)["process_value"] = _Quick(parameter)
 
 
 class _Quick:
-    """`process_value` of a parameter that holds strings."""
+    """`process_value` of a parameter."""
 
     def __init__(self, parameter: Any) -> None:
-        self.many = bool(getattr(parameter, "multiple", False)) or parameter.nargs != 1
+        self.takes_text = parameter.type_descriptor.annotation in {str, list[str]} and parameter.callback is None
+        self.takes_many = bool(getattr(parameter, "multiple", False)) or parameter.nargs != 1
         self.required = parameter.required
         self.slow = parameter.process_value
 
     def __call__(self, ctx: Any, value: Any) -> Any:
-        missing = value is None or (self.many and not value)
-        if missing and self.required:
-            return self.slow(ctx, value)  # it has the words for that
-        if self.many:
-            return list(value or ())
-        return value if value is None or isinstance(value, str) else self.slow(ctx, value)
+        if value is None or (self.takes_many and not value):
+            # A callback has nothing to do either: ours has none, and `--help` that was not given shows nothing.
+            return self.slow(ctx, value) if self.required else value
+        if self.takes_text:
+            return list(value) if self.takes_many else value
+        return self.slow(ctx, value)
 
 
-class QuickCommand(TyperCommand):
+class _QuickHelp:
+    """A command or group whose `--help` costs nothing when it is not asked for."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            quicken([option])
+        return option
+
+
+class QuickCommand(_QuickHelp, TyperCommand):
     """A command whose strings are taken as they are."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -67,7 +77,7 @@ class QuickCommand(TyperCommand):
         quicken(self.params)
 
 
-class VerbGroup(TyperGroup):
+class VerbGroup(_QuickHelp, TyperGroup):
     """The top: verbs, then nouns. `cloudsend jobs list` is answered, not executed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -92,7 +102,7 @@ class VerbGroup(TyperGroup):
                 formatter.write_dl([(name, command.get_short_help_str(90)) for name, command in commands if command])
 
 
-class NounGroup(TyperGroup):
+class NounGroup(_QuickHelp, TyperGroup):
     """A verb whose commands are nouns, in the singular and in the plural."""
 
     default: ClassVar[str] = ""  # the noun that may be left out
