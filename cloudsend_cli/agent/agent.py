@@ -38,6 +38,9 @@ STORE_TIME = 946684800      # mtime of a stored upload: a hard link written to b
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 SHA = re.compile(r"[0-9a-f]{64}\Z")
+# What Python, nohup or a login shell may have left ignored; a job starts as from a terminal.
+DEFAULT_SIGNALS = tuple(getattr(signal, "SIG" + name) for name in (
+    "HUP", "INT", "QUIT", "PIPE", "TERM", "ALRM", "CHLD", "TSTP", "TTIN", "TTOU", "XFSZ"))
 STREAMS = ("stdout", "stderr")
 FINAL = ("exited", "lost", "cancelled", "stale")
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -659,7 +662,7 @@ class Runner:
             program = find_program(argv[0], env)
             if hasattr(os, "posix_spawn"):
                 actions = [(os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, err, 2)]
-                options = {"file_actions": actions, "setsigdef": (signal.SIGPIPE, signal.SIGXFSZ), "setsigmask": ()}
+                options = {"file_actions": actions, "setsigdef": DEFAULT_SIGNALS, "setsigmask": ()}
                 try:
                     return os.posix_spawn(program, argv, env, setsid=True, **options), None
                 except NotImplementedError:
@@ -696,7 +699,7 @@ def fork_exec(program, argv, env, out, err):
             os.setsid()
             os.dup2(out, 1)
             os.dup2(err, 2)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGALRM):
+            for number in DEFAULT_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             os.execve(program, argv, env)
         except OSError as problem:
@@ -2032,7 +2035,6 @@ def serve(home):
     lock = take_lock(home)
     if lock is None:
         return 0
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     daemon = Daemon(home, lock)
     os.write(1, b"ready\n")
     null = os.open(os.devnull, os.O_RDWR)
