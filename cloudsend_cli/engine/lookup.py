@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from cloudsend_cli.core.explain import describe, environment_is_ready, phase_word
@@ -83,7 +84,7 @@ def run_view(row: RunRow) -> RunView:
         state=run_state_word(row.counts),
         counts=row.counts,
         batch=run.batch,
-        results_dir=run.results_dir,
+        results_dir=os.path.join(run.results_dir, run.id) if run.results_dir else "",
         created_at=run.created_at,
         ended_at=run.ended_at,
     )

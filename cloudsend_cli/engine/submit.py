@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_command, load_config
 from cloudsend_cli.config.providers import list_search_paths, load_providers
-from cloudsend_cli.core.model import InstanceSpec, RunSpec
+from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, RunSpec
 from cloudsend_cli.core.naming import run_id
 from cloudsend_cli.core.plan import Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
@@ -155,5 +155,5 @@ class Submitter:
         return str(kept)
 
 
-def _render(spec, base):  # type: ignore[no-untyped-def]
+def _render(spec: EnvironmentSpec, _folder: Path) -> EnvironmentBuild:
     return render_environment(spec)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import AttemptStatus, Resources
 from cloudsend_cli.core.naming import parse_attempt_id
-from cloudsend_cli.environments.render import wrap_command
+from cloudsend_cli.environments.activate import wrap_command
 
 Json = dict[str, object]
 STATES = frozenset({"queued", "running", "exited", "lost", "cancelled", "stale", "refused"})
@@ -17,9 +17,7 @@ STATES = frozenset({"queued", "running", "exited", "lost", "cancelled", "stale",
 def render_spec(start: AttemptStart, base_env: Mapping[str, str], secrets: Mapping[str, str], run: str) -> Json:
     """One attempt as the agent's `start` takes it."""
     spec = start.spec
-    argv = list(spec.argv)
-    if spec.environment and not start.build:
-        argv = list(wrap_command(spec.argv))
+    argv = list(wrap_command(spec.argv, bool(spec.environment) and not start.build))
     env = dict(base_env)
     env["CLOUDSEND_RUN"] = run
     env["CLOUDSEND_JOB"] = spec.name
