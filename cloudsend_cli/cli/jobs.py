@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ def wait(
     """Wait until jobs have ended. Exit status 0 if all succeeded, 1 if not, 124 if the time ran out."""
     session = session_of(ctx)
     jobs = session.client.wait(job, seconds(timeout, "--timeout"))
+    session.screen.now = time.time()
     session.screen.list(jobs, JOBS)
     return 0 if all(view.state == "succeeded" for view in jobs) else 1
 
@@ -66,13 +68,19 @@ def tail(  # noqa: PLR0913, PLR0917 - one for each option
 def kill_jobs(ctx: typer.Context, job: Jobs) -> None:
     """End jobs, whether they run or have not started. What has ended stays as it is."""
     session = session_of(ctx)
-    session.screen.list(session.client.cancel(job), JOBS)
+    jobs = session.client.cancel(job)
+    session.screen.list(jobs, JOBS)
+    if any(view.state in {"pending", "running"} for view in jobs):
+        session.screen.say(f"asked to end; `cloudsend wait {' '.join(job)}` returns when they have")
 
 
 def kill_run(ctx: typer.Context, run: Run) -> None:
     """End all jobs of a run."""
     session = session_of(ctx)
-    session.screen.list([session.client.cancel_run(run)], RUNS)
+    view = session.client.cancel_run(run)
+    session.screen.list([view], RUNS)
+    if view.state == "running":
+        session.screen.say(f"asked to end; `cloudsend wait {view.id}` returns when all jobs have")
 
 
 def fetch(
@@ -89,4 +97,4 @@ def fetch(
         session.screen.data([str(path) for path in paths])
     else:
         session.screen.write("".join(one_line(str(path)) + "\n" for path in paths))
-        session.screen.say(f"{plural(len(paths), 'file')} fetched" if paths else "nothing to fetch")
+        session.screen.say(f"results of {plural(len(paths), 'job')}" if paths else "there are no results to fetch")

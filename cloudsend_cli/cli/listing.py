@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +16,10 @@ from .session import Session, session_of
 
 if TYPE_CHECKING:
     from cloudsend_cli.core.explain import Explanation
-    from cloudsend_cli.core.views import JobView, Json, RunView
+    from cloudsend_cli.core.views import JobView, Json
 
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
+COUNTED = ("running", "pending", "succeeded", "failed", "cancelled")  # in the order in which they are told
 PHASES = {  # the seeds' words, each with the stored states in which it can be shown
     "UNKNOWN": ("running",),
     "WAIT": ("pending",),
@@ -42,9 +44,9 @@ def state_word(job: JobView) -> str:
     return f"{job.phase} ({job.reason})" if job.reason else job.phase
 
 
-def counts_text(counts: Any) -> str:
+def counts_text(counts: Mapping[str, int]) -> str:
     """Such as `2 running, 5 succeeded`."""
-    return ", ".join(f"{number:,} {word}" for word, number in counts.items() if number) or "no jobs"
+    return ", ".join(f"{counts[word]:,} {word}" for word in COUNTED if counts.get(word)) or "no jobs"
 
 
 JOBS = Listing(
@@ -360,9 +362,3 @@ def _explanation_json(job: JobView, why: Explanation) -> dict[str, Any]:
         "asks": why.asks,
         "nodes": [dict(zip(("name", "has", "free", "remark"), node, strict=True)) for node in why.nodes],
     }
-
-
-def run_summary(run: RunView, screen: Screen) -> str:
-    """Such as `run ab12cd: failed after 1m02s, 3 succeeded, 1 failed`."""
-    end = run.ended_at if run.ended_at is not None else screen.now
-    return f"run {run.id}: {run.state} after {duration(end - run.created_at)}, {counts_text(run.counts)}"

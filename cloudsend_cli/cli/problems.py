@@ -81,7 +81,7 @@ def _problem_text(problem: Problem, sources: dict[tuple[str, int], str], paint: 
     margin = " " * len(str(problem.line))
     if problem.file:
         place = Problem("", _short(problem.file), problem.line, problem.column).place
-        lines.append(f"{margin if problem.line else ''}--> {one_line(place)}")
+        lines.append(f"{margin if problem.line else ' '}--> {one_line(place)}")
     source = sources.get((problem.file, problem.line))
     if source is None:
         if problem.hint:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
+from .listing import counts_text
 from .render import Screen, display_width, duration, iso_seconds, paint
 from .sanitise import log_text, one_line
 
@@ -35,9 +36,7 @@ def counts_line(progress: Progress) -> str:
     counts = progress.counts
     total = sum(counts.values())
     ended = total - counts.get("pending", 0) - counts.get("running", 0)
-    order = ("running", "pending", "succeeded", "failed", "cancelled")
-    parts = [f"{counts[word]:,} {word}" for word in order if counts.get(word)]
-    return f"{ended:,} of {total:,} ended" + (f": {', '.join(parts)}" if parts else "")
+    return f"{ended:,} of {total:,} ended: {counts_text(counts)}"
 
 
 def failure_line(failure: dict[str, str]) -> str:

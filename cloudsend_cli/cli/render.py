@@ -69,7 +69,7 @@ class Screen:
         self.format = settings.output
         self.out = out or sys.stdout
         self.err = err or sys.stderr
-        self.now = time.time()
+        self.begun = self.now = time.time()
         self.out_tty = is_terminal(self.out)
         self.err_tty = is_terminal(self.err)
         wanted = settings.color is not False and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cloudsend_cli.errors import UsageError
 
-from .listing import JOBS, run_summary
+from .listing import COUNTED, JOBS, counts_text
 from .parameters import Set, UseProvider, whole_number
 from .problems import problem_json
 from .progress import Block, Lines
-from .render import Screen, plural
+from .render import Screen, duration, plural
 from .sanitise import TerminalLog, log_text, one_line
 from .session import Session, session_of
 from .setup import show_warnings, submit_options
@@ -169,6 +170,7 @@ def _say_detached(session: Session, run: str) -> None:
 
 def _conclude(session: Session, run: str) -> int:
     screen = session.screen
+    screen.now = time.time()
     view = session.client.find_run(run)
     jobs = session.client.list_jobs(run)
     if screen.format in {"json", "yaml"}:
@@ -182,7 +184,8 @@ def _conclude(session: Session, run: str) -> int:
         screen.say(f"{len(bad[:ROWS_MOST]):,} of {plural(len(jobs), 'job')} shown: cloudsend list jobs --run {run}")
     screen.out.flush()
     _show_tails(session, jobs)
-    screen.say(run_summary(view, screen), color="green" if view.state == "succeeded" else "red")
+    end = f"run {run}: {view.state} after {duration(screen.now - screen.begun)}, {counts_text(view.counts)}"
+    screen.say(end, color="green" if view.state == "succeeded" else "red")
     if view.results_dir and any(job.outputs == "home" for job in jobs):
         screen.say(f"results: {one_line(_near(view.results_dir))}")
     return 0 if view.state == "succeeded" else 1
@@ -192,7 +195,7 @@ def _run_json(run: RunView, jobs: list[JobView]) -> dict[str, Any]:
     return {
         "run": run.id,
         "state": run.state,
-        "counts": dict(run.counts),
+        "counts": {word: run.counts.get(word, 0) for word in COUNTED},
         "results_dir": run.results_dir or None,
         "jobs": [job.as_json() for job in jobs],
     }
@@ -202,6 +205,7 @@ def _show_tails(session: Session, jobs: list[JobView]) -> None:
     """The last lines of what failed."""
     screen = session.screen
     failed = [job for job in jobs if job.state == "failed"]
+    failed.sort(key=lambda job: job.attempt == 0)  # what never started, because of another, has nothing to show
     for job in failed[:TAILS_MOST]:
         lines = log_text(session.client.log_tail(job.id, TAIL_LINES)).splitlines()[-TAIL_LINES:]
         screen.say(f"{one_line(job.name)} ({job.id}) failed: {one_line(job.reason)}", color="red")

@@ -239,7 +239,7 @@ def test_tail_gives_exact_bytes_to_a_pipe(answers: Answers, capfdbinary: pytest.
 
 
 def test_fetch_prints_one_path_a_line(line: Line, answers: Answers) -> None:
-    assert line("fetch", "ab", "-d", "out") == (0, "results/a\nresults/b\\n\n", "2 files fetched\n")
+    assert line("fetch", "ab", "-d", "out") == (0, "results/a\nresults/b\\n\n", "results of 2 jobs\n")
     assert answers.asked == [("fetch", "ab", "out")]
     assert json.loads(line("fetch", "ab", "-o", "json")[1]) == ["results/a", "results/b\n"]
 

@@ -61,7 +61,7 @@ def test_all_problems_of_a_config_at_once(config: str) -> None:
         "  |     ^^^^^ did you mean 'name'?\n"
         "\n"
         "error: the file has no jobs\n"
-        "--> config.yml\n"
+        " --> config.yml\n"
         "\n"
         "4 problems in config.yml; nothing was started.\n"
     )
