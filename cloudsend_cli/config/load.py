@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, RunSpec
 from cloudsend_cli.errors import ConfigError, Problem
 
-from .check import Report, Values, check_mapping, suggest
+from .check import Report, Values, check_mapping, suggest, word_value
 from .commands import plain_name
 from .context import LoadContext, ProviderInfo
 from .document import (
@@ -103,7 +103,7 @@ def load_config(  # noqa: PLR0913 the command line's options
 def load_command(  # noqa: PLR0913 the command line's options
     argv: Sequence[str],
     *,
-    cwd: str,
+    cwd: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     name: str | None = None,
     provider: str | None = None,
@@ -132,7 +132,7 @@ def load_command(  # noqa: PLR0913 the command line's options
 
 def read_document(path: str, absolute: str) -> tuple[Node, list[Problem]]:
     """The file as nodes, with its doubled keys. Raises ConfigError when it cannot be read as one mapping."""
-    file = show_text(path)
+    file = path if _is_text(path) else show_text(path)
     if not _is_text(absolute):
         raise fail("the path of the config is not valid UTF-8", Place(file), "rename the file or its directory")
     text = decode_file(_read_bytes(path, absolute, file), file)
@@ -210,6 +210,7 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
 ) -> Loaded:
     root = apply_overrides(root, wishes.overrides)
     top = check_mapping(report, root, TOP, "", (JOB, INSTANCE, ENVIRONMENT), free="x-")
+    _check_wishes(report, wishes)
     warn_no_effect(report, top, "")
     results = _results_dir(top, folder)
     uploads = Uploads(
@@ -256,6 +257,13 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
     )
     specs = tuple(environment.spec for environment in environments)
     return Loaded(spec, tuple(report.warnings), specs, root)
+
+
+def _check_wishes(report: Report, wishes: _Wishes) -> None:
+    if wishes.name is not None:
+        word_value(report, Scalar(wishes.name, False, Place("--name")), "name")
+    if wishes.max_parallel is not None and wishes.max_parallel < 1:
+        report.error(f"'{wishes.max_parallel}' must be at least 1", Place("--max-parallel"))
 
 
 def sorted_problems(problems: Sequence[Problem]) -> list[Problem]:
@@ -364,7 +372,7 @@ def _list_origins(root: Node) -> Iterator[tuple[str, tuple[str, str]]]:
         for index, item in enumerate(items):
             path = f"{entry.name}[{index}]"
             if not isinstance(item, MappingNode):
-                yield path, (render_inline(item), _origin(key, item))
+                yield path, (render_inline(item), _origin(item, item))
                 continue
             named = {table.by_name[k.text].name: (k, v) for k, v in item.entries if k.text in table.by_name}
             for column in table.fields:
@@ -380,7 +388,7 @@ def _own(root: Node) -> Iterator[tuple[Scalar, Node]]:
         yield from ((key, value) for key, value in root.entries if not is_null(value))
 
 
-def _origin(key: Scalar, value: Node) -> str:
+def _origin(key: Node, value: Node) -> str:
     place = value.place if value.place.file == "--set" else key.place
     return f"{place.file}:{place.line}" if place.line else place.file
 

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 
 from cloudsend_cli.errors import ConfigError
 
-from .document import Items, Mapping, Node, Place, Scalar, describe_bad_text, fail, is_null, parse_yaml, show_text
+from .document import (
+    Items,
+    Mapping,
+    Node,
+    Place,
+    Scalar,
+    describe_bad_text,
+    fail,
+    is_null,
+    null_at,
+    parse_yaml,
+    show_text,
+)
 from .schema import SYNONYMS
 
 _STEP = re.compile(r"([^.\[\]=]+)((?:\[[0-9]{1,7}\])*)")
@@ -65,23 +77,22 @@ def _set(node: Node, steps: Sequence[str | int], value: Node, text: str) -> Node
         return _set_item(node, step, rest, value, text)
     if isinstance(node, Scalar):
         place = node.place
-        entries: list[tuple[Scalar, Node]] = [] if is_null(node) else [(Scalar("run", False, place), node)]
-        node = Mapping(entries, place, len(entries))
+        run: list[tuple[Scalar, Node]] = [] if is_null(node) else [(Scalar("run", False, place), node)]
+        node = Mapping(run, place, len(run))
     if not isinstance(node, Mapping):
         raise fail(f"--set {show_text(text)}: before {step!r} stands a list", Place("--set"), "say which: [0]")
     canonical = SYNONYMS.get(step, step)
-    entries = []
-    old: Node | None = None
-    for key, entry in node.entries:
-        if SYNONYMS.get(key.text, key.text) == canonical:
-            old = entry if old is None else old
-        else:
-            entries.append((key, entry))
-    if old is None and rest:
-        old = Scalar("null", True, Place("--set"))
-    new = _set(old, rest, value, text) if rest and old is not None else value
-    entries.insert(0, (Scalar(step, False, Place("--set")), new))
-    return Mapping(entries, node.place, len(entries))
+    entries = list(node.entries)
+    at = next((i for i, (key, _) in enumerate(entries) if SYNONYMS.get(key.text, key.text) == canonical), None)
+    if at is None:
+        new = _set(null_at(Place("--set")), rest, value, text)
+        return Mapping([(Scalar(step, False, Place("--set")), new), *entries], node.place, node.own + 1)
+    # A key on the way keeps its place; the key that is set is now the command line's.
+    key = entries[at][0] if rest else Scalar(step, False, Place("--set"))
+    entries[at] = (key, _set(entries[at][1], rest, value, text))
+    doubles = {i for i in range(at + 1, len(entries)) if SYNONYMS.get(entries[i][0].text) == canonical}
+    own = node.own - sum(1 for i in doubles if i < node.own)
+    return Mapping([entry for i, entry in enumerate(entries) if i not in doubles], node.place, own)
 
 
 def _set_item(node: Node, index: int, rest: Sequence[str | int], value: Node, text: str) -> Node:
@@ -89,6 +100,6 @@ def _set_item(node: Node, index: int, rest: Sequence[str | int], value: Node, te
     if index > len(items) or (index == len(items) and not rest and not isinstance(value, (Scalar, Mapping))):
         message = f"--set {show_text(text)}: there is no [{index}]; the list has {len(items)}"
         raise fail(message, Place("--set"))
-    old = items[index] if index < len(items) else Scalar("null", True, Place("--set"))
+    old = items[index] if index < len(items) else null_at(Place("--set"))
     items[index : index + 1] = [_set(old, rest, value, text) if rest else value]
     return Items(items, node.place)

@@ -24,7 +24,8 @@ class _Values:
         self.left -= 1
         if depth > MAX_DEPTH or self.left < 0:
             what = f"nested deeper than {MAX_DEPTH} levels" if self.left >= 0 else "more values than can be read"
-            raise fail(f"{path or 'config'}: {what}", self.place, "does it contain itself?", path)
+            shown = path if len(path) <= 60 else path[:57] + "..."
+            raise fail(f"{shown or 'config'}: {what}", self.place, "does it contain itself?", shown)
         if isinstance(value, dict):
             return self.mapping(value, path, depth)
         if isinstance(value, (list, tuple, range)):

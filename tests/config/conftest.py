@@ -1,0 +1,80 @@
+"""A directory to write configs in, and the loader with everything that a caller gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_config
+from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, JobSpec, Resources
+from cloudsend_cli.errors import ConfigError
+
+ENVIRON = {"PATH": "/usr/bin:/bin", "HOME": "/home/me", "TOKEN": "s3cret", "LC_ALL": "C.UTF-8", "EDITOR": "vi"}
+MACHINE = Resources(8, 32_000_000_000, 1)
+LATER = "provider type 'aws' arrives in a later version"
+
+
+def render_environment(spec: EnvironmentSpec, folder: Path) -> EnvironmentBuild:
+    return EnvironmentBuild(f"key-{spec.name}", spec.name, f"# {folder}")
+
+
+def context(**changes: object) -> LoadContext:
+    values: dict[str, object] = {
+        "providers": {
+            "local": ProviderInfo("local", "local", {}, MACHINE),
+            "aws": ProviderInfo("aws", "aws", {}, None, unavailable=LATER),
+            "lab": ProviderInfo("lab", "ssh", {}, None, unavailable="provider type 'ssh' arrives in a later version"),
+        },
+        "render_environment": render_environment,
+    }
+    return LoadContext(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@dataclass
+class Desk:
+    """Writes a config and loads it."""
+
+    folder: Path
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(ENVIRON))
+
+    def context(self, **changes: object) -> LoadContext:
+        return context(**changes)
+
+    def write(self, name: str, text: str | bytes = "x\n") -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def load(self, text: str | bytes | None = None, name: str = "config.yml", **options: object) -> Loaded:
+        if text is not None:
+            self.write(name, text)
+        if "project" in options:
+            options["name"] = options.pop("project")
+        given = {"environ": self.environ, "context": context(), **options}
+        return load_config(name, **given)  # type: ignore[arg-type]
+
+    def jobs(self, text: str, **options: object) -> tuple[JobSpec, ...]:
+        return self.load(text, **options).spec.jobs
+
+    def job(self, text: str, **options: object) -> JobSpec:
+        (job,) = self.jobs(text, **options)
+        return job
+
+    def problems(self, text: str | bytes | None = None, name: str = "config.yml", **options: object) -> str:
+        """Each problem as `place: message | hint`, a line each."""
+        with pytest.raises(ConfigError) as caught:
+            self.load(text, name, **options)
+        return "\n".join(f"{p.place}: {p.message}" + (f" | {p.hint}" if p.hint else "") for p in caught.value.problems)
+
+    def warnings(self, text: str, **options: object) -> str:
+        return "\n".join(f"{w.place}: {w.message}" for w in self.load(text, **options).warnings)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    return Desk(tmp_path)
