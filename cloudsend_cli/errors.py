@@ -136,6 +136,13 @@ class MaestroError(CloudsendError):
     exit_status = 7
 
 
+class ResultError(CloudsendError):
+    """What a host sent as a result was refused; nothing was written outside the destination."""
+
+    code = "result"
+    exit_status = 7
+
+
 class JobsFailed(CloudsendError):
     """Some job failed; look at its log."""
 

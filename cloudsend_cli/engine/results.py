@@ -15,16 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudsend_cli.core.naming import safe_component
-from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.errors import ResultError
 
 MANIFEST = ".cloudsend.json"
 PARTIAL = ".partial"
-
-
-class ResultError(CloudsendError):
-    """What a host sent as a result was refused; nothing was written outside the destination."""
-
-    code = "result"
 
 
 @dataclass(frozen=True, slots=True)

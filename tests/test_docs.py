@@ -1,0 +1,77 @@
+"""The documentation is executed: generated pages are current, and the README's commands do what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
+
+
+def _generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "scripts" / "generate_docs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generated_pages_are_current() -> None:
+    for name, text in _generator().render_pages().items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is stale: run `make docs`"
+
+
+def test_every_error_has_a_code_of_its_own_and_words() -> None:
+    kinds = _generator().list_error_classes()
+    codes = [kind.code for kind in kinds]
+    assert len(set(codes)) == len(codes)
+    assert all(kind.__doc__ and re.fullmatch(r"[a-z][a-z-]+", kind.code) for kind in kinds)
+
+
+def test_no_error_is_defined_outside_of_errors_py() -> None:
+    defined = re.compile(r"^class \w+\((\w*Error|CloudsendError)\)", re.MULTILINE)
+    known = {kind.__name__ for kind in _generator().list_error_classes()} | {"CloudsendError"}
+    for path in (ROOT / "cloudsend_cli").rglob("*.py"):
+        if path.name != "errors.py":
+            bases = set(defined.findall(path.read_text(encoding="utf-8")))
+            assert not bases & known, f"{path} defines an error that a user can meet: it belongs into errors.py"
+
+
+def _tour() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tour = text[text.index("## A short tour") : text.index("## What it promises")]
+    return [line[2:] for block in re.findall(r"```console\n(.*?)```", tour, re.DOTALL) for line in block.splitlines()
+            if line.startswith("$ ")]  # fmt: skip
+
+
+@pytest.mark.skipif(not _tour(), reason="the README has no tour")
+def test_the_readmes_tour(state_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("results"))
+    environ = {**os.environ, "CLOUDSEND_HOME": str(state_dir), "CLOUDSEND_MAESTRO_LINGER": "1"}
+    try:
+        for command in _tour():
+            wanted = 1 if "failures.yml" in command else 0
+            words = shlex.split(command.replace("cloudsend", shlex.join(CLOUDSEND), 1))
+            done = subprocess.run(
+                words, check=False, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120
+            )
+            assert done.returncode == wanted, f"$ {command}\n{done.stdout}{done.stderr}"
+    finally:
+        subprocess.run([*CLOUDSEND, "maestro", "stop"], check=False, env=environ, capture_output=True, timeout=60)
+
+
+def test_examples_are_valid(state_dir: Path) -> None:
+    for path in sorted((ROOT / "examples").glob("*.yml")):
+        words = [*CLOUDSEND, "--state-dir", str(state_dir), "validate", str(path)]
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
