@@ -7,7 +7,7 @@ from dataclasses import replace
 from .actions import AttemptStart
 from .decide_jobs import reason_of
 from .draft import Draft
-from .model import RUNNING, AttemptStatus, HostView, JobSpec, Resources
+from .model import RUNNING, SUCCEEDED, AttemptStatus, HostView, JobSpec, Resources
 from .naming import build_id
 from .state import BuildRecord
 
@@ -17,15 +17,18 @@ LOSSES_MOST = 2  # builds that died with their machine and are repeated
 def take_builds(draft: Draft) -> None:
     """Settle news of builds. Their ids are few: one for each environment and node."""
     for build in draft.state.builds.values():
+        view = draft.seen.hosts.get(build.node)
+        reported = view is not None and view.reported is not None
+        if build.state == SUCCEEDED and view is not None and reported and build.key not in view.environments:
+            _again(draft, build)  # the machine lost its disk, or somebody deleted it
         if build.state != RUNNING:
             continue
-        view = draft.seen.hosts.get(build.node)
         status = draft.seen.attempts.get(build.node, {}).get(_attempt(draft, build))
         if view is not None and build.key in view.environments:
             draft.put_build(replace(build, state="succeeded", reason=""))
         elif status is not None:
             _settle(draft, build, status)
-        elif view is not None and view.reported is not None and _attempt(draft, build) not in view.reported:
+        elif view is not None and reported and _attempt(draft, build) not in (view.reported or ()):
             if build.boot == view.boot:
                 _start(draft, build)
             else:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from .actions import AttemptStart
 from .draft import Draft
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, AttemptStatus, HostView
-from .naming import attempt_id, parse_attempt_id, run_of_attempt
+from .naming import attempt_id, parse_attempt_id, parse_build_id, run_of_attempt
 from .state import JobRecord
 
 ENDED = frozenset({"exited", "lost", "cancelled", "stale", "refused"})
@@ -52,7 +52,8 @@ def _cancel(draft: Draft, number: int) -> None:
 def take_attempts(draft: Draft) -> None:
     """Settle what hosts said of attempts. Only the newest attempt of a running job counts; others are late news.
 
-    Each end is acknowledged to the host that told it: what it means is part of the commit that comes first.
+    An end is acknowledged to the host that told it: what it means is part of the commit that comes first. What this
+    state knows nothing of is another maestro's, which has not committed it yet or has made us stale.
     """
     for node, news in draft.seen.attempts.items():
         for attempt, status in news.items():
@@ -60,11 +61,22 @@ def take_attempts(draft: Draft) -> None:
                 continue
             parsed = parse_attempt_id(attempt)
             job = draft.job(parsed[1]) if parsed is not None else None
-            # INVARIANT: an attempt number that is not the newest is fenced: its end changes nothing.
-            if job is not None and parsed is not None and job.attempt == parsed[2] and job.state == RUNNING:
-                _settle(draft, job, status)
-            if status.state in ENDED:
+            if job is not None and parsed is not None:
+                known = parsed[2] <= job.attempt
+                # INVARIANT: an attempt number that is not the newest is fenced: its end changes nothing.
+                if job.attempt == parsed[2] and job.state == RUNNING:
+                    _settle(draft, job, status)
+            else:
+                known = _knows_build(draft, node, attempt)
+            if known and status.state in ENDED:
                 draft.ack(node, attempt)
+
+
+def _knows_build(draft: Draft, node: str, attempt: str) -> bool:
+    """Whether this is the newest build that this state asked for, or an older one."""
+    parsed = parse_build_id(attempt)
+    build = draft.build(node, parsed[1]) if parsed is not None else None
+    return build is not None and parsed is not None and parsed[2] <= build.attempt
 
 
 def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:

@@ -42,6 +42,14 @@ def parse_attempt_id(text: str) -> tuple[str, int, int] | None:
     return parts[0], int(parts[1]), int(parts[2])
 
 
+def parse_build_id(text: str) -> tuple[str, str, int] | None:
+    """(run, environment key, attempt) of a build, None for anything else."""
+    parts = text.split(".")
+    if len(parts) != 3 or not parts[1].startswith("env-") or not parts[2].isdigit():
+        return None
+    return parts[0], parts[1].removeprefix("env-"), int(parts[2])
+
+
 def run_of_attempt(text: str) -> str:
     return text.split(".", 1)[0]
 

@@ -40,8 +40,10 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
             hosts.fetch(node, number, attempt, patterns, name)
         case ConnectHost(node, address):
             capacity = state.nodes[node].capacity
+            session.linked[node] = state.nodes[node].generation
             hosts.connect(node, address, capacity if capacity.cpus < 1e8 else None)
         case DisconnectHost(node):
+            session.linked.pop(node, None)
             hosts.disconnect(node)
         case CreateInstance(node, provider, generation, token, request):
             maker = session.providers[provider]

@@ -16,6 +16,7 @@ UNSETTLED_NODES = frozenset({"creating", "releasing"})
 
 def observe(session: Session, state: RunState, now: float) -> Observation:
     """All news since the last observation of this session, and complete lists of instances where they matter now."""
+    _unlink_replaced(session, state)
     news = session.hosts.drain()
     attempts: dict[str, Mapping[str, AttemptStatus]] = {}
     fetched: dict[int, str] = {}
@@ -40,6 +41,15 @@ def observe(session: Session, state: RunState, now: float) -> Observation:
         fetched=fetched,
         fetching=session.hosts.fetching(),
     )
+
+
+def _unlink_replaced(session: Session, state: RunState) -> None:
+    """Another maestro may have replaced a machine: what the old one says is not news of its node."""
+    for node, generation in list(session.linked.items()):
+        if state.nodes[node].generation != generation:
+            del session.linked[node]
+            session.views.pop(node, None)
+            session.hosts.disconnect(node)
 
 
 def _list_instances(session: Session, state: RunState, now: float) -> dict[str, tuple[InstanceStatus, ...]]:

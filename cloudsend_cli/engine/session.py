@@ -25,6 +25,7 @@ class Session:
     state: RunState | None = None
     views: dict[str, HostView] = field(default_factory=dict)
     listed_at: dict[str, float] = field(default_factory=dict)
+    linked: dict[str, int] = field(default_factory=dict)  # node -> generation of the machine that it is linked to
     requests_hinted: bool = True
 
     def reset(self) -> None:

@@ -84,6 +84,7 @@ class FakeMachine:
         self.ledger = ledger
         self.boots = 1
         self.on = True
+        self.gone = False
         self.partitioned = False
         self.attempts: dict[str, Held] = {}
         self.tombstones: dict[str, str] = {}
@@ -259,11 +260,13 @@ class FakeMachine:
         self._stop_all()
         self.record_lost.update(a for a, held in self.attempts.items() if not held.acked)
         self.on = False
+        self.gone = True
         self._break_off("connection timed out")
 
     def _come_back(self) -> None:
-        self.on = True
-        self._invite()
+        if not self.gone:
+            self.on = True
+            self._invite()
 
     def _stop_all(self) -> None:
         for attempt in self.running:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cloudsend_cli.core.actions import AttemptStart
-from cloudsend_cli.core.model import FINAL_STATES, RUNNING, SUCCEEDED
+from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED
 from cloudsend_cli.core.naming import attempt_id, build_id, parse_attempt_id
 from cloudsend_cli.core.state import Changes, JobRecord
 
@@ -28,6 +28,8 @@ class Judge:
         self.intents: set[tuple[str, int, str, str]] = set()
         self.releases: set[tuple[str, str]] = set()
         self.reopened: set[int] = set()
+        self.cancels: dict[str, tuple[int, ...] | None] = {}  # the user's requests, by id
+        self.cancelled: set[int] = set()  # jobs that had nothing on its way when their cancel was committed
 
     def blame(self, text: str) -> None:
         self.violations.append(text)
@@ -53,6 +55,8 @@ class Judge:
         job = _job_of(stored, attempt)
         if job is None or job.state != RUNNING or attempt_id(stored.run.id, job.number, job.attempt) != attempt:
             self.blame(f"{attempt} was started without an intent: the store says {job and (job.state, job.attempt)}")
+        elif job.number in self.cancelled - self.reopened:
+            self.blame(f"{attempt} was started although its job was cancelled before")
         number = attempt.rsplit(".", 1)[0]
         for other in self.ledger:
             if other.t1 is None and other.attempt.rsplit(".", 1)[0] == number:
@@ -71,6 +75,12 @@ class Judge:
                 self._check_step(stored, old, new)
             elif old is not None and old.final and not new.final:
                 self.reopened.add(number)
+        if changes.run is not None:
+            for request in set(changes.run.requests_done) - set(stored.run.requests_done):
+                wanted = self.cancels.get(request)
+                self.cancelled.update(
+                    n for n, job in stored.jobs.items() if job.state == PENDING and (wanted is None or n in wanted)
+                )
         for node in changes.nodes.values():
             if node.state == "creating":
                 self.intents.add((node.name, node.generation, node.token, node.request))
@@ -144,6 +154,10 @@ class Judge:
             self.blame(f"job {name} was lost: it is still {job.state} on {job.node!r} ({job.reason})")
         elif job.state != SUCCEEDED and not job.reason:
             self.blame(f"job {name} is {job.state} without a reason")
+        if job.reason.startswith("exit ") and not any(
+            e.attempt == newest and e.status and job.reason == f"exit {e.status.exit_code}" for e in executions
+        ):
+            self.blame(f"job {name} is said to have ended with {job.reason}, and did not")
         good = [e.attempt for e in executions if e.succeeded and e.attempt not in lost]
         if job.state == SUCCEEDED and not any(e.attempt == newest and e.succeeded for e in executions):
             self.blame(f"job {name} succeeded without an exit record of {newest}")
@@ -152,7 +166,12 @@ class Judge:
         if job.number in self.reopened:
             return
         failures = sum(
-            1 for e in executions if e.status and not e.succeeded and e.status.cause not in {"cancelled", "preempted"}
+            1
+            for e in executions
+            if e.attempt not in lost
+            and e.status
+            and not e.succeeded
+            and e.status.cause not in {"cancelled", "preempted"}
         )
         if failures > 1 + job.spec.retries:
             self.blame(f"job {name} failed {failures} times with {job.spec.retries} retries")

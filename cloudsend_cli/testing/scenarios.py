@@ -147,7 +147,18 @@ def _late(world: World) -> None:
 
 def _cancel_lost_start(world: World) -> None:
     world.network.faults["start", 1] = "late"
-    world.cancel_at(8.3, (1, 2))
+    world.cancel_at(10.7, (1, 2))
+
+
+def _late_and_rebooted(world: World) -> None:
+    """The start is on its way for so long that its machine has another boot when it arrives."""
+    world.network.faults["start", 1] = "late"
+    world.at(10.6, reboot)
+
+
+def _unacknowledged(world: World) -> None:
+    for n in (1, 2, 3):
+        world.network.faults["ack", n] = "lost"
 
 
 def _cancel_unknown(world: World) -> None:
@@ -336,7 +347,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         "cancel before start",
         make_plan(*three_jobs()),
         _cancel_lost_start,
+        jobs={"j3": (JobPlan(60.0),)},
         allowed={"j1": ENDED_ANYHOW, "j2": ENDED_ANYHOW},
+    ),
+    Scenario("late and rebooted", make_plan(*three_jobs()), _late_and_rebooted, jobs={"j1": (JobPlan(60.0),)}),
+    Scenario(
+        "unacknowledged",
+        make_plan(make_job("once", retries=1), make_job("twice", retries=2)),
+        _unacknowledged,
+        jobs={"once": (FAILS, SLOW), "twice": (FAILS, FAILS, SLOW)},
     ),
     Scenario(
         "cancel while unknown",

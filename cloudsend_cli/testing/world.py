@@ -173,11 +173,13 @@ class World:
         self.crashes = frozenset(crashes)
         self.pause_at: int | None = None
         self.pause_ticks = 0
+        self.crash_chance: Callable[[], bool] = lambda: False
         self.edges = 0
         self.labels: list[str] = []
         self.timeline = Timeline()
         self.ledger: list[Execution] = []
         self.judge = Judge(self.ledger)
+        self.judge.fenced = not scenario.slow_calls  # else a dead maestro's call may come after its successor's
         self.store = WatchedStore(self.judge)
         self.store.create_run(initial)
         self.run_id = initial.run.id
@@ -249,6 +251,7 @@ class World:
 
     def cancel_at(self, when: float, jobs: tuple[int, ...] | None, name: str = "") -> None:
         request = Request(name or f"cancel-{when}-{jobs}", "cancel", jobs, when)
+        self.judge.cancels[request.id] = jobs
         self.user_at(when, lambda world: world.store.add_request(world.run_id, request))
 
     def change_by_user(self, update: Callable[[RunState], Changes]) -> None:
@@ -270,7 +273,7 @@ class World:
         number = self.edges
         self.edges += 1
         self.labels.append(label)
-        if number in self.crashes:
+        if number in self.crashes or self.crash_chance():
             raise Crash(maestro)
         if number == self.pause_at:
             self._pause(maestro)
