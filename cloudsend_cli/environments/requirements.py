@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -57,7 +58,7 @@ class Requirements:
             if _word(option) in _UV_FLAGS:
                 flags += _UV_FLAGS[_word(option)]
             elif _word(option) == "--trusted-host":
-                flags += ["--allow-insecure-host", _value(option)]
+                flags += ["--allow-insecure-host", *shlex.split(_value(option))]
         return flags
 
 
@@ -121,6 +122,10 @@ class _Reader:
         word, value = _word(line), _value(line)
         if word[:2] in {"-r", "-c", "-i", "-f", "-e"} and not word.startswith("--") and len(word) > 2:
             word, value = word[:2], line[2:].strip()  # -rother.txt
+        try:
+            value = " ".join(shlex.split(value))  # as pip reads options
+        except ValueError:
+            word = ""
         if word in _FILES:
             self._take_named_file(word, value, key, file, number)
         elif word in _EDITABLE and _URL.match(value.removeprefix("git+").removeprefix("hg+")):
@@ -132,7 +137,7 @@ class _Reader:
         elif word in _OPTIONS and bool(value) == _OPTIONS[word]:
             if word in {"-f", "--find-links"}:
                 value = value if "://" in value else self._path(value, key, file, number) or value
-            option = f"{_LONG.get(word, word)} {value}".strip()
+            option = f"{_LONG.get(word, word)} {shlex.quote(value) if value else ''}".strip()
             if option not in self.found.options:
                 self.found.options.append(option)
         else:

@@ -173,3 +173,13 @@ def test_after_a_disk_that_failed_nothing_is_tried_again(store: SqliteStore, run
     for attempt in (lambda: store.load("abc123"), lambda: store.commit("abc123", 1, Changes())):
         with pytest.raises(StateDirError, match="failed before"):
             attempt()
+
+
+def test_a_full_disk_is_told_and_nothing_is_half_written(store: SqliteStore, run: RunState, make_run: MakeRun) -> None:
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(StateDirError, match="no space"):
+        store.create_run(make_run("big123", jobs=500))
+    store._db.execute("PRAGMA max_page_count=100000")
+    assert store.find_runs("big") == [] and len(store.load("abc123").jobs) == 3
+    assert store.create_run(make_run("big123", jobs=500)) == 1
