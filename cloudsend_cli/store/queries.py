@@ -17,6 +17,7 @@ from .schema import RUN_SHIFT
 from .tables import AttemptRow, EventRow, JobRow, RunRow, job_row, readable
 
 PAGE = 10_000  # rows read at a time: no lock is held while a caller prints them
+NAMES_AT_ONCE = 500  # SQLite once took no more than 999 values
 _LAST = "\U0010ffff"
 
 _JOB_ROWS = f"""
@@ -231,18 +232,24 @@ class Queries:
             if number is not None:
                 conditions.append("jobs.key = ?")
                 arguments.append(job_key(key, number) if 0 < number < 1 << RUN_SHIFT else -1)
-        if name is not None:
-            names = self._names_like(name)
-            conditions.append(f"s.name IN ({', '.join('?' * len(names))})")
-            arguments += names
         if content is not None:
             conditions.append("s.hash >= ? AND s.hash < ?")
             arguments += [content, content + _LAST]
         order = "ORDER BY jobs.created_at DESC, jobs.key DESC LIMIT ?"
-        return self._job_rows(f"{' AND '.join(conditions)} {order}", [*arguments, limit])
+        if name is None:
+            return self._job_rows(f"{' AND '.join(conditions)} {order}", [*arguments, limit])
+        rows: list[JobRow] = []
+        names = self._names_like(name)
+        for start in range(0, len(names), NAMES_AT_ONCE):
+            some = names[start : start + NAMES_AT_ONCE]
+            where = " AND ".join([*conditions, f"s.name IN ({', '.join('?' * len(some))})"])
+            rows += self._job_rows(f"{where} {order}", [*arguments, *some, limit])
+        if len(names) > NAMES_AT_ONCE:
+            rows.sort(key=lambda row: (row.created_at, row.number), reverse=True)
+        return rows[:limit]
 
     def _names_like(self, name: str) -> list[str]:
-        """Stored names that are `name`, else those that fit it as a glob; at most 500."""
+        """Stored names that are `name`, else those that fit it as a glob."""
         with self._transaction() as db:
             packed = pack(name)
             if db.execute("SELECT 1 FROM job_specs WHERE name = ? LIMIT 1", (packed,)).fetchone():
@@ -250,7 +257,7 @@ class Queries:
             if not any(c in name for c in "*?["):
                 return []
             found = db.execute("SELECT DISTINCT name FROM job_specs ORDER BY name").fetchall()
-        return [pack(n) for n in match_names(name, [unpack(row[0]) for row in found])[:500]]
+        return [pack(n) for n in match_names(name, [unpack(row[0]) for row in found])]
 
     # ---- what was --------------------------------------------------------------------------------------------------
 

@@ -104,3 +104,19 @@ def test_a_listing_holds_no_lock_between_pages(filled: SqliteStore, monkeypatch:
     next(rows)
     assert filled.commit("abc123", 2, Changes()) == 3
     assert len(list(rows)) == 9
+
+
+def test_a_glob_finds_all_that_it_fits(filled: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = filled.find_jobs(run="abc123", name="train/*")
+    assert [r.number for r in found] == list(range(10, 0, -1))
+    monkeypatch.setattr(queries, "NAMES_AT_ONCE", 3)
+    assert filled.find_jobs(run="abc123", name="train/*") == found
+    assert filled.find_jobs(run="abc123", name="train/*", limit=4) == found[:4]
+
+
+def test_all_but_the_jobs_is_loaded_alone(filled: SqliteStore) -> None:
+    frame, whole = filled.load_without_jobs("abc123"), filled.load("abc123")
+    assert not frame.jobs
+    assert (frame.run, frame.nodes, frame.builds, frame.environments) == (
+        whole.run, whole.nodes, whole.builds, whole.environments,
+    )  # fmt: skip
