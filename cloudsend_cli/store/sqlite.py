@@ -14,7 +14,7 @@ from typing import Any
 
 from cloudsend_cli.core.model import EnvironmentBuild, JobSpec, Request
 from cloudsend_cli.core.ports import Clock, Event
-from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.core.state import Changes, JobRecord, RunState
 from cloudsend_cli.errors import ConflictError
 
 from . import writing
@@ -34,6 +34,7 @@ from .rows import (
     pack,
 )
 
+_LOAD_SPECS = "SELECT id, body FROM specs WHERE id IN (SELECT spec FROM job_specs WHERE key BETWEEN ? AND ?)"
 _LOAD_JOBS = (
     f"SELECT jobs.key, s.hash, {', '.join(f'jobs.{name}' for name in HOT)},"  # noqa: S608 - made of constants
     " s.spec, s.name, s.argv, s.display, s.env, s.params, s.repeat_index"
@@ -162,10 +163,10 @@ class SqliteStore(Queries):
                 "SELECT version, body FROM runs JOIN run_records ON run = key WHERE key = ?", (key,)
             ).fetchone()
             bounds = (job_key(key, 0), job_key(key + 1, 0) - 1)
-            specs = db.execute(
-                "SELECT id, body FROM specs WHERE id IN (SELECT spec FROM job_specs WHERE key BETWEEN ? AND ?)", bounds
-            )
-            jobs = map(JobDecoder(specs).job, db.execute(_LOAD_JOBS, bounds)) if with_jobs else ()
+            jobs: Iterable[JobRecord] = ()
+            if with_jobs:
+                decoder = JobDecoder(db.execute(_LOAD_SPECS, bounds))
+                jobs = map(decoder.job, db.execute(_LOAD_JOBS, bounds))
 
             def bodies(table: str, decode: Callable[[str], Any]) -> list[Any]:
                 rows = db.execute(f"SELECT body FROM {table} WHERE run = ? ORDER BY rowid", (key,))  # noqa: S608
