@@ -4,13 +4,15 @@
     python3 -I -S -B agent.py serve HOME     the daemon itself
     python3 -I -S -B agent.py version
 
-Standard library only, Python 3.6 and later, Linux. It is copied to hosts alone, so it is one file and longer than any
-other of this project. From top to bottom: records, processes, files, the runner, the queue, connections, the daemon.
+Standard library only, Python 3.6 and later, Linux. It is copied to hosts alone and imports nothing of ours: so it is
+one file, and longer than any other of this project. From top to bottom: records, processes, files, the runner, the
+queue, connections, the daemon.
 
 Who does what. One daemon (single-threaded) holds the queue and the connections. Runners, forked from it and reused,
 execute one attempt at a time each; a runner owns the claim, the process tree, the time limit and the exit record, and
 outlives the daemon. What must survive is in files; the daemon's memory can be rebuilt from them at any moment.
 """
+# mypy: no-check-untyped-defs
 import errno
 import fcntl
 import hashlib
@@ -44,6 +46,7 @@ DEFAULT_SIGNALS = tuple(getattr(signal, "SIG" + name) for name in (
 STREAMS = ("stdout", "stderr")
 FINAL = ("exited", "lost", "cancelled", "stale")
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
+encode_sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 class Refused(Exception):
@@ -107,7 +110,7 @@ def parse(raw):
 
 
 def boot_id():
-    return os.environ.get("CLOUDSEND_BOOT_ID") or (read_file("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
+    return os.environ.get("CLOUDSEND_BOOT_ID") or to_text(read_file("/proc/sys/kernel/random/boot_id") or b"").strip()
 
 
 # ---- records -------------------------------------------------------------------------------------------------------
@@ -213,9 +216,9 @@ def find_tree(ident, roots, skip=()):
     todo = list(roots)
     for pid in table:
         try:
-            if os.stat("/proc/%d" % pid).st_uid == uid or uid == 0:
-                if tag in b"\0" + (read_file("/proc/%d/environ" % pid) or b"") + b"\0":
-                    todo.append(pid)
+            ours = uid == 0 or os.stat("/proc/%d" % pid).st_uid == uid
+            if ours and tag in b"\0" + (read_file("/proc/%d/environ" % pid) or b"") + b"\0":
+                todo.append(pid)
         except OSError:
             pass
     while todo:
@@ -227,7 +230,7 @@ def find_tree(ident, roots, skip=()):
     return {(pid, table[pid][2], table[pid][1]) for pid in found if pid in table}
 
 
-def kill_tree(find, grace):
+def kill_tree(find, grace):  # noqa: C901
     """TERM, grace, then STOP until nothing new appears (a fork storm), KILL, verified. Returns how many survive."""
     own_group, asked, pause, until = os.getpgrp(), set(), 0.002, time.monotonic() + grace
     while grace > 0 and time.monotonic() < until:
@@ -366,14 +369,14 @@ def lay_out(home, work, files, private):
 
 
 def glob_regex(pattern):
-    """A glob over '/'-paths: * and ? stay in a component and skip leading dots, ** spans; a directory means its all."""
+    """A glob over '/'-paths: * and ? stay in a component and skip a leading dot; a directory means all below it."""
     parts = []
     for part in re.sub(r"\*\*+", "**", pattern).split("/"):
         if part == "**":
             if parts[-1:] != ["(?:[^/]+/)*"]:       # two in a row would mean the same, and backtrack for ever
                 parts.append("(?:[^/]+/)*")
             continue
-        part = part.replace("**", "*")
+        part = part.replace("**", "*")  # noqa: PLW2901
         text, i = "(?!\\.)" if part[:1] in ("*", "?", "[") else "", 0
         while i < len(part):
             char, close = part[i], part.find("]", i + 2)
@@ -542,7 +545,7 @@ class Runner:
         return pack_status({"state": "exited", "started": None, "ended": now, "exit_code": None, "signal": None,
                             "cause": cause[:100]})
 
-    def attempt(self, ident, base, record, running, head):
+    def attempt(self, ident, base, record, running, head):  # noqa: C901
         """Runs what is claimed to its end; returns (status, whether children were left alive as asked)."""
         status = {"state": "exited", "started": running["started"], "ended": None, "exit_code": None, "signal": None,
                   "cause": None}
@@ -567,7 +570,8 @@ class Runner:
             status.update(cause="upload-missing", ended=time.time(), detail=str(problem)[:100])
         except (OSError, ValueError) as problem:
             no_space = getattr(problem, "errno", None) in NO_SPACE
-            status.update(cause="disk-full" if no_space else "start-failed", ended=time.time(), detail=str(problem)[:200])
+            status.update(cause="disk-full" if no_space else "start-failed", ended=time.time())
+            status["detail"] = str(problem)[:200]
         if status["ended"] or self.cause:
             status.update(ended=status["ended"] or time.time(), cause=self.cause or status["cause"])
             if self.cause:
@@ -582,7 +586,7 @@ class Runner:
             os.close(out)
             os.close(err)
 
-    def supervise(self, spec, work, env, out, err, record, status, head):
+    def supervise(self, spec, work, env, out, err, record, status, head):  # noqa: PLR0912, PLR0913, PLR0917
         timeout = spec.get("timeout")
         status["started"] = time.time()
         if timeout:
@@ -608,9 +612,9 @@ class Runner:
             status.update(maxrss=usage.ru_maxrss << 10, utime=round(usage.ru_utime, 4), stime=round(usage.ru_stime, 4),
                           pid=pid)
         status["cause"] = self.cause
-        if (status["signal"] == signal.SIGKILL or status["exit_code"] == 137) and not self.cause:
-            if oom_kills() > self.ooms:
-                status.update(cause="oom", oom=True)
+        killed = status["signal"] == signal.SIGKILL or status["exit_code"] == 137
+        if killed and not self.cause and oom_kills() > self.ooms:
+            status.update(cause="oom", oom=True)
         kept = False
         if self.children_left():
             if spec.get("keep_children") and not self.cause:
@@ -701,7 +705,7 @@ def fork_exec(program, argv, env, out, err):
             os.dup2(err, 2)
             for number in DEFAULT_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            os.execve(program, argv, env)
+            os.execve(program, argv, env)  # noqa: S606
         except OSError as problem:
             os.write(writer, b"%d" % (problem.errno or errno.EIO))
         finally:
@@ -785,7 +789,7 @@ def check_spec(spec, home):
 
 
 class Attempt:
-    __slots__ = ("id", "owner", "seq", "shape", "state", "status", "gpus", "runner", "ended", "deaths", "kill_at")
+    __slots__ = ("id", "owner", "seq", "shape", "state", "status", "gpus", "runner", "ended", "deaths", "kill_at")  # noqa: RUF023
 
     def __init__(self, ident, owner, seq, shape):
         self.id, self.owner, self.seq, self.shape = ident, owner, seq, shape
@@ -795,7 +799,7 @@ class Attempt:
 
 def shape_of(spec):
     """(milli-cpus, bytes, gpus, slots): whole numbers, so that releasing gives back exactly what was taken."""
-    return (int(round(spec.get("cpus", 1) * 1000)), int(spec.get("memory", 0)), int(spec.get("gpus", 0)),
+    return (int(round(spec.get("cpus", 1) * 1000)), int(spec.get("memory", 0)), int(spec.get("gpus", 0)),  # noqa: RUF046
             tuple(spec.get("slots") or ()))
 
 
@@ -816,24 +820,27 @@ class Queue:
 
     def resize(self, cpus, memory, gpus):
         old = self.total
-        self.total = (int(round(cpus * 1000)), int(memory))
+        self.total = (int(round(cpus * 1000)), int(memory))  # noqa: RUF046
         self.free = (self.free[0] + self.total[0] - old[0], self.free[1] + self.total[1] - old[1])
         used = set(range(self.gpus)) - set(self.free_gpus)
         self.gpus = int(gpus)
         self.free_gpus = sorted(set(range(self.gpus)) - used)
 
     def too_large(self, shape):
-        for have, want, name in zip(self.total + (self.gpus,), shape, ("cpus", "memory", "gpus")):
+        for have, want, name in zip((*self.total, self.gpus), shape, ("cpus", "memory", "gpus")):
             if want > have:
                 return name
         return None
 
-    def add(self, attempt):
+    def add(self, attempt, first=False):
         line = self.lines.get(attempt.shape)
         if line is None:
             line = self.lines[attempt.shape] = deque()
             heapq.heappush(self.heads, (attempt.seq, attempt.shape))
-        line.append(attempt)
+        if first:
+            line.appendleft(attempt)
+        else:
+            line.append(attempt)
 
     def fits(self, shape):
         # A host that shrank after it accepted runs what is too large alone, rather than never.
@@ -857,7 +864,7 @@ class Queue:
             for waiting in self.aside.pop(slot, ()):
                 heapq.heappush(self.heads, (self.lines[waiting][0].seq, waiting))
 
-    def next(self):
+    def next(self):  # noqa: C901, PLR0912
         """Takes the resources of the next attempt to start and returns it, or None."""
         passed, chosen = [], None
         while self.heads and len(passed) < self.DEPTH:
@@ -1016,7 +1023,7 @@ class Daemon:
         self.sha = own_sha256()
         self.umask = os.umask(0o077)
         self.idle_limit = float(os.environ.get("CLOUDSEND_AGENT_IDLE") or 60)
-        hidden = re.compile(rb"CLOUDSEND_|SSH_(CLIENT|CONNECTION|TTY|AUTH_SOCK|ORIGINAL_COMMAND)$|(OLD)?PWD$|SHLVL$|_$")
+        hidden = re.compile(rb"CLOUDSEND_|SSH_(CLIENT|CONNECTION|TTY|AUTH_SOCK)$|(OLD)?PWD$|SHLVL$|_$")
         self.env = {name: value for name, value in os.environb.items() if not hidden.match(name)}
         for name in ("attempts", "tombstones", "envs", "files"):
             os.makedirs(home + "/" + name, 0o700, exist_ok=True)
@@ -1051,7 +1058,7 @@ class Daemon:
 
     # -- what the disk says
 
-    def recover(self):
+    def recover(self):  # noqa: C901, PLR0912
         """Rebuilds memory from the files. Acknowledged attempts are not opened."""
         acked, ends = set(), {}
         for line in (read_file(self.home + "/journal", 1 << 32) or b"").split(b"\n"):
@@ -1061,6 +1068,7 @@ class Daemon:
             elif word[0] == b"e" and len(word) == 3 and parse(word[2]):
                 ends[to_text(word[1])] = word[2]
         names, waiting = os.listdir(self.home + "/attempts"), []
+        tombstones = set(os.listdir(self.home + "/tombstones"))
         for ident in names:
             if ident in acked:
                 continue
@@ -1071,7 +1079,7 @@ class Daemon:
             attempt = Attempt(ident, kept["owner"], kept["seq"], shape_of(kept["spec"]))
             self.attempts[ident] = attempt
             self.seq = max(self.seq, attempt.seq + 1)
-            cause = get_tombstone(self.home, ident)
+            cause = get_tombstone(self.home, ident) if ident in tombstones else None
             if os.path.exists("%s/attempts/%s/record" % (self.home, ident)):
                 attempt.state = "running"
                 self.queue.take(attempt, ())
@@ -1127,7 +1135,7 @@ class Daemon:
             except OSError:
                 pass
 
-    def judge(self, attempt):
+    def judge(self, attempt):  # noqa: C901
         """Decides about a claimed attempt without a runner of ours, by the lock of its record."""
         attempt.runner = None
         try:
@@ -1138,6 +1146,7 @@ class Daemon:
             log("record of", attempt.id, problem)
             self.adopted.add(attempt)
             return
+        found = {}
         try:
             found = read_record(record)
             fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1148,7 +1157,7 @@ class Daemon:
             elif not found:
                 verdict = compact({"state": "lost", "cause": "never-started", "ended": time.time()})
             elif found.get("boot", self.boot) != self.boot:
-                verdict = compact({"state": "lost", "cause": "rebooted", "started": found.get("started"), "ended": None})
+                verdict = compact({"state": "lost", "cause": "rebooted", "started": found.get("started")})
             if verdict and found.get("state") not in FINAL and os.pwrite(record, pack_record(verdict), 0) < RECORD:
                 raise OSError(errno.ENOSPC, "short write")
         except OSError as problem:
@@ -1191,7 +1200,7 @@ class Daemon:
         if cause or attempt.deaths > 3:
             self.never(attempt, {"state": "cancelled", "cause": cause or "runner-died"})
         else:
-            self.queue.add(attempt)
+            self.queue.add(attempt, first=True)
 
     def dispatch(self):
         while self.idle or self.runners < self.RUNNERS_MAX:
@@ -1297,7 +1306,7 @@ class Daemon:
                 code = 0
             except BrokenPipeError:
                 code = 0
-            except BaseException:
+            except BaseException:  # noqa: BLE001
                 log_exception("runner")
             finally:
                 os._exit(code)
@@ -1316,7 +1325,7 @@ class Daemon:
             try:
                 self.forget_descriptors((writer,))
                 write_all(writer, work())
-            except BaseException:
+            except BaseException:  # noqa: BLE001
                 log_exception("hand")
             finally:
                 os._exit(0)
@@ -1399,7 +1408,7 @@ class Daemon:
         except OSError as problem:
             code = "disk-full" if problem.errno in NO_SPACE else "os"
             reply = {"ok": False, "error": {"code": code, "message": str(problem)[:300]}}
-        except Exception as problem:
+        except Exception as problem:  # noqa: BLE001
             log_exception("op %s" % repr(op)[:60])
             reply = {"ok": False, "error": {"code": "internal", "message": repr(problem)[:300]}}
         if reply is not None:
@@ -1470,17 +1479,17 @@ class Daemon:
             else:
                 try:
                     results[ident] = self.accept(peer, ident, spec)
-                except (ValueError, TypeError, AttributeError, OverflowError, re.error) as problem:
+                except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, re.error) as problem:
                     results[ident] = "bad-spec: %s" % str(problem)[:200]
         return {"results": results}
 
-    def accept(self, peer, ident, spec):
+    def accept(self, peer, ident, spec):  # noqa: C901
         check_spec(spec, self.home)
         if get_tombstone(self.home, ident) is not None:
             return "cancelled"
         secrets = spec.get("secrets")
-        body = encode_json(spec)
-        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode("ascii")).hexdigest()
+        body = encode_sorted(spec)
+        digest = hashlib.sha256(body.encode("ascii")).hexdigest()
         if secrets:
             body = encode_json(dict(spec, secrets=None, has_secrets=True))
         elif "has_secrets" in spec:
@@ -1695,13 +1704,14 @@ class Daemon:
                 split_path(pattern.strip("/"))
                 glob_regex(pattern.strip("/"))
         except (ValueError, re.error) as problem:
-            raise Refused("bad-request", str(problem))
+            raise Refused("bad-request", str(problem)) from None
         self.fork_hand(lambda: b"\n".join(map(compact, manifest(work, patterns))) + b"\n.",
                        lambda result: self.manifest_done(peer, frame.get("id"), result))
 
     def manifest_done(self, peer, ident, result):
         if result[-1:] != b".":
-            return self.reply(peer, ident, {"ok": False, "error": {"code": "internal", "message": "it was interrupted"}})
+            error = {"code": "internal", "message": "it was interrupted"}
+            return self.reply(peer, ident, {"ok": False, "error": error})
         lines = [json.loads(line.decode()) for line in result[:-1].split(b"\n") if line]
         self.reply_parts(peer, ident, "files", lines, {})
 
@@ -1717,9 +1727,9 @@ class Daemon:
             else:
                 raise Refused("bad-request", "path, or stream: stdout or stderr")
         except ValueError as problem:
-            raise Refused("bad-request", str(problem))
+            raise Refused("bad-request", str(problem)) from None
         except OSError as problem:
-            raise Refused("not-found", problem.strerror)
+            raise Refused("not-found", problem.strerror) from None
         try:
             about = os.fstat(fd)
             if not stat.S_ISREG(about.st_mode):
@@ -1749,7 +1759,7 @@ class Daemon:
         self.leaving = True
         return {}
 
-    def pump(self, peer):
+    def pump(self, peer):  # noqa: C901
         """Sends followed logs as far as the client drains them."""
         for (ident, stream), offset in list(peer.follows.items()):
             attempt = self.attempts.get(ident)
@@ -1765,11 +1775,11 @@ class Daemon:
                 while peer.unsent < LOG_BUFFER:
                     event = {"ev": "log", "attempt": ident, "stream": stream}
                     if os.fstat(fd).st_size < offset:
-                        event["truncated"], offset = True, 0
+                        event["truncated"], offset = True, 0  # noqa: PLW2901
                     raw = os.pread(fd, CHUNK, offset)
                     if raw or "truncated" in event:
                         peer.send(dict(event, offset=offset), raw)
-                        offset += len(raw)
+                        offset += len(raw)  # noqa: PLW2901
                         peer.follows[ident, stream] = offset
                     elif ended:
                         del peer.follows[ident, stream]
@@ -1872,7 +1882,7 @@ class Daemon:
             wake = min(wake, self.follow_at)
         return max(0.0, wake - now)
 
-    def serve(self):
+    def serve(self):  # noqa: C901, PLR0912
         listener = self.listener.fileno()
         while not self.leaving:
             for fd, mask in self.epoll.poll(self.timeout(time.monotonic()) + 0.0005):
@@ -1973,7 +1983,7 @@ def discover_resources():
             import subprocess
             try:
                 gpus = subprocess.run(["nvidia-smi", "-L"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                      stderr=subprocess.DEVNULL, timeout=5).stdout.count(b"GPU ")
+                                      stderr=subprocess.DEVNULL, timeout=5, check=False).stdout.count(b"GPU ")
             except (OSError, subprocess.SubprocessError):
                 pass
     return {"cpus": len(os.sched_getaffinity(0)), "memory": int(memory.group(1)) << 10 if memory else 0, "gpus": gpus}
@@ -2062,7 +2072,7 @@ def start_daemon(home):
                 null = os.open(os.devnull, os.O_RDONLY)
                 for fd, goal in ((null, 0), (writer, 1), (errors, 2)):
                     os.dup2(fd, goal)
-                os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", os.path.abspath(__file__), "serve", home])
+                os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", os.path.abspath(__file__), "serve", home])  # noqa: S606
         finally:
             os._exit(1)
     os.close(writer)
@@ -2151,7 +2161,8 @@ def attach(path):
 
 def main(argv):
     if argv[1:] == ["version"]:
-        print(json.dumps({"protocol": PROTOCOL, "sha": own_sha256(), "python": sys.version.split()[0]}))
+        about = {"protocol": PROTOCOL, "sha": own_sha256(), "python": sys.version.split()[0]}
+        sys.stdout.write(json.dumps(about) + "\n")
         return 0
     if len(argv) == 3 and argv[1] == "attach":
         code = attach(argv[2])

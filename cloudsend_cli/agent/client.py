@@ -79,7 +79,7 @@ class ByteStream(Protocol):
 
 
 def encode_frame(fields: dict[str, Any], payload: bytes = b"") -> bytes:
-    """The frame's bytes. Strings may hold surrogate escapes (names that are not UTF-8): JSON carries them as \\udcXX."""
+    """The frame's bytes. Names that are not UTF-8 are carried as surrogate escapes, \\udcXX."""
     if len(payload) > MAX_PAYLOAD:
         raise ProtocolError(f"a payload of {len(payload)} bytes; at most {MAX_PAYLOAD} go into one frame")
     if payload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -165,8 +166,10 @@ class Host:
                     state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
                 except OSError:
                     continue
-                if state not in "ZX" and (b"agent.py\0serve\0" in command and marks[0] in command
-                                          or b"CLOUDSEND_RUN_DIR=" + marks[1] in environ):
+                if state not in "ZX" and (
+                    (b"agent.py\0serve\0" in command and marks[0] in command)
+                    or b"CLOUDSEND_RUN_DIR=" + marks[1] in environ
+                ):
                     found.append(int(name))
         return found
 
@@ -188,10 +191,8 @@ class Host:
             if not found:
                 return
             for pid in found:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             time.sleep(0.01)
 
 

@@ -18,13 +18,19 @@ import pytest
 from .conftest import AGENT, FINAL, Client, Host, sh, wait_for
 
 # System calls that change something outside the process, or tell somebody.
-CHANGING = "openat,open,mkdir,mkdirat,write,pwrite64,sendto,sendmsg,flock,symlink,symlinkat,unlink,unlinkat,vfork,clone,clone3,wait4,close,chdir"
+CHANGING = (
+    "openat,open,mkdir,mkdirat,write,pwrite64,sendto,sendmsg,flock,symlink,symlinkat,unlink,unlinkat,"
+    "vfork,clone,clone3,wait4,close,chdir"
+)
 
 
 def has_strace() -> bool:
-    return shutil.which("strace") is not None and not subprocess.run(
-        ["strace", "-e", "trace=none", "true"], stderr=subprocess.DEVNULL, check=False
-    ).returncode
+    return (
+        shutil.which("strace") is not None
+        and not subprocess.run(
+            ["strace", "-e", "trace=none", "true"], stderr=subprocess.DEVNULL, check=False
+        ).returncode
+    )
 
 
 def traced(pid: int, *options: str, log: Path) -> subprocess.Popen[bytes]:
@@ -103,7 +109,7 @@ def test_kill_9_of_a_runner_at_every_step(
         (runner,) = children(agent.about["pid"])
         tracer = traced(runner, "-e", f"trace={name}", "-e", f"inject={name}:signal=SIGKILL:when={number}", log=log)
         agent.start(spec(f"k.{n}"))
-        wait_for(lambda: tracer.poll() is not None)
+        wait_for(lambda: tracer.poll() is not None)  # noqa: B023
         assert tracer.stderr is not None
         tracer.stderr.close()
         outcome = check_after(host, agent, spec(f"k.{n}"), ledger)
@@ -137,15 +143,15 @@ def test_kill_9_of_the_daemon_at_every_step(
         tracer = traced(client.about["pid"], "-e", f"trace={name}", "-e", inject, log=log)
         client.channel.request("start", boot=client.boot, attempts=[spec(f"k.{n}")])
         try:
-            client.until(lambda: client.status.get(f"k.{n}", {}).get("state") in FINAL)
+            client.until(lambda: client.status.get(f"k.{n}", {}).get("state") in FINAL)  # noqa: B023
             client.call("ack", attempts=[f"k.{n}"])
-            client.until(lambda: tracer.poll() is not None, 2)
+            client.until(lambda: tracer.poll() is not None, 2)  # noqa: B023
         except (OSError, client_errors()):
             pass
         except AssertionError:
             release(tracer)
             continue
-        wait_for(lambda: tracer.poll() is not None)
+        wait_for(lambda: tracer.poll() is not None)  # noqa: B023
         assert tracer.stderr is not None
         tracer.stderr.close()
         client.close()
@@ -360,7 +366,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)], check=False, stderr=subprocess.DEVNULL
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)],
+        check=False,
+        stderr=subprocess.DEVNULL,
     )
     if not mounted or mounted.returncode:
         pytest.skip("a small tmpfs cannot be mounted here (needs root)")

@@ -75,11 +75,58 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-SPEC_FIELDS = ("id argv env secrets cwd cpus memory gpus slots environment files private_files outputs timeout grace"
-               " kind keep_children").split()
-OPS = "hello start cancel revoke ack report missing put manifest read follow unfollow".split()
-FIELDS = ("attempts attempt cause boot owner epoch resources files sha256 size_total offset mode patterns path stream"
-          " length id").split()
+SPEC_FIELDS = [
+    "id",
+    "argv",
+    "env",
+    "secrets",
+    "cwd",
+    "cpus",
+    "memory",
+    "gpus",
+    "slots",
+    "environment",
+    "files",
+    "private_files",
+    "outputs",
+    "timeout",
+    "grace",
+    "kind",
+    "keep_children",
+]
+OPS = [
+    "hello",
+    "start",
+    "cancel",
+    "revoke",
+    "ack",
+    "report",
+    "missing",
+    "put",
+    "manifest",
+    "read",
+    "follow",
+    "unfollow",
+]
+FIELDS = [
+    "attempts",
+    "attempt",
+    "cause",
+    "boot",
+    "owner",
+    "epoch",
+    "resources",
+    "files",
+    "sha256",
+    "size_total",
+    "offset",
+    "mode",
+    "patterns",
+    "path",
+    "stream",
+    "length",
+    "id",
+]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -104,7 +151,8 @@ def test_wrong_types_in_any_field_of_a_spec_never_harm(agent: Client, field: str
 
 
 @pytest.mark.parametrize(
-    "ident", ["", ".", "..", "../x", "a/b", "/etc", "-x", ".hidden", "a\nb", "a\0b", "a b", "é", "x" * 129, 7, None, ["a"]]
+    "ident",
+    ["", ".", "..", "../x", "a/b", "/etc", "-x", ".hidden", "a\nb", "a\0b", "a b", "é", "x" * 129, 7, None, ["a"]],
 )
 def test_hostile_ids_never_become_paths(agent: Client, host: Host, ident: Any) -> None:
     assert list(agent.start({"id": ident, "argv": ["true"]}).values()) == ["bad-spec: id"]

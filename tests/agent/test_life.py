@@ -14,7 +14,9 @@ from .conftest import Client, Host, sh, wait_for
 
 
 def test_a_job_runs_in_its_own_directory_with_logs_and_an_exit_record(agent: Client, host: Host) -> None:
-    status = agent.run(sh("a.1", "pwd; echo oops >&2; echo $GREETING $CLOUDSEND_ATTEMPT; exit 3", env={"GREETING": "hé"}))
+    status = agent.run(
+        sh("a.1", "pwd; echo oops >&2; echo $GREETING $CLOUDSEND_ATTEMPT; exit 3", env={"GREETING": "hé"})
+    )
     assert (status["state"], status["exit_code"], status["signal"], status["cause"]) == ("exited", 3, None, None)
     assert agent.stream("a.1").decode() == f"{host.home}/attempts/a.1/work\nhé a.1\n"
     assert agent.stream("a.1", "stderr") == b"oops\n"
@@ -167,8 +169,15 @@ def test_a_wrong_or_interrupted_upload_is_noticed(agent: Client, host: Host) -> 
 
 
 def test_outputs_missing_are_named_and_found_ones_are_in_the_manifest(agent: Client) -> None:
-    script = "mkdir -p out/deep; echo 1 > out/deep/a.csv; echo 2 > out/b.csv; ln -s /etc/passwd out/link; touch .hidden"
-    outputs = [{"pattern": "out/**/*.csv"}, {"pattern": "gone"}, {"pattern": "*.log"}, {"pattern": "x", "optional": True}]
+    script = (
+        "mkdir -p out/deep; echo 1 > out/deep/a.csv; echo 2 > out/b.csv; ln -s /etc/passwd out/link; touch .hidden"
+    )
+    outputs = [
+        {"pattern": "out/**/*.csv"},
+        {"pattern": "gone"},
+        {"pattern": "*.log"},
+        {"pattern": "x", "optional": True},
+    ]
     assert agent.run(sh("a.1", script, outputs=outputs))["missing"] == ["gone", "*.log"]
     files = agent.call("manifest", attempt="a.1", patterns=["out"])["files"]
     assert {item["path"] for item in files} == {"out/deep/a.csv", "out/b.csv", "out/link"}
@@ -217,7 +226,8 @@ def test_a_job_that_forks_twice_and_leaves_its_session_is_killed_whole(agent: Cl
 
 
 def test_a_fork_storm_is_ended(agent: Client, host: Host) -> None:
-    storm = "i=0; f() { while :; do f2 & sleep 0.02; done; }; f2() { sleep 0.02; [ -e stop ] || f2 & sleep 0.02; f2; }; ulimit -u 400; f"
+    grow = "g() { sleep 0.02; g & sleep 0.02; g; }; "
+    storm = grow + "ulimit -u 400; while :; do g & sleep 0.02; done"
     agent.start(sh("a.1", storm, grace=0))
     agent.running("a.1")
     wait_for(lambda: len(host.jobs()) > 50)
@@ -254,7 +264,9 @@ def test_the_oldest_python_that_hosts_have_runs_jobs(host: Host, make_host) -> N
         other = make_host(name)
         client = other.attach(python=str(path))
         assert client.run(sh("a.1", "echo $0; exit 7"))["exit_code"] == 7
-        client.start(sh("a.2", "setsid sleep 60 & sleep 60"), sh("a.3", "no-such-thing"), {"id": "a.4", "argv": ["none"]})
+        client.start(
+            sh("a.2", "setsid sleep 60 & sleep 60"), sh("a.3", "no-such-thing"), {"id": "a.4", "argv": ["none"]}
+        )
         assert client.wait("a.3", "a.4")["exit_code"] == 127
         client.running("a.2")
         client.call("cancel", attempts=["a.2"])

@@ -40,7 +40,7 @@ def test_following_goes_on_by_offset_over_reconnects_and_crashes(host: Host, tmp
     got = b""
     for turn in range(4):
         client.call("follow", attempt="a.1", stream="stdout", offset=len(got))
-        client.until(lambda: len(client.logs.get(("a.1", "stdout"), b"")) > 20)
+        client.until(lambda: len(client.logs.get(("a.1", "stdout"), b"")) > 20)  # noqa: B023
         got += client.logs["a.1", "stdout"]
         if turn % 2:
             host.crash(client)
@@ -72,7 +72,9 @@ def test_a_gigabyte_at_full_speed_neither_fills_nor_stalls_the_daemon(host: Host
     assert agent.logs["a.1", "stdout"].count(0) == len(agent.logs["a.1", "stdout"])
     assert agent.run(sh("a.2", "true"))["exit_code"] == 0
     assert agent.wait("a.1")["stdout_size"] == 1_000_000_000
-    peak = next(line for line in Path(f"/proc/{agent.about['pid']}/status").read_text().splitlines() if "VmHWM" in line)
+    peak = next(
+        line for line in Path(f"/proc/{agent.about['pid']}/status").read_text().splitlines() if "VmHWM" in line
+    )
     assert int(peak.split()[1]) < 80_000
     (host.home / "attempts/a.1/stdout").unlink()
 
