@@ -30,16 +30,17 @@ class Command:
 def render_shell_line(line: str, names: Sequence[str]) -> Command:
     """`run:` as the shell gets it. Parameters are quoted for the place where they stand."""
     shell = parse_template(line, names, quoted=True)
-    words = tuple(parse_template(word, names) for word in read_words(line))
+    split = split_words(line)
+    words = tuple(parse_template(word, names) for word in read_words(split))
     fixed = (Template(("/bin/sh",)), Template(("-c",)))
-    return Command((*fixed, shell), shell, words, default_name(split_words(line)))
+    return Command((*fixed, shell), shell, words, default_name(split))
 
 
-def read_words(line: str) -> list[str]:
-    """The words of a shell line that it may read as files: not what a redirection writes to."""
+def read_words(split: Sequence[str]) -> list[str]:
+    """Those of a shell line's words that it may read as files: not what a redirection writes to."""
     words: list[str] = []
     writes = False
-    for word in split_words(line):
+    for word in split:
         if word and set(word) <= set("();<>|&"):
             writes = ">" in word
             continue
@@ -65,7 +66,13 @@ def split_words(line: str) -> list[str]:
         return words
 
 
+_QUOTING = re.compile(r"[\"'\\]")
+_WORD = re.compile(r"[();<>|&]+|[^ \t\r\n();<>|&]+")
+
+
 def _split(text: str) -> list[str]:
+    if not _QUOTING.search(text):
+        return _WORD.findall(text)  # the same, a hundred times faster
     lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
     lexer.commenters = ""
     lexer.whitespace_split = True

@@ -120,12 +120,6 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufffe\u
 
 def decode_file(data: bytes, file: str) -> str:
     """The text of a config file, without a byte order mark; what no editor shows is refused with its place."""
-    if len(data) > MAX_BYTES:
-        raise fail(
-            f"the file has {len(data) / 1e6:.1f} MB; the limit is {MAX_BYTES // 1_000_000} MB",
-            Place(file),
-            "use matrix or repeat instead of writing out many jobs",
-        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:

@@ -19,7 +19,7 @@ def describe_bad_name(name: str) -> str:
     """Why `name` cannot be a job's name; "" when it can."""
     if not name or name != name.strip():
         return "is empty or begins or ends with a space"
-    if any(ord(c) < 32 or ord(c) == 127 or not (c.isprintable() or c == " ") for c in name):
+    if not name.isprintable():
         return "contains a control character"
     if len(name) > MOST:
         return f"is longer than {MOST} characters"
