@@ -155,5 +155,5 @@ class Submitter:
         return str(kept)
 
 
-def _render(spec: EnvironmentSpec, _folder: Path) -> EnvironmentBuild:
-    return render_environment(spec)
+def _render(spec: EnvironmentSpec, folder: Path) -> EnvironmentBuild:
+    return render_environment(spec, base=str(folder))
