@@ -1304,7 +1304,7 @@ class Daemon:
                 self.forget_descriptors((theirs.fileno(),))
                 Runner(self.home, theirs, self.env, self.umask, self.boot).serve()
                 code = 0
-            except BrokenPipeError:
+            except ConnectionError:     # the daemon died; what it sent unread is still queued on disk
                 code = 0
             except BaseException:  # noqa: BLE001
                 log_exception("runner")
