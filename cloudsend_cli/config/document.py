@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -310,18 +309,6 @@ def parse_yaml(text: str, file: str) -> tuple[Node | None, list[Problem]]:
     reader = _YamlReader(file)
     root = reader.read(text)
     return root, reader.problems
-
-
-def walk(node: Node) -> Iterator[Node]:
-    """Every node once per appearance; depth is bounded by the reader."""
-    yield node
-    if isinstance(node, Items):
-        for item in node.items:
-            yield from walk(item)
-    elif isinstance(node, Mapping):
-        for key, value in node.entries:
-            yield key
-            yield from walk(value)
 
 
 def render_inline(node: Node) -> str:

@@ -90,7 +90,10 @@ def check_after(report: Report, entries: Sequence[Waiting]) -> None:
             place = f"{entry.path}.after"
             if not names:
                 what = "no job fits" if not _GLOB.isdisjoint(pattern) else "no job is called"
-                report.error(f"{place}: {what} {clip(pattern)}", node.place, did_you_mean(pattern, owner), place)
+                hint = did_you_mean(pattern, owner)
+                if "{" in pattern:
+                    hint = "parameters are not replaced in 'after'; use a glob such as train-*"
+                report.error(f"{place}: {what} {clip(pattern)}", node.place, hint, place)
             elif pattern in owner and own:
                 report.error(f"{place}: the job {clip(pattern)} waits for itself", node.place, path=place)
             elif len(own) > 1:

@@ -203,7 +203,41 @@ CASES = [
      "config.yml:1:50: jobs.matrix.include[0]: needs a value of every parameter; missing: b"),
     ("jobs: {run: a, matrix: {a: {range: [1, 9999]}, b: {range: [1, 9999]}}}\n",
      "config.yml:1:24: jobs.matrix: makes 99,980,001 jobs; the limit is 1,000,000"),
-    ("jobs: {script: a.foo x}\n", None),
+    ("jobs: {run: a, matrix: {}}\n", "config.yml:1:24: jobs.matrix: names no parameter"),
+    ("jobs: {run: a, matrix: {a: [1], zip: {a: [2]}}}\n",
+     "config.yml:1:39: jobs.matrix: 'a' is declared twice"),
+    ("jobs: {run: a, matrix: {a: {foo: 1}}}\n",
+     "config.yml:1:28: jobs.matrix.a: expected values, 'range' or 'log' | "
+     "write {range: [first, last, step]} or {log: [first, last, how many]}"),
+    ("jobs: {run: a, matrix: {a: {range: [1, 2, 0]}}}\n",
+     "config.yml:1:36: jobs.matrix.a: the step must not be 0 | "
+     "write {range: [first, last, step]} or {log: [first, last, how many]}"),
+    ('jobs: {run: a, matrix: {a: ["\\0"]}}\n', "config.yml:1:29: jobs.matrix.a: '\\x00' contains a NUL character"),
+    ("jobs: {run: a, matrix: {a: [1], zip: [1]}}\n",
+     "config.yml:1:39: jobs.matrix.zip: expected a mapping of lists | write zip: {a: [1, 2], b: [x, y]}"),
+    ("jobs: {run: a, matrix: {a: [1], exclude: [1]}}\n",
+     "config.yml:1:43: jobs.matrix.exclude[0]: expected a mapping of parameters and values | "
+     "write exclude: [{lr: 1e-3, seed: 4}]"),
+    ("jobs: {run: a, matrix: {a: [1], include: [1]}}\n",
+     "config.yml:1:43: jobs.matrix.include[0]: expected a mapping of parameters and values"),
+    ("jobs: {run: a, matrix: {seed: [1], include: {sed: 1}}}\n",
+     "config.yml:1:46: jobs.matrix.include[0]: 'sed' is not a parameter of this matrix | did you mean 'seed'?"),
+    ("jobs:\n- {run: a, name: p, matrix: {s: [1]}}\n- {run: b, after: 'p-{s}'}\n",
+     "config.yml:3:19: jobs[1].after: no job is called 'p-{s}' | "
+     "parameters are not replaced in 'after'; use a glob such as train-*"),
+    ("jobs: {run: a, name: ' '}\n", "config.yml:1:22: jobs.name: must not be empty"),
+    ("jobs: {run: a, name: 'a '}\n",
+     "config.yml:1:22: jobs.name: the name 'a ' is empty or begins or ends with a space"),
+    ("environments: {name: none}\njobs: a\n",
+     "config.yml:1:22: environments[0]: an environment may not be called 'none' | 'env: none' means none at all"),
+    ("instances: {provider: locl}\njobs: a\n",
+     "config.yml:1:23: instances[0].provider: unknown provider 'locl' | did you mean 'local'?"),
+    ("instances: {provider: lab}\njobs: a\n",
+     "config.yml:1:23: instances[0].provider: provider 'lab': provider type 'ssh' arrives in a later version | "
+     "use --provider local"),
+    ("sections: 3\n",
+     "config.yml:1:1: sections: is not supported by this version yet; use matrix\n"
+     "config.yml:1:11: sections: expected a mapping of sections"),
     ("jobs: {script: \"a.py 'x\"}\n",
      "config.yml:1:16: jobs.script: \"a.py 'x\" cannot be split into words: No closing quotation | check its quotes"),
 ]  # fmt: skip
