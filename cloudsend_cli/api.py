@@ -29,7 +29,7 @@ from cloudsend_cli.core.views import (
     run_state_word,
 )
 from cloudsend_cli.engine import logs, lookup
-from cloudsend_cli.errors import CloudsendError, MaestroError, NotFoundError, WaitTimeout
+from cloudsend_cli.errors import CloudsendError, MaestroError, NotFoundError, UnreachableError, WaitTimeout
 from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro, read_log, stop_maestro
 from cloudsend_cli.maestro.relay import RelaySource
 from cloudsend_cli.maestro.secrets import write_secrets
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 __all__ = ["Client", "PlanView", "SubmitOptions", "Submitted"]
 
 DEFAULTS = SubmitOptions()
+HINTS_MOST = 10
+FETCH_LIMIT = 24 * 3600.0
+CONNECT_LIMIT = 20.0
+LOOK_AGAIN = 0.05
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -119,8 +123,17 @@ class Client:
         return submitted
 
     def _hint(self, run: str) -> MaestroClient:
-        maestro = ensure_maestro(self.state_dir)
-        maestro.ask("hint", run=run)
+        """A connection to a maestro that knows of the run's news. One that ends meanwhile is replaced."""
+        for left in reversed(range(HINTS_MOST)):
+            maestro = ensure_maestro(self.state_dir)
+            try:
+                maestro.ask("hint", run=run)
+            except MaestroError:
+                maestro.close()
+                if not left:
+                    raise
+            else:
+                break
         return maestro
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -432,14 +445,14 @@ class Client:
         return [path for row in rows if (path := self._fetch_one(store, row, directory)) is not None]
 
     def _fetch_one(self, store: SqliteStore, row: JobRow, directory: str | None) -> Path | None:
-        from cloudsend_cli.engine.results import job_directory
+        from cloudsend_cli.engine.results import Home, job_directory
 
         run = store.run_row(row.run).run
-        home = job_directory(run.results_dir, row.run, row.name)
+        home = job_directory(Home(run.results_dir, row.run, row.name))
         if row.fetch == "home":
             if directory is None:
                 return home
-            target = job_directory(str(Path(directory).absolute()), row.run, row.name)
+            target = job_directory(Home(str(Path(directory).absolute()), row.run, row.name))
             from shutil import copytree
 
             copytree(home, target, dirs_exist_ok=True)
@@ -447,14 +460,23 @@ class Client:
         if row.state != RUNNING:
             return None
         results = str(Path(directory).absolute()) if directory else run.results_dir
-        maestro = self._hint(row.run)
-        try:
-            answer = maestro.ask("fetch", run=row.run, number=row.number, results=results)
-        finally:
-            maestro.close()
+        until = time.monotonic() + CONNECT_LIMIT
+        while True:
+            maestro = self._hint(row.run)
+            try:
+                answer = maestro.ask("fetch", run=row.run, number=row.number, results=results, limit=FETCH_LIMIT)
+            except MaestroError:
+                answer = {"later": "the maestro has ended"}
+            finally:
+                maestro.close()
+            if "later" not in answer:
+                break
+            if time.monotonic() > until:
+                raise UnreachableError(f"{row.name}: {answer['later']}", hint="try again")
+            time.sleep(LOOK_AGAIN)
         if answer.get("problem"):
             raise CloudsendError(f"{row.name}: {answer['problem']}", hint="try again when the job has written more")
-        return job_directory(results, row.run, row.name) if "problem" in answer else None
+        return job_directory(Home(results, row.run, row.name))
 
     # ---- set-up ----------------------------------------------------------------------------------------------------
 

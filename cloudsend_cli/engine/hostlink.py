@@ -7,9 +7,10 @@ import os
 import select
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, ProtocolError, agent_sha256, agent_source
@@ -21,7 +22,9 @@ from .wire import parse_resources
 
 SILENCE_LIMIT = 20.0  # the agent's heartbeat comes every 5 s
 HELLO_LIMIT = 15.0
-RETRY_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+HEALTHY_AFTER = 1.0  # a channel that lived so long was good: the next try comes at once
+RETRY_DELAYS = (0.02, 0.2, 1.0, 2.0, 5.0, 10.0)
+BLOCKED_PAUSE = 0.002  # a channel that takes no more is asked again: not every stream can be waited on for writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Listener(Protocol):
 
     def on_changes(self, items: dict[str, object]) -> None: ...
 
-    def on_heartbeat(self, frame: Frame) -> None: ...
+    def on_fenced(self) -> None:
+        """The agent refuses us: a newer maestro has taken over."""
 
 
 @dataclass(slots=True)
@@ -62,17 +66,22 @@ class HostLink:
     report in full when it is back.
     """
 
-    def __init__(self, host: Host, owner: str, epoch: int, capacity: Resources | None) -> None:
+    def __init__(self, host: Host, owner: str, epoch: int, log: Callable[[str], None]) -> None:
         self._host = host
         self._owner = owner
         self._epoch = epoch
-        self._capacity = capacity
-        self._listeners: list[Listener] = []
+        self._log = log
+        self._listeners: dict[Listener, Resources | None] = {}
+        self._capacity: Resources | None = None
         self._inbox: deque[Callable[[], None]] = deque()
         self._open: dict[int, _Open] = {}
+        self._alone = False  # a conversation that wants to be the only one of its kind is open
+        self._queued: deque[Callable[[], None]] = deque()
         self._channel: AgentChannel | None = None
         self._view = HostView(connected=False, error="not connected yet")
         self._heard = 0.0
+        self._connected_at = 0.0
+        self._report_at: float | None = None
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._live, name=f"host {host.address.key}", daemon=True)
@@ -80,8 +89,9 @@ class HostLink:
 
     # ---- called from other threads ---------------------------------------------------------------------------------
 
-    def listen(self, listener: Listener) -> None:
-        self._post(lambda: self._add_listener(listener))
+    def listen(self, listener: Listener, capacity: Resources | None) -> None:
+        """Tell `listener` of this machine. `capacity`: how much of it may be used; the largest wish of all counts."""
+        self._post(lambda: self._add_listener(listener, capacity))
 
     def unlisten(self, listener: Listener) -> None:
         self._post(lambda: self._remove_listener(listener))
@@ -90,12 +100,16 @@ class HostLink:
         """Send a request whose reply nobody needs; dropped without a channel, and said again after the next report."""
         self._post(lambda: self._send(op, fields))
 
-    def converse(self, make: Callable[[], Conversation], dropped: Callable[[], None]) -> None:
-        """Begin a conversation. `dropped` is called if the channel is lost before it ends."""
-        self._post(lambda: self._begin(make, dropped))
+    def converse(self, make: Callable[[], Conversation], dropped: Callable[[], None], *, alone: bool = False) -> None:
+        """Begin a conversation. `dropped` is called if it fails, or the channel is lost, before it ends.
 
-    def report_again(self) -> None:
-        self._post(self._ask_report)
+        Of those that want to be `alone` one is open at a time.
+        """
+        self._post(lambda: self._begin(make, dropped, alone=alone))
+
+    def report_again(self, after: float = 0.0) -> None:
+        """Have the agent report in full, in `after` seconds."""
+        self._post(lambda: self._plan_report(after))
 
     def stop(self) -> None:
         self._stopping = True
@@ -107,7 +121,7 @@ class HostLink:
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: the thread is about to wake anyway
+        with contextlib.suppress(BlockingIOError, OSError):  # full: it is about to wake anyway; closed: it has ended
             os.write(self._wake_write, b"x")
 
     # ---- the thread ------------------------------------------------------------------------------------------------
@@ -115,23 +129,31 @@ class HostLink:
     def _live(self) -> None:
         failures = 0
         while not self._stopping:
+            begun = time.monotonic()
             try:
                 self._connect()
-                failures = 0
                 self._serve()
             except (CloudsendError, ChannelClosed, ProtocolError, OSError) as problem:
                 self._lost(str(problem) or type(problem).__name__)
-                delay = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
-                failures += 1
-                self._rest(delay)
+            except Exception as problem:  # noqa: BLE001 - a bug in one conversation must not silence a machine for ever
+                self._log(traceback.format_exc())
+                self._lost(f"{type(problem).__name__}: {problem}")
+            if self._connected_at > begun:
+                failures = 0 if time.monotonic() - self._connected_at >= HEALTHY_AFTER else min(failures, 1)
+            self._rest(RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)])
+            failures += 1
         self._lost("closed")
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        wake_read, wake_write = self._wake_read, self._wake_write
+        self._wake_read = self._wake_write = -1
+        os.close(wake_read)
+        os.close(wake_write)
 
     def _rest(self, delay: float) -> None:
         deadline = time.monotonic() + delay
+        poller = select.poll()
+        poller.register(self._wake_read, select.POLLIN)
         while not self._stopping and (left := deadline - time.monotonic()) > 0:
-            select.select([self._wake_read], [], [], left)
+            poller.poll(left * 1000)
             self._drain_wake()
             self._run_inbox()
 
@@ -139,42 +161,57 @@ class HostLink:
         stream = self._host.open_agent(agent_source(), agent_sha256())
         channel = AgentChannel(stream)
         try:
-            capacity = self._capacity
-            wanted = capacity and {"cpus": capacity.cpus, "memory": capacity.memory, "gpus": capacity.gpus}
-            fields = {"owner": self._owner, "epoch": self._epoch, "resources": wanted}
-            hello = ask_now(channel, Ask("hello", fields), lambda: self._stopping)
-            report = ask_now(channel, Ask("report"), lambda: self._stopping)
+            hello, early = ask_now(channel, self._hello(), lambda: self._stopping)
+            report, late = ask_now(channel, Ask("report"), lambda: self._stopping)
         except BaseException:
             stream.close()
             raise
         self._channel = channel
-        self._heard = time.monotonic()
+        self._heard = self._connected_at = time.monotonic()
         self._view = HostView(
             connected=True,
             boot=str(hello.get("boot", "")),
             since=time.time(),
             resources=parse_resources(hello.get("resources")),
         )
+        self._log(f"connected to {self._host.address.key}, agent {hello.get('pid')}")
         self._take_report(report)
+        for frame in (*early, *late):  # what the agent told of its own accord meanwhile
+            self._take(frame)
+
+    def _hello(self) -> Ask:
+        wish = self._capacity
+        wanted = wish and {"cpus": wish.cpus, "memory": wish.memory, "gpus": wish.gpus}
+        return Ask("hello", {"owner": self._owner, "epoch": self._epoch, "resources": wanted})
 
     def _serve(self) -> None:
         channel = self._channel
         if channel is None:
             return
+        poller = select.poll()
+        poller.register(channel.fileno(), select.POLLIN)
+        poller.register(self._wake_read, select.POLLIN)
         while not self._stopping:
             self._run_inbox()
+            self._report_when_due()
             flushed = channel.flush()
-            # A channel that cannot take more now is asked again soon: not every stream can be waited on for writing.
-            timeout = 5.0 if flushed else 0.005
-            readable, _, _ = select.select([channel.fileno(), self._wake_read], [], [], timeout)
-            if self._wake_read in readable:
+            ready = dict(poller.poll(self._patience(flushed=flushed) * 1000))
+            if self._wake_read in ready:
                 self._drain_wake()
-            if channel.fileno() in readable:
+            if channel.fileno() in ready:
                 for frame in channel.receive():
                     self._take(frame)
                 self._heard = time.monotonic()
             elif time.monotonic() - self._heard > SILENCE_LIMIT:
                 raise ProtocolError(f"no word from the agent for {SILENCE_LIMIT:g} s")
+
+    def _patience(self, *, flushed: bool) -> float:
+        if not flushed:
+            return BLOCKED_PAUSE
+        patience = min(5.0, SILENCE_LIMIT / 4)
+        if self._report_at is not None:
+            patience = min(patience, max(0.0, self._report_at - time.monotonic()))
+        return 0.0 if self._inbox else patience
 
     def _drain_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -186,24 +223,22 @@ class HostLink:
 
     def _lost(self, why: str) -> None:
         channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+        was, self._report_at = self._view, None
+        self._view = replace(
+            was, connected=False, since=time.time() if was.connected else was.since or time.time(), error=why
+        )
+        if was.connected or was.error != why:
+            self._log(f"no connection to {self._host.address.key}: {why}")
+            for listener in self._listeners:
+                listener.on_view(self._view, None)
         opened, self._open = self._open, {}
         for item in {id(o): o for o in opened.values()}.values():
             item.conversation.close()
-        since = time.time() if self._view.connected else self._view.since or time.time()
-        changed = self._view.connected or self._view.error != why
-        self._view = HostView(
-            connected=False,
-            boot=self._view.boot,
-            since=since,
-            resources=self._view.resources,
-            environments=self._view.environments,
-            error=why,
-        )
-        if changed:
-            for listener in self._listeners:
-                listener.on_view(self._view, None)
+        queued, self._queued = self._queued, deque()
+        for begin in queued:
+            begin()  # without a channel: dropped
+        if channel is not None:
+            channel.close()
 
     # ---- frames ----------------------------------------------------------------------------------------------------
 
@@ -215,34 +250,48 @@ class HostLink:
             if isinstance(items, dict):
                 for listener in self._listeners:
                     listener.on_changes(items)
-        elif event == "heartbeat":
-            for listener in self._listeners:
-                listener.on_heartbeat(frame)
         elif isinstance(reply, int) and reply in self._open:
+            if frame.error_code == "fenced":
+                for listener in self._listeners:
+                    listener.on_fenced()
             self._continue(reply, frame)
 
     def _continue(self, request: int, frame: Frame) -> None:
         item = self._open.pop(request)
         item.replies[item.waiting.pop(request)] = frame
-        if item.waiting:
-            return
-        replies = [r for r in item.replies if r is not None]
-        try:
-            asks = item.conversation.send(replies)
-        except StopIteration:
-            return
-        self._ask_all(item.conversation, asks)
+        if not item.waiting:
+            self._advance(item.conversation, [r for r in item.replies if r is not None])
 
-    def _begin(self, make: Callable[[], Conversation], dropped: Callable[[], None]) -> None:
+    def _begin(self, make: Callable[[], Conversation], dropped: Callable[[], None], *, alone: bool = False) -> None:
         if self._channel is None:
             dropped()
-            return
-        conversation = _guarded(make(), dropped)
+        elif not alone:
+            self._advance(_guarded(make(), dropped), None)
+        elif self._alone:
+            self._queued.append(lambda: self._begin(make, dropped, alone=True))
+        else:
+            self._alone = True
+            self._advance(_guarded(make(), dropped, self._next_alone), None)
+
+    def _next_alone(self) -> None:
+        self._alone = False
+        if self._queued:
+            self._inbox.append(self._queued.popleft())
+
+    def _advance(self, conversation: Conversation, replies: list[Frame] | None) -> None:
+        """Give a conversation its replies and ask what it asks next. Its failure ends it and nothing else."""
         try:
-            asks = next(conversation)
+            asks = next(conversation) if replies is None else conversation.send(replies)
+            while not asks:
+                asks = conversation.send([])
+            self._ask_all(conversation, asks)
         except StopIteration:
-            return
-        self._ask_all(conversation, asks)
+            pass
+        except ProtocolError as problem:  # a request that fits into no frame
+            self._log(f"a request to {self._host.address.key} was not sent: {problem}")
+            conversation.close()
+        except Exception:  # noqa: BLE001 - `dropped` was called; the others go on
+            self._log(traceback.format_exc())
 
     def _ask_all(self, conversation: Conversation, asks: Sequence[Ask]) -> None:
         channel = self._channel
@@ -250,75 +299,110 @@ class HostLink:
             conversation.close()
             return
         item = _Open(conversation, {}, [None] * len(asks))
-        for place, ask in enumerate(asks):
-            request = channel.request(ask.op, ask.payload, **ask.fields)
-            item.waiting[request] = place
-            self._open[request] = item
+        try:
+            for place, ask in enumerate(asks):
+                request = channel.request(ask.op, ask.payload, **ask.fields)
+                item.waiting[request] = place
+                self._open[request] = item
+        except ProtocolError:
+            for request in item.waiting:
+                del self._open[request]
+            raise
 
     def _send(self, op: str, fields: dict[str, object]) -> None:
         if self._channel is not None:
             self._channel.tell(op, **fields)
 
-    def _ask_report(self) -> None:
-        def conversation() -> Conversation:
-            replies = yield [Ask("report")]
-            self._take_report(replies[0])
+    # ---- reports ---------------------------------------------------------------------------------------------------
 
-        self._begin(conversation, lambda: None)
+    def _plan_report(self, after: float) -> None:
+        due = time.monotonic() + after
+        self._report_at = due if self._report_at is None else min(self._report_at, due)
+
+    def _report_when_due(self) -> None:
+        if self._report_at is not None and self._report_at <= time.monotonic():
+            self._report_at = None
+            self._begin(self._ask_report, lambda: None)
+
+    def _ask_report(self) -> Conversation:
+        replies = yield [Ask("report")]
+        self._take_report(replies[0])
+
+    def _ask_hello(self) -> Conversation:
+        replies = yield [self._hello(), Ask("report")]
+        resources = parse_resources(replies[0].get("resources"))
+        if resources is not None:
+            self._view = replace(self._view, resources=resources)
+        self._take_report(replies[1])
 
     def _take_report(self, frame: Frame) -> None:
+        if not frame.ok:
+            self._plan_report(1.0)
+            return
         attempts = frame.get("attempts")
         environments = frame.get("environments")
         statuses = attempts if isinstance(attempts, dict) else {}
-        ready = frozenset(e for e in environments if isinstance(e, str)) if isinstance(environments, list) else None
-        if ready is not None:
-            old = self._view
-            self._view = HostView(old.connected, old.boot, old.since, old.resources, ready, None, old.error)
+        if isinstance(environments, list):
+            ready = frozenset(e for e in environments if isinstance(e, str))
+            self._view = replace(self._view, environments=ready)
         for listener in self._listeners:
             listener.on_view(self._view, statuses)
 
     # ---- listeners -------------------------------------------------------------------------------------------------
 
-    def _add_listener(self, listener: Listener) -> None:
-        if listener not in self._listeners:
-            self._listeners.append(listener)
+    def _add_listener(self, listener: Listener, capacity: Resources | None) -> None:
+        self._listeners[listener] = capacity
+        wish = self._wish()
+        grown, self._capacity = wish is not None and wish != self._capacity, wish or self._capacity
         if self._channel is None:
             listener.on_view(self._view, None)
         else:
-            self._ask_report()
+            self._begin(self._ask_hello if grown else self._ask_report, lambda: None)
 
     def _remove_listener(self, listener: Listener) -> None:
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        self._listeners.pop(listener, None)
+
+    def _wish(self) -> Resources | None:
+        wishes = [c for c in self._listeners.values() if c is not None]
+        if not wishes:
+            return None
+        return Resources(max(w.cpus for w in wishes), max(w.memory for w in wishes), max(w.gpus for w in wishes))
 
 
-def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> Frame:
-    """The reply to the first questions on a new channel, before conversations begin."""
+def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tuple[Frame, list[Frame]]:
+    """The reply to one of the first questions on a new channel, and the other frames that came with it."""
     request = channel.request(ask.op, ask.payload, **ask.fields)
     deadline = time.monotonic() + HELLO_LIMIT
+    poller = select.poll()
+    poller.register(channel.fileno(), select.POLLIN)
+    others: list[Frame] = []
     while True:
         channel.flush()
-        for frame in channel.receive():
-            if frame.get("re") == request:
-                if frame.get("ok") is not True:
-                    raise ProtocolError(f"the agent refused {ask.op}: {frame.get('error')}")
-                return frame
+        frames = channel.receive()
+        answer = next((f for f in frames if f.get("re") == request), None)
+        others.extend(f for f in frames if f is not answer)
+        if answer is not None:
+            if answer.get("ok") is not True:
+                raise ProtocolError(f"the agent refused {ask.op}: {answer.get('error')}")
+            return answer, others
         left = deadline - time.monotonic()
         if left <= 0 or give_up():
             raise ProtocolError(f"the agent did not answer {ask.op} in {HELLO_LIMIT:g} s")
-        select.select([channel.fileno()], [], [], min(left, 0.2))
+        poller.poll(min(left, 0.2) * 1000)
 
 
 def ask_hello(stream: ByteStream) -> Frame:
     """The agent's facts, asked over a fresh stream that is of no other use. UnreachableError: no agent answered."""
     try:
-        return ask_now(AgentChannel(stream), Ask("hello", {"owner": "check", "epoch": 0}), lambda: False)
+        return ask_now(AgentChannel(stream), Ask("hello", {"owner": "check", "epoch": 0}), lambda: False)[0]
     except (ChannelClosed, ProtocolError, OSError) as problem:
         raise UnreachableError(f"the agent does not answer: {problem}", hint="`cloudsend maestro logs`") from problem
 
 
-def _guarded(conversation: Conversation, dropped: Callable[[], None]) -> Conversation:
-    """The same conversation; `dropped` is called if it is closed, or fails, before its end."""
+def _guarded(
+    conversation: Conversation, dropped: Callable[[], None], ended: Callable[[], None] | None = None
+) -> Conversation:
+    """The same conversation; `dropped` is called if it fails, or is closed, before its end; `ended` in any case."""
     finished = False
     try:
         yield from conversation
@@ -326,3 +410,5 @@ def _guarded(conversation: Conversation, dropped: Callable[[], None]) -> Convers
     finally:
         if not finished:
             dropped()
+        if ended is not None:
+            ended()

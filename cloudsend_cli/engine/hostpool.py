@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.actions import AttemptStart
@@ -13,25 +13,41 @@ from cloudsend_cli.core.naming import run_of_attempt
 from cloudsend_cli.core.ports import Host, HostNews
 
 from .hostlink import Ask, Conversation, HostLink
+from .results import Home
 from .transfer import fetch_files, send_files
-from .wire import MOST_WIRE, parse_status, render_spec, split_frames, wire_size
+from .wire import MOST_WIRE, Json, parse_status, render_spec, split_frames, wire_size
 
 TOO_LARGE = "bad-spec: its command, variables and file list are too large for one request"
+UPLOAD_MISSING = "upload-missing"
+IDS_IN_ONE_REQUEST = 5000
+ASK_AGAIN = 1.0  # a request that failed for no reason of its own is judged by the next full report
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What hand-outs need of their run besides themselves. `read_secrets` is called only for jobs that name some."""
+
+    base_env: Mapping[str, str]
+    results_dir: str
+    read_secrets: Callable[[], Mapping[str, str]]
 
 
 class HostPool:
     """One link for each machine, whatever number of runs use it."""
 
-    def __init__(self, open_host: Callable[[HostAddress], Host], owner: str, epoch: int) -> None:
+    def __init__(
+        self, open_host: Callable[[HostAddress], Host], owner: str, epoch: int, log: Callable[[str], None]
+    ) -> None:
         self._open_host = open_host
         self._owner = owner
         self._epoch = epoch
+        self._log = log
         self._links: dict[str, HostLink] = {}
 
-    def link(self, address: HostAddress, capacity: Resources | None) -> HostLink:
+    def link(self, address: HostAddress) -> HostLink:
         link = self._links.get(address.key)
         if link is None:
-            link = HostLink(self._open_host(address), self._owner, self._epoch, capacity)
+            link = HostLink(self._open_host(address), self._owner, self._epoch, self._log)
             self._links[address.key] = link
         return link
 
@@ -42,7 +58,7 @@ class HostPool:
 
 
 class _NodeListener:
-    """Collects one node's news for one run, under the run's lock."""
+    """Collects one node's news for one run. All of it is called from the link's thread."""
 
     def __init__(self, hosts: RunHosts, node: str, link: HostLink, key: str) -> None:
         self.hosts = hosts
@@ -65,11 +81,13 @@ class _NodeListener:
     def on_changes(self, items: dict[str, object]) -> None:
         run = self.hosts.run
         news = {a: parse_status(s) for a, s in items.items() if run_of_attempt(a) == run}
+        if any(s.cause == UPLOAD_MISSING for s in news.values()):
+            self.known_files.clear()  # a job wrote into a file that others use: it is sent again
         if news:
-            self.hosts.take_attempts(self.node, news)
+            self.hosts.take_attempts(self, news)
 
-    def on_heartbeat(self, frame: Frame) -> None:
-        """Silence is judged by the link; a heartbeat is no news for a decision."""
+    def on_fenced(self) -> None:
+        self.hosts.take_fenced()
 
 
 class RunHosts:
@@ -80,12 +98,14 @@ class RunHosts:
         run: str,
         pool: HostPool,
         wake: Callable[[], None],
-        facts: Callable[[], tuple[Mapping[str, str], Mapping[str, str], str]],
+        facts: Callable[[], RunFacts],
+        fenced: Callable[[], None],
     ) -> None:
         self.run = run
         self._pool = pool
         self._wake = wake
-        self._facts = facts  # (base environment, secrets, results directory), asked when needed
+        self._facts = facts  # called by the thread that owns this object
+        self.take_fenced = fenced  # called by any thread
         self._lock = threading.Lock()
         self._listeners: dict[str, _NodeListener] = {}
         self._attempts: dict[str, dict[str, AttemptStatus]] = {}
@@ -102,9 +122,11 @@ class RunHosts:
             listener.view = view
         self._wake()
 
-    def take_attempts(self, node: str, news: Mapping[str, AttemptStatus]) -> None:
+    def take_attempts(self, listener: _NodeListener, news: Mapping[str, AttemptStatus]) -> None:
         with self._lock:
-            self._attempts.setdefault(node, {}).update(news)
+            if self._listeners.get(listener.node) is not listener:
+                return  # the node has another machine now
+            self._attempts.setdefault(listener.node, {}).update(news)
         self._wake()
 
     def take_fetched(self, node: str, number: int, problem: str) -> None:
@@ -126,17 +148,18 @@ class RunHosts:
             return
         if listener is not None:
             self.disconnect(node)
-        link = self._pool.link(address, capacity)
+        link = self._pool.link(address)
         listener = _NodeListener(self, node, link, address.key)
-        self._listeners[node] = listener
-        link.listen(listener)
+        with self._lock:
+            self._listeners[node] = listener
+        link.listen(listener, capacity)
 
     def disconnect(self, node: str) -> None:
-        listener = self._listeners.pop(node, None)
+        with self._lock:
+            listener = self._listeners.pop(node, None)
+            self._attempts.pop(node, None)
         if listener is not None:
             listener.link.unlisten(listener)
-            with self._lock:
-                self._attempts.pop(node, None)
 
     def link_of(self, node: str) -> HostLink | None:
         listener = self._listeners.get(node)
@@ -165,18 +188,30 @@ class RunHosts:
             listener.link.report_again()
 
     def ack(self, node: str, attempts: Sequence[str]) -> None:
-        if node in self._listeners:
-            self._listeners[node].link.tell("ack", {"attempts": list(attempts)})
+        listener = self._listeners.get(node)
+        if listener is not None:
+            for part in _parts(attempts):
+                listener.link.tell("ack", {"attempts": part})
 
     def cancel(self, node: str, attempts: Sequence[str], cause: str) -> None:
         listener = self._listeners.get(node)
         if listener is not None:
-            listener.link.converse(lambda: self._cancel(listener, attempts, cause), lambda: None)
+            self._converse(listener, lambda: self._cancel(listener, attempts, cause))
 
     def start(self, node: str, boot: str, attempts: Sequence[AttemptStart], files: Sequence[Upload]) -> None:
         listener = self._listeners.get(node)
-        if listener is not None:
-            listener.link.converse(lambda: self._start(listener, boot, attempts, files), lambda: None)
+        if listener is None:
+            return
+        facts = self._facts()
+        secrets = facts.read_secrets() if any(a.spec.secrets for a in attempts) else {}
+        wires = {a.attempt: render_spec(a, facts.base_env, secrets, self.run) for a in attempts}
+        # Two conversations that send the same file would take each other's offsets for damage.
+        sends = any(f.sha256 not in listener.known_files for f in files)
+        self._converse(listener, lambda: self._start(listener, boot, attempts, wires, files), alone=sends)
+
+    def _converse(self, listener: _NodeListener, make: Callable[[], Conversation], *, alone: bool = False) -> None:
+        link = listener.link
+        link.converse(make, lambda: link.report_again(ASK_AGAIN), alone=alone)
 
     def fetch(self, node: str, number: int, attempt: str, patterns: Sequence[str], name: str) -> None:
         listener = self._listeners.get(node)
@@ -184,64 +219,96 @@ class RunHosts:
             return
         with self._lock:
             self._fetching.add(number)
+        results = self._facts().results_dir
         listener.link.converse(
-            lambda: self._fetch(listener, number, attempt, patterns, name), lambda: self.drop_fetch(number)
+            lambda: self._fetch(listener, number, attempt, patterns, Home(results, self.run, name)),
+            lambda: self.drop_fetch(number),
         )
 
     # ---- conversations ---------------------------------------------------------------------------------------------
 
     def _cancel(self, listener: _NodeListener, attempts: Sequence[str], cause: str) -> Conversation:
-        replies = yield [Ask("cancel", {"attempts": list(attempts), "cause": cause})]
-        results = replies[0].get("results")
-        verdicts = results if isinstance(results, dict) else {}
+        replies = yield [Ask("cancel", {"attempts": part, "cause": cause}) for part in _parts(attempts)]
+        self._judge(listener, replies)
+        verdicts = _results(replies)
         never = {a: AttemptStatus("cancelled", cause=cause) for a, v in verdicts.items() if v == "tombstoned"}
         if never:
-            self.take_attempts(listener.node, never)
+            self.take_attempts(listener, never)
 
     def _start(
-        self, listener: _NodeListener, boot: str, attempts: Sequence[AttemptStart], files: Sequence[Upload]
+        self,
+        listener: _NodeListener,
+        boot: str,
+        attempts: Sequence[AttemptStart],
+        wires: Mapping[str, Json],
+        files: Sequence[Upload],
     ) -> Conversation:
         refused: dict[str, str] = {}
         new = [f for f in files if f.sha256 not in listener.known_files]
         if new:
             refused = yield from send_files(new)
             listener.known_files.update(f.sha256 for f in new if f.sha256 not in refused)
-        base, secrets, _ = self._facts()
-        wires = []
+        good: list[Json] = []
         news: dict[str, AttemptStatus] = {}
         for start in attempts:
-            bad = next((refused[u.sha256] for u in start.spec.uploads if u.sha256 in refused), None)
-            if bad is not None:
+            bad = next((refused[u.sha256] for u in start.spec.uploads if u.sha256 in refused), "")
+            if not bad and wire_size(wires[start.attempt]) > MOST_WIRE:
+                bad = TOO_LARGE
+            if bad:
                 news[start.attempt] = AttemptStatus("refused", cause=bad)
             else:
-                wire = render_spec(start, base, secrets, self.run)
-                if wire_size(wire) > MOST_WIRE:
-                    news[start.attempt] = AttemptStatus("refused", cause=TOO_LARGE)
-                else:
-                    wires.append(wire)
-        asks = []
-        for part in split_frames(wires):
-            asks.append(Ask("start", {"boot": boot, "attempts": part}))
-        if asks:
-            for reply in (yield asks):
-                results = reply.get("results")
-                news.update(_refusals(results if isinstance(results, dict) else {}))
+                good.append(wires[start.attempt])
+        if good:
+            replies = yield [Ask("start", {"boot": boot, "attempts": part}) for part in split_frames(good)]
+            self._judge(listener, replies)
+            verdicts = _results(replies)
+            news.update(_refusals(verdicts))
+            unlike = [a for a, v in verdicts.items() if v == "mismatch"]
+            if unlike:
+                news.update(_find_statuses((yield [Ask("report", {"all": True})])[0], unlike))
         if news:
-            self.take_attempts(listener.node, news)
+            self.take_attempts(listener, news)
+
+    def _judge(self, listener: _NodeListener, replies: Sequence[Frame]) -> None:
+        """A request that was refused as a whole may have been carried out in part: the next full report says."""
+        if any(not r.ok and r.error_code != "fenced" for r in replies):
+            listener.link.report_again(ASK_AGAIN)
 
     def _fetch(
-        self, listener: _NodeListener, number: int, attempt: str, patterns: Sequence[str], name: str
+        self, listener: _NodeListener, number: int, attempt: str, patterns: Sequence[str], home: Home
     ) -> Conversation:
-        results_dir = self._facts()[2]
-        problem = yield from fetch_files(attempt, patterns, results_dir, self.run, name)
+        problem = yield from fetch_files(attempt, patterns, home)
         self.take_fetched(listener.node, number, problem)
 
 
+def _parts(attempts: Sequence[str]) -> list[list[str]]:
+    return [list(attempts[i : i + IDS_IN_ONE_REQUEST]) for i in range(0, len(attempts), IDS_IN_ONE_REQUEST)]
+
+
+def _results(replies: Sequence[Frame]) -> dict[str, object]:
+    merged: dict[str, object] = {}
+    for reply in replies:
+        results = reply.get("results")
+        if isinstance(results, dict):
+            merged.update(results)
+    return merged
+
+
+def _find_statuses(report: Frame, attempts: Sequence[str]) -> dict[str, AttemptStatus]:
+    """What the host says of attempts that it holds under another description: they were started, that is certain."""
+    known = report.get("attempts")
+    statuses = known if isinstance(known, dict) else {}
+    return {a: parse_status(statuses[a]) for a in attempts if a in statuses}
+
+
 def _refusals(results: Mapping[str, object]) -> dict[str, AttemptStatus]:
-    """What the agent did not take. `duplicate` and `queued` are good: news of those comes by itself."""
+    """What the agent did not take. `duplicate` and `queued` are good: news of those comes by itself.
+
+    `mismatch` is no refusal either: the attempt is there, described in other words (by an older version of us).
+    """
     news = {}
     for attempt, verdict in results.items():
-        if verdict in {"queued", "duplicate"}:
+        if verdict in {"queued", "duplicate", "mismatch"}:
             continue
         if verdict == "cancelled":
             news[attempt] = AttemptStatus("cancelled", cause="cancelled")

@@ -1,6 +1,6 @@
 """Where results come home: a job's files under their own names, whole or not at all, the manifest written last.
 
-Names that a host sends never choose a path outside the destination.
+Names that a host sends never choose a path outside the destination. What lay there before is kept.
 """
 
 from __future__ import annotations
@@ -9,16 +9,26 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudsend_cli.core.explain import describe_bytes
 from cloudsend_cli.core.naming import safe_component
-from cloudsend_cli.errors import ResultError
+from cloudsend_cli.errors import CloudsendError
 
 MANIFEST = ".cloudsend.json"
 PARTIAL = ".partial"
+SYNC_ALL_FROM = 64  # so many files are synced together rather than one by one
+_SHA = re.compile(r"[0-9a-f]{64}")
+
+
+class ResultError(CloudsendError):
+    """What a host sent as a result was refused; nothing was written outside the destination."""
+
+    code = "result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,56 +42,93 @@ class ResultFile:
     mtime_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Whose results: they belong into `<results>/<run>/<job name>`."""
+
+    results_dir: str
+    run: str
+    name: str
+
+
 def parse_manifest(wire: object) -> list[ResultFile]:
     """The regular files of a manifest. ResultError for a name that would leave the destination, or no manifest."""
     if not isinstance(wire, list):
         raise ResultError("the host's list of results is not a list")
-    files = []
+    files: dict[str, ResultFile] = {}
     for item in wire:
         if not isinstance(item, dict) or not isinstance(item.get("path"), str):
             raise ResultError("the host's list of results is malformed")
         if "link" in item:
             continue  # symbolic links are not brought home; what they point to is, where a pattern names it
-        path = item["path"]
-        parts = path.split("/")
-        if path.startswith("/") or "\0" in path or any(p in {"", ".", ".."} for p in parts):
-            raise ResultError(f"the host names a result {path!r}, which is not a plain relative path")
-        size, sha = item.get("size"), item.get("sha256")
-        if not isinstance(size, int) or not isinstance(sha, str):
-            raise ResultError(f"the host's entry for {path!r} is malformed")
-        mode, mtime = item.get("mode"), item.get("mtime_ns")
-        files.append(
-            ResultFile(
-                path, size, mode if isinstance(mode, int) else 0o644, sha, mtime if isinstance(mtime, int) else 0
-            )
-        )
-    return files
+        file = _parse_file(item["path"], item)
+        if file.path in files:
+            raise ResultError(f"the host names the result {file.path!r} twice")
+        files[file.path] = file
+    return list(files.values())
 
 
-def job_directory(results_dir: str, run: str, name: str) -> Path:
-    """`<results>/<run>/<job name>`, each part of the name made safe."""
-    parts = [safe_component(part) for part in name.split("/") if part]
-    return Path(results_dir, run, *parts)
+def _parse_file(path: str, item: dict[str, object]) -> ResultFile:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ResultError(f"the host names a result {path!r}, which is no name of a file") from None
+    if path.startswith("/") or "\0" in path or any(p in {"", ".", ".."} for p in path.split("/")):
+        raise ResultError(f"the host names a result {path!r}, which is not a plain relative path")
+    if path == MANIFEST:
+        raise ResultError(f"an output is called {MANIFEST}, which is cloudsend's own name", hint="rename it")
+    size, mode, mtime = _whole(item.get("size")), _whole(item.get("mode")), _whole(item.get("mtime_ns"))
+    sha = item.get("sha256")
+    if size is None or not 0 <= size < 1 << 60 or not isinstance(sha, str) or not _SHA.fullmatch(sha):
+        raise ResultError(f"the host's entry for {path!r} is malformed")
+    in_time = mtime is not None and 0 <= mtime < 1 << 62
+    return ResultFile(path, size, 0o644 if mode is None else mode & 0o777, sha, mtime if mtime and in_time else 0)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def job_directory(home: Home) -> Path:
+    """Each part of the job's name is made safe; `a/b` lies in `a`."""
+    parts = [safe_component(part) for part in home.name.split("/") if part]
+    return Path(home.results_dir, home.run, *(parts or ["job"]))
 
 
 class Arrival:
     """Results of one attempt while they arrive, in a directory beside the final one."""
 
-    def __init__(self, directory: Path, attempt: str) -> None:
-        self._directory = directory
+    _in_use: set[Path] = set()  # noqa: RUF012 - of this process; whatever else lies there is left over from a crash
+
+    def __init__(self, home: Home, attempt: str, size: int) -> None:
+        self._directory = job_directory(home)
         self._attempt = attempt
-        self._partial = directory.with_name(f"{PARTIAL}-{directory.name}-{safe_component(attempt)}")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        self._partial = next(p for p in self._partials() if p not in self._in_use)
+        self._in_use.add(self._partial)
         self._hash = hashlib.sha256()
         self._file: int | None = None
         self._current: ResultFile | None = None
         self._files: list[ResultFile] = []
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
+            free = os.statvfs(self._partial)
+            if size > free.f_bavail * free.f_frsize:
+                room = describe_bytes(free.f_bavail * free.f_frsize)
+                raise ResultError(f"the results are {describe_bytes(size)}, and {room} are free in {home.results_dir}")
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _partials(self) -> Iterator[Path]:
+        name = f"{PARTIAL}-{self._directory.name}-{safe_component(self._attempt)}"
+        yield self._directory.with_name(name)
+        yield from (self._directory.with_name(f"{name}-{count}") for count in range(1, 10_000))
 
     def begin(self, file: ResultFile) -> None:
-        path = self._partial / os.fsdecode(file.path.encode("utf-8", "surrogateescape"))
+        path = self._partial / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self._hash = hashlib.sha256()
         self._current = file
 
@@ -99,53 +146,98 @@ class Arrival:
             raise ResultError("an end without a file")
         if self._hash.hexdigest() != file.sha256:
             raise ResultError(f"{file.path} changed while it was sent, or arrived damaged")
-        os.fchmod(self._file, (file.mode & 0o777) | 0o600)
-        os.utime(self._file, ns=(file.mtime_ns, file.mtime_ns))
-        os.fsync(self._file)
+        os.fchmod(self._file, file.mode | 0o600)
+        if file.mtime_ns:
+            os.utime(self._file, ns=(file.mtime_ns, file.mtime_ns))
+        if len(self._files) < SYNC_ALL_FROM:
+            os.fsync(self._file)
         os.close(self._file)
         self._file = None
         self._files.append(file)
 
     def finish(self) -> None:
-        """Put everything in place. Results of an earlier job of the name are kept beside, under its attempt."""
-        manifest = {"attempt": self._attempt, "files": _as_json(self._files)}
-        (self._partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        if self._directory.exists():
-            _set_aside(self._directory, self._attempt)
-        os.rename(self._partial, self._directory)
+        """Put everything in place. What lay there of another attempt is kept beside, and what is not ours stays."""
+        with open(self._partial / MANIFEST, "w", encoding="utf-8") as file:
+            json.dump({"attempt": self._attempt, "files": _as_json(self._files)}, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if len(self._files) > SYNC_ALL_FROM:
+            os.sync()
+        if os.path.lexists(self._directory):
+            self._make_room()
+        if os.path.lexists(self._directory):
+            self._merge()
+        else:
+            os.rename(self._partial, self._directory)
         _sync_directory(self._directory.parent)
+        self._in_use.discard(self._partial)
+
+    def _make_room(self) -> None:
+        """Move the results of another attempt aside, whole, unless results of other jobs lie among them."""
+        if not self._directory.is_dir() or self._directory.is_symlink():
+            raise ResultError(f"{self._directory} is in the way", hint="move it")
+        attempt, listed = _read_manifest(self._directory)
+        if attempt == self._attempt:
+            return
+        aside = _free_name(self._directory)
+        if attempt and not _holds_others(self._directory):
+            os.rename(self._directory, aside)
+            return
+        for path in {*listed, *(f.path for f in self._files)}:
+            if os.path.lexists(self._directory / path) and not (self._directory / path).is_dir():
+                self._refuse_links(path)
+                (aside / path).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(self._directory / path, aside / path)
+
+    def _merge(self) -> None:
+        """File by file into a directory that holds more than ours; the manifest comes last."""
+        for path in (*(f.path for f in self._files), MANIFEST):
+            self._refuse_links(path)
+            target = self._directory / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._partial / path, target)
+        _sync_directory(self._directory)
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _refuse_links(self, path: str) -> None:
+        for parent in list((Path(path)).parents)[:-1]:
+            if (self._directory / parent).is_symlink():
+                raise ResultError(f"{self._directory / parent} is a symbolic link: nothing is written through it")
 
     def abandon(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
         shutil.rmtree(self._partial, ignore_errors=True)
+        self._in_use.discard(self._partial)
 
 
-def _set_aside(directory: Path, attempt: str) -> None:
-    earlier = ""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        earlier = json.loads((directory / MANIFEST).read_text(encoding="utf-8")).get("attempt", "")
-    if earlier == attempt:
-        shutil.rmtree(directory)
-        return
+def _read_manifest(directory: Path) -> tuple[str, list[str]]:
+    """(attempt, paths) of what lies there, ("", []) where nothing of ours does."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        paths = [str(file["path"]) for file in manifest["files"]]
+        plain = [p for p in paths if not p.startswith("/") and ".." not in p.split("/")]
+        return str(manifest["attempt"]), plain
+    return "", []
+
+
+def _holds_others(directory: Path) -> bool:
+    """Whether results of another job, whose name goes on where this one's ends, lie further down."""
+    return any(MANIFEST in files for folder, _, files in os.walk(directory) if folder != str(directory))
+
+
+def _free_name(directory: Path) -> Path:
     for count in range(1, 10_000):
         aside = directory.with_name(f"{directory.name}~{count}")
-        if not aside.exists():
-            os.rename(directory, aside)
-            return
+        if not os.path.lexists(aside):
+            return aside
     raise ResultError(f"{directory} has too many earlier versions beside it", hint="remove some of them")
 
 
 def _as_json(files: Iterable[ResultFile]) -> list[dict[str, object]]:
-    return [
-        {
-            "path": f.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-            "size": f.size,
-            "sha256": f.sha256,
-        }
-        for f in files
-    ]
+    return [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in files]
 
 
 def _sync_directory(path: Path) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import Upload
 
 from .hostlink import Ask
-from .results import Arrival, ResultError, ResultFile, job_directory, parse_manifest
+from .results import Arrival, Home, ResultError, ResultFile, parse_manifest
 
 CHUNK = 256 * 1024
-WINDOW = 8  # chunks under way at once
+WINDOW = 2 << 20  # bytes under way at once, and
+ASKS_AT_ONCE = 64  # requests
 FILES_IN_ONE_QUESTION = 5000
+RESUMES_MOST = 3
 
 Sending = Generator[list[Ask], list[Frame], dict[str, str]]
 Fetching = Generator[list[Ask], list[Frame], str]
@@ -26,26 +28,25 @@ def send_files(files: Sequence[Upload]) -> Sending:
     refused: dict[str, str] = {}
     for first in range(0, len(files), FILES_IN_ONE_QUESTION):
         part = {f.sha256: f for f in files[first : first + FILES_IN_ONE_QUESTION]}
-        replies = yield [Ask("missing", {"files": list(part)})]
-        missing = replies[0].get("missing")
-        batch: list[Ask] = []
-        for sha, held in missing.items() if isinstance(missing, dict) else ():
+        reply = (yield [Ask("missing", {"files": list(part)})])[0]
+        missing = reply.get("missing")
+        if not isinstance(missing, dict):
+            return {**refused, **dict.fromkeys(part, f"upload-refused: {_error(reply)}")}
+        small: list[tuple[Upload, Ask]] = []
+        for sha, held in missing.items():
             if sha not in part:
                 continue
-            start = held if isinstance(held, int) else 0
-            if part[sha].size <= CHUNK and start == 0:
-                problem = _whole(part[sha], batch)
-                if problem:
-                    refused[sha] = problem
-                if len(batch) >= 64:
-                    _take_refusals((yield batch), batch, refused)
-                    batch = []
+            start = held if isinstance(held, int) and 0 < held <= part[sha].size else 0
+            if part[sha].size <= CHUNK and not start:
+                small.append((part[sha], _whole(part[sha], refused)))
+                if len(small) >= ASKS_AT_ONCE or sum(len(ask.payload) for _, ask in small) >= WINDOW:
+                    yield from _send_small(small, refused)
+                    small = []
             else:
                 problem = yield from _send_large(part[sha], start)
                 if problem:
                     refused[sha] = problem
-        if batch:
-            _take_refusals((yield batch), batch, refused)
+        yield from _send_small(small, refused)
     return refused
 
 
@@ -54,46 +55,83 @@ def _put(file: Upload, offset: int, data: bytes) -> Ask:
     return Ask("put", dict(fields), data)
 
 
-def _whole(file: Upload, batch: list[Ask]) -> str:
+def _changed(file: Upload) -> str:
+    return f"upload-changed: {file.path} was edited after it was submitted; run the config again"
+
+
+def _missing(file: Upload, problem: OSError) -> str:
+    return f"upload-missing: {file.path}: {problem.strerror}"
+
+
+def _whole(file: Upload, refused: dict[str, str]) -> Ask:
+    data = b""
     try:
         data = Path(file.source).read_bytes()
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            refused[file.sha256] = _changed(file)
     except OSError as problem:
-        return f"upload-missing: {file.path}: {problem.strerror}"
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        return f"upload-changed: {file.path} was edited after it was submitted; run the config again"
-    batch.append(_put(file, 0, data))
-    return ""
+        refused[file.sha256] = _missing(file, problem)
+    return _put(file, 0, data)
+
+
+def _send_small(
+    batch: Sequence[tuple[Upload, Ask]], refused: dict[str, str]
+) -> Generator[list[Ask], list[Frame], None]:
+    good = [(file, ask) for file, ask in batch if file.sha256 not in refused]
+    if good:
+        for (file, _), reply in zip(good, (yield [ask for _, ask in good]), strict=True):
+            if not reply.ok:
+                refused[file.sha256] = f"upload-refused: {file.path}: {_error(reply)}"
 
 
 def _send_large(file: Upload, start: int) -> Generator[list[Ask], list[Frame], str]:
+    """Returns "" or what went wrong. What the host holds already of the file is not sent again, unless it is wrong."""
     try:
         source = open(file.source, "rb")  # noqa: SIM115 - closed below, in a generator that may be closed early
     except OSError as problem:
-        return f"upload-missing: {file.path}: {problem.strerror}"
+        return _missing(file, problem)
     try:
         if os.fstat(source.fileno()).st_size != file.size:
-            return f"upload-changed: {file.path} was edited after it was submitted; run the config again"
-        source.seek(start)
-        offset = start
-        while offset < file.size or file.size == 0:
-            batch: list[Ask] = []
-            while len(batch) < WINDOW and (data := source.read(CHUNK)):
-                batch.append(_put(file, offset, data))
-                offset += len(data)
-            if not batch:
-                return f"upload-changed: {file.path} was edited after it was submitted; run the config again"
-            for reply in (yield batch):
-                if reply.get("ok") is not True:
-                    return f"upload-changed: {file.path}: {_error(reply)}"
+            return _changed(file)
+        reply = Frame()
+        for _ in range(RESUMES_MOST):
+            answer = yield from _send_from(file, source.fileno(), start)
+            if answer is None:
+                return _changed(file)
+            reply = answer
+            if reply.ok:
+                return ""
+            if reply.error_code == "offset":
+                error = reply["error"]
+                start = error["offset"] if isinstance(error.get("offset"), int) else 0
+            elif reply.error_code == "digest" and start:
+                start = 0  # what was there from an earlier try was wrong, and is gone now
+            elif reply.error_code == "digest":
+                return _changed(file)
+            else:
+                break
+        return f"upload-refused: {file.path}: {_error(reply)}"
+    except OSError as problem:
+        return _missing(file, problem)
     finally:
         source.close()
-    return ""
 
 
-def _take_refusals(replies: Sequence[Frame], asks: Sequence[Ask], refused: dict[str, str]) -> None:
-    for ask, reply in zip(asks, replies, strict=True):
-        if reply.get("ok") is not True:
-            refused[str(ask.fields["sha256"])] = f"upload-refused: {_error(reply)}"
+def _send_from(file: Upload, source: int, offset: int) -> Generator[list[Ask], list[Frame], Frame | None]:
+    """The last reply, or the first bad one; None if the file became shorter."""
+    reply: Frame | None = None
+    while reply is None or offset < file.size:
+        batch: list[Ask] = []
+        while len(batch) * CHUNK < WINDOW and (offset < file.size or not batch):
+            data = os.pread(source, min(CHUNK, file.size - offset), offset)
+            if not data and offset < file.size:
+                return None
+            batch.append(_put(file, offset, data))
+            offset += len(data)
+        for reply in (yield batch):
+            if not reply.ok:
+                return reply
+    return reply
 
 
 def _error(reply: Frame) -> str:
@@ -101,19 +139,16 @@ def _error(reply: Frame) -> str:
     return str(error.get("message", error)) if isinstance(error, dict) else str(error)
 
 
-def fetch_files(attempt: str, patterns: Sequence[str], results_dir: str, run: str, name: str) -> Fetching:
+def fetch_files(attempt: str, patterns: Sequence[str], home: Home) -> Fetching:
     """Bring results home, verified. Returns "" or what went wrong; then nothing of this try is left behind."""
     replies = yield [Ask("manifest", {"attempt": attempt, "patterns": list(patterns)})]
-    if replies[0].get("ok") is not True:
+    if not replies[0].ok:
         return _error(replies[0])
     arrival: Arrival | None = None
     try:
         files = parse_manifest(replies[0].get("files"))
-        arrival = Arrival(job_directory(results_dir, run, name), attempt)
-        for file in files:
-            arrival.begin(file)
-            yield from _fetch_one(attempt, file, arrival)
-            arrival.end()
+        arrival = Arrival(home, attempt, sum(f.size for f in files))
+        yield from _fetch_all(attempt, files, arrival)
         arrival.finish()
         arrival = None
     except (ResultError, OSError) as problem:
@@ -124,19 +159,49 @@ def fetch_files(attempt: str, patterns: Sequence[str], results_dir: str, run: st
     return ""
 
 
-def _fetch_one(attempt: str, file: ResultFile, arrival: Arrival) -> Generator[list[Ask], list[Frame], None]:
-    offset = 0
-    while offset < file.size:
-        asks: list[Ask] = []
-        at = offset
-        while at < file.size and len(asks) < WINDOW:
-            length = min(CHUNK, file.size - at)
-            asks.append(Ask("read", {"attempt": attempt, "path": file.path, "offset": at, "length": length}))
-            at += length
-        for ask, reply in zip(asks, (yield asks), strict=True):
-            if reply.get("ok") is not True:
-                raise ResultError(f"{file.path}: {_error(reply)}")
-            if len(reply.payload) != ask.fields["length"]:
-                raise ResultError(f"{file.path} became shorter while it was read")
-            arrival.write(reply.payload)
-        offset = at
+def _fetch_all(attempt: str, files: Sequence[ResultFile], arrival: Arrival) -> Generator[list[Ask], list[Frame], None]:
+    pieces = _pieces(files)
+    while batch := list(_some(pieces)):
+        asks = [
+            Ask("read", {"attempt": attempt, "path": file.path, "offset": offset, "length": length})
+            for file, offset, length in batch
+            if length
+        ]
+        answers = iter((yield asks) if asks else ())
+        for file, offset, length in batch:
+            if offset == 0:
+                arrival.begin(file)
+            if length:
+                _take_piece(file, length, next(answers), arrival)
+            if offset + length == file.size:
+                arrival.end()
+
+
+def _take_piece(file: ResultFile, length: int, reply: Frame, arrival: Arrival) -> None:
+    if not reply.ok:
+        raise ResultError(f"{file.path}: {_error(reply)}")
+    if len(reply.payload) != length:
+        raise ResultError(f"{file.path} became shorter while it was read")
+    arrival.write(reply.payload)
+
+
+def _pieces(files: Sequence[ResultFile]) -> Iterator[tuple[ResultFile, int, int]]:
+    """(file, offset, length) in order; an empty file is one piece without length."""
+    for file in files:
+        offset = 0
+        while True:
+            length = min(CHUNK, file.size - offset)
+            yield file, offset, length
+            offset += length
+            if offset >= file.size:
+                break
+
+
+def _some(pieces: Iterator[tuple[ResultFile, int, int]]) -> Iterator[tuple[ResultFile, int, int]]:
+    """As many as may be under way at once: many small files cost one round trip together."""
+    size = 0
+    for count, piece in enumerate(pieces, 1):
+        yield piece
+        size += piece[2]
+        if size >= WINDOW or count >= ASKS_AT_ONCE:
+            return

@@ -8,16 +8,21 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from cloudsend_cli.errors import MaestroError
 
-from .local import LOCK, LOG, LOG_LIMIT
+from .local import LOCK, LOG, LOG_LIMIT, lock_holder
 from .sockets import LineReader, Message, connect, encode
 
 ANSWER_LIMIT = 5.0
 START_LIMIT = 15.0
+PATIENCE = 60.0  # with a maestro that lives, is not stopped, and does not answer
+STARTS_MOST = 3
+LOOK_AGAIN = 0.02
+READY, BUSY = "ready", "busy"
 
 
 class MaestroClient:
@@ -29,17 +34,18 @@ class MaestroClient:
         self._messages: list[Message] = []
         self._next = 1
 
-    def ask(self, op: str, **fields: object) -> Message:
-        """The reply to one request; pushed messages that come before it are kept for `messages`."""
+    def ask(self, op: str, *, limit: float = ANSWER_LIMIT, **fields: object) -> Message:
+        """The reply to one request, waiting up to `limit`; messages pushed before it are kept for `messages`."""
         number, self._next = self._next, self._next + 1
         try:
-            self._sock.settimeout(ANSWER_LIMIT)
+            self._sock.settimeout(limit)
             self._sock.sendall(encode({"id": number, "op": op, **fields}))
             while True:
-                for message in self._receive():
-                    if message.get("re") == number:
-                        return message
-                    self._messages.append(message)
+                messages = list(self._receive())
+                reply = next((m for m in messages if m.get("re") == number), None)
+                self._messages.extend(m for m in messages if m is not reply)
+                if reply is not None:
+                    return reply
         except OSError as problem:
             raise MaestroError(f"the maestro does not answer: {problem}") from problem
 
@@ -67,6 +73,9 @@ class MaestroClient:
 
 def find_maestro(state_dir: Path) -> MaestroClient | None:
     """A connection to the running maestro that answers, else None."""
+    holder = lock_holder(state_dir)
+    if holder is not None and _is_stopped(holder):
+        return None
     try:
         client = MaestroClient(connect(state_dir, ANSWER_LIMIT))
     except OSError:
@@ -80,24 +89,44 @@ def find_maestro(state_dir: Path) -> MaestroClient | None:
 
 
 def ensure_maestro(state_dir: Path) -> MaestroClient:
-    """A connection to a maestro, started if there is none. One that is alive but does not answer is superseded."""
-    client = find_maestro(state_dir)
-    takeover: tuple[str, ...] = ()
-    for _ in range(3):
+    """A connection to a maestro that answers, started if there is none.
+
+    One that holds the lock and does not answer is superseded: at once if it is stopped, else when `PATIENCE` has run
+    out. It may be starting, leaving, or reading a large run, and then an answer comes.
+    """
+    until = time.monotonic() + PATIENCE
+    ended = 0
+    while True:
+        client = find_maestro(state_dir)
         if client is not None:
             return client
-        said = _start_maestro(state_dir, takeover)
-        client = find_maestro(state_dir)
-        if said == "busy" and client is None:
-            takeover = ("takeover",)
-    raise MaestroError(
-        "the maestro could not be started",
-        hint=f"its log is {state_dir / LOG}",
-        context=read_log(state_dir, 5),
-    )
+        late = time.monotonic() > until
+        holder = lock_holder(state_dir)
+        takeover = holder is not None and (late or _is_stopped(holder))
+        said = _start_maestro(state_dir, ("takeover",) if takeover else ()) if takeover or holder is None else BUSY
+        if takeover:
+            until = time.monotonic() + PATIENCE
+        ended += said not in {BUSY, READY}
+        if ended >= STARTS_MOST:
+            raise MaestroError(
+                "the maestro could not be started",
+                hint=f"its log is {state_dir / LOG}",
+                context=read_log(state_dir, 5),
+            )
+        if said == BUSY:
+            time.sleep(LOOK_AGAIN)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger holds that process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"T", b"t"}
+    except (OSError, IndexError):
+        return False
 
 
 def _start_maestro(state_dir: Path, arguments: tuple[str, ...]) -> str:
+    """Its first word: READY, BUSY, or nothing if it ended without one."""
     log = state_dir / LOG
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > LOG_LIMIT:
@@ -116,14 +145,12 @@ def _start_maestro(state_dir: Path, arguments: tuple[str, ...]) -> str:
             )
         os.close(write)
         write = -1
-        said = b""
-        while select.select([read], [], [], START_LIMIT)[0] and (data := os.read(read, 100)):
-            said += data
-        if said == b"busy":
-            process.wait()
-        else:
+        said = os.read(read, 100).decode("ascii", "replace") if select.select([read], [], [], START_LIMIT)[0] else BUSY
+        if said == READY or (said == BUSY and process.poll() is None):
             _leave_running(process)
-        return said.decode("ascii", "replace")
+        else:
+            process.wait()
+        return said
     finally:
         os.close(read)
         if write >= 0:

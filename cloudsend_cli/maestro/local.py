@@ -19,7 +19,7 @@ LOG_LIMIT = 4 << 20
 
 
 def lock_maestro(state_dir: Path, *, takeover: bool) -> int | None:
-    """The open lock file, None if another maestro holds it.
+    """The open lock file with our pid in it, None if another maestro holds it.
 
     A takeover replaces the file, so that a paused maestro keeps a lock nobody looks at; the epoch fences its writes.
     """
@@ -34,11 +34,35 @@ def lock_maestro(state_dir: Path, *, takeover: bool) -> int | None:
         except BlockingIOError:
             os.close(fd)
             return None
-        # The file may have been replaced between open and lock.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(fd), os.stat(path)):
-                return fd
+        if holds_lock(state_dir, fd):  # it may have been replaced between open and lock
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            return fd
         os.close(fd)
+
+
+def holds_lock(state_dir: Path, fd: int) -> bool:
+    """Whether this open file is still the lock that others look at."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(state_dir / LOCK))
+    except FileNotFoundError:
+        return False
+
+
+def lock_holder(state_dir: Path) -> int | None:
+    """The pid of the maestro that holds the lock, None if nobody does."""
+    try:
+        fd = os.open(state_dir / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(fd, 20, 0)
+        return int(text) if text.strip().isdigit() else None
+    finally:
+        os.close(fd)
+    return None
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +73,7 @@ def main(arguments: list[str]) -> int:
         os.write(ready, b"busy")
         return 0
     try:
-        return _serve(state_dir, ready)
+        return _serve(state_dir, ready, lock)
     except ConflictError:
         _log("a newer maestro has taken over; this one stops")
         return 0
@@ -61,7 +85,7 @@ def main(arguments: list[str]) -> int:
         return 70
 
 
-def _serve(state_dir: Path, ready: int) -> int:
+def _serve(state_dir: Path, ready: int, lock: int) -> int:
     from cloudsend_cli.store.sqlite import SqliteStore
 
     from .loop import Loop
@@ -69,7 +93,7 @@ def _serve(state_dir: Path, ready: int) -> int:
     store = SqliteStore.open(state_dir)
     try:
         epoch = store.take_epoch(f"pid {os.getpid()} at {time.time():.0f}")
-        loop = Loop(state_dir, store, epoch)
+        loop = Loop(state_dir, store, epoch, log=_log, in_office=lambda: holds_lock(state_dir, lock))
 
         def stop(*_: object) -> None:
             loop.stopping = True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from cloudsend_cli.core.ports import Event
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.engine.calls import DirectCalls
 from cloudsend_cli.engine.hostlink import Ask, Conversation
-from cloudsend_cli.engine.hostpool import HostPool, RunHosts
+from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
+from cloudsend_cli.engine.results import Home
 from cloudsend_cli.engine.session import Session
 from cloudsend_cli.engine.tick import tick
 from cloudsend_cli.engine.transfer import fetch_files
-from cloudsend_cli.errors import CloudsendError, ConflictError, NotFoundError
+from cloudsend_cli.errors import CloudsendError, ConflictError, NotFoundError, StateDamagedError
 from cloudsend_cli.store.sqlite import SqliteStore
 
 from .progress import RecentFailures, render_progress
@@ -27,10 +29,14 @@ from .server import Connection, Server
 from .sockets import Message
 from .wiring import PROVIDER_TYPES, open_host, open_provider
 
-SHORTEST_PAUSE = 0.005  # between two ticks of one run: news that comes meanwhile shares a commit
+# Ticks of one run follow each other at once until they have cost BURST seconds; after that they take DUTY of the time,
+# so that a single job is noticed without delay and the news of many shares a commit.
+BURST = 0.03
+DUTY = 0.2
 LONGEST_PAUSE = 0.05
-PUBLISH_PAUSE = 0.1
+PUBLISH_PAUSE = 0.05
 LOOK_AGAIN = 30.0
+TROUBLE_PAUSE = 5.0  # before a run whose tick failed is tried again
 LINGER = float(os.environ.get("CLOUDSEND_MAESTRO_LINGER", "30"))
 
 
@@ -58,30 +64,47 @@ class Active:
     hosts: RunHosts
     failures: RecentFailures | None = None
     due_at: float = 0.0  # monotonic
+    not_before: float = 0.0
+    debt: float = 0.0  # seconds that its ticks have cost and that are not yet waited for
     ticked_at: float = 0.0
-    pause: float = SHORTEST_PAUSE
     sequence: int = 0
     published: int = -1
     published_at: float = 0.0
-    views: str = ""
+    links: tuple[tuple[str, bool, str], ...] = ()
+
+    def account(self, begun: float, ended: float) -> None:
+        self.debt = max(0.0, self.debt - DUTY * (begun - self.ticked_at)) + ended - begun
+        self.ticked_at = ended
+        self.not_before = ended + min(max(0.0, (self.debt - BURST) / DUTY), LONGEST_PAUSE)
 
 
 class Loop:
     """Everything happens in the thread that calls `serve`; links and pools only set flags and wake it."""
 
-    def __init__(self, state_dir: Path, store: SqliteStore, epoch: int) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        store: SqliteStore,
+        epoch: int,
+        *,
+        log: Callable[[str], None],
+        in_office: Callable[[], bool],
+    ) -> None:
         self._state_dir = state_dir
         self._store = store
         self._fenced = FencedStore(store, epoch)
         self._epoch = epoch
         self._started = time.time()
-        self._pool = HostPool(open_host, store.installation_id(), epoch)
+        self._log = log
+        self._in_office = in_office
+        self._fenced_off = False  # an agent refused our epoch
+        self._pool = HostPool(open_host, store.installation_id(), epoch, log)
         self._providers = {name: open_provider(name, state_dir) for name in PROVIDER_TYPES}
         self._active: dict[str, Active] = {}
         self._news: set[str] = set()
         self._replies: list[tuple[Connection, Message]] = []
         self._server = Server(state_dir, self._handle)
-        self._idle_since = time.monotonic()
+        self._idle_since = self._looked_at = time.monotonic()
         self.stopping = False
 
     def wake(self) -> None:
@@ -94,33 +117,73 @@ class Loop:
         try:
             while not self.stopping and not self._leaving():
                 self._server.wait(self._timeout())
+                self._stay_in_office()
+                self._look_around()
                 self._take_news()
                 self._tick_due()
                 self._publish()
                 self._send_replies()
+                self._server.flush()
         finally:
             for active in self._active.values():
                 active.hosts.close()
             self._pool.close()
             self._server.close()
 
+    def _stay_in_office(self) -> None:
+        """ConflictError: another maestro has taken over, or the state directory is gone.
+
+        Every commit and every agent checks it too; this is for one that was paused and has nothing to commit.
+        """
+        if not self._in_office():
+            raise ConflictError("the lock belongs to another maestro")
+        if self._fenced_off:
+            self._fenced_off = False
+            if self._store.epoch() != self._epoch:
+                raise ConflictError("an agent serves a newer maestro")
+            self._log(f"an agent has served a maestro of a higher epoch than {self._epoch}: was the state restored?")
+
     # ---- runs ------------------------------------------------------------------------------------------------------
+
+    def _look_around(self) -> None:
+        """Now and then: a hint may have been lost with the command that wanted to give it."""
+        if time.monotonic() - self._looked_at >= LOOK_AGAIN:
+            self._looked_at = time.monotonic()
+            for run in self._store.list_active_runs():
+                self._hint(run)
+
+    def _hint(self, run: str) -> None:
+        """Somebody wrote: the run is new, was continued, or has requests."""
+        active = self._active.get(run)
+        if active is None:
+            if run in self._store.list_active_runs() or self._store.list_requests(run):
+                self._activate(run)
+            return
+        state = active.session.state
+        if state is not None and self._store.load_without_jobs(run).run.version != state.run.version:
+            active.session.reset()
+            active.failures = None
+        self._activate(run)
 
     def _activate(self, run: str) -> None:
         active = self._active.get(run)
         if active is None:
-            hosts = RunHosts(run, self._pool, lambda: self._wake_run(run), lambda: self._facts(run))
+            hosts = RunHosts(run, self._pool, lambda: self._wake_run(run), lambda: self._facts(run), self._note_fenced)
             # Providers that answer at once are called in place; slow ones get a pool of threads.
             session = Session(run, self._fenced, self._providers, hosts, DirectCalls(), Policy())
             self._active[run] = active = Active(session, hosts)
         active.session.requests_hinted = True
         active.due_at = 0.0
 
-    def _facts(self, run: str) -> tuple[dict[str, str], dict[str, str], str]:
+    def _facts(self, run: str) -> RunFacts:
         state = self._active[run].session.state
         if state is None:
-            return {}, {}, ""
-        return dict(state.run.base_env), read_secrets(self._state_dir, run), state.run.results_dir
+            raise RuntimeError(f"run {run} is not loaded while it is ticked")
+        return RunFacts(dict(state.run.base_env), state.run.results_dir, lambda: read_secrets(self._state_dir, run))
+
+    def _note_fenced(self) -> None:
+        self._fenced_off = True
+        self._server.wake()
 
     def _wake_run(self, run: str) -> None:
         self._news.add(run)
@@ -130,7 +193,7 @@ class Loop:
         while self._news:
             active = self._active.get(self._news.pop())
             if active is not None:
-                active.due_at = min(active.due_at, active.ticked_at + active.pause)
+                active.due_at = min(active.due_at, active.not_before)
 
     def _tick_due(self) -> None:
         now = time.monotonic()
@@ -149,17 +212,24 @@ class Loop:
             active.failures = None
             return
         except NotFoundError:
+            active.hosts.close()
             del self._active[run]
+            return
+        except StateDamagedError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - a full disk or a bug in one run must not end the others
+            self._log(f"run {run}: {describe(problem)}")
+            active.failures = None
+            active.due_at = time.monotonic() + TROUBLE_PAUSE
             return
         finally:
             ended = time.monotonic()
-            active.ticked_at = ended
-            active.pause = min(max(SHORTEST_PAUSE, 3 * (ended - begun)), LONGEST_PAUSE)
+            active.account(begun, ended)
         state = active.session.state
         if state is not None:
             self._note_progress(run, active, state, ticked.changed)
         wait = LOOK_AGAIN if ticked.wake_at is None else max(0.0, ticked.wake_at - time.time())
-        active.due_at = ended + max(min(wait, LOOK_AGAIN), active.pause)
+        active.due_at = max(ended + min(wait, LOOK_AGAIN), active.not_before)
         if ticked.done:
             self._finish(run, active)
 
@@ -167,10 +237,10 @@ class Loop:
         if active.failures is None:
             active.failures = RecentFailures(state)
         elif changed:
-            active.failures.take(self._fenced.last_changes[run])
-        views = repr(active.session.views)
-        if changed or views != active.views:
-            active.views = views
+            active.failures.take(self._fenced.last_changes.pop(run))
+        links = tuple((name, view.connected, view.error) for name, view in active.session.views.items())
+        if changed or links != active.links:
+            active.links = links
             active.sequence += 1
 
     def _finish(self, run: str, active: Active) -> None:
@@ -191,7 +261,11 @@ class Loop:
         return max(0.0, min(times, default=now + LOOK_AGAIN) - now)
 
     def _leaving(self) -> bool:
-        return not self._active and time.monotonic() - self._idle_since >= LINGER
+        if self._active or time.monotonic() - self._idle_since < LINGER:
+            return False
+        for run in self._store.list_active_runs():  # its hint was lost
+            self._activate(run)
+        return not self._active
 
     # ---- clients ---------------------------------------------------------------------------------------------------
 
@@ -199,8 +273,13 @@ class Loop:
         reply: Message = {"re": message.get("id")}
         try:
             answer = self._answer(connection, message)
+        except ConflictError:
+            raise
         except CloudsendError as problem:
             answer = {"error": {"code": problem.code, "message": problem.message, "hint": problem.hint}}
+        except Exception as problem:  # noqa: BLE001 - one client's odd message must not end the maestro
+            self._log(describe(problem))
+            answer = {"error": {"code": "internal", "message": repr(problem), "hint": "`cloudsend maestro logs`"}}
         if answer is not None:
             connection.send({**reply, **answer})
 
@@ -208,7 +287,7 @@ class Loop:
         op = message.get("op")
         run = message.get("run")
         if op == "hint" and isinstance(run, str):
-            self._activate(run)
+            self._hint(run)
             return {}
         if op == "status":
             return {"pid": os.getpid(), "since": self._started, "epoch": self._epoch, "runs": sorted(self._active)}
@@ -247,7 +326,7 @@ class Loop:
         state = active.session.state
         if state is None or active.failures is None or (active.published == active.sequence and not force):
             return
-        if not force and now - active.published_at < PUBLISH_PAUSE:
+        if not force and not state.settled and now - active.published_at < PUBLISH_PAUSE:
             return
         followers = list(self._server.followers(run))
         if followers:
@@ -289,20 +368,21 @@ class Loop:
         state = active.session.state if active is not None else None
         number, results = message.get("number"), message.get("results")
         if active is None or state is None or not isinstance(number, int) or not isinstance(results, str):
-            return {"problem": "the run is not active"}
+            return {"later": "the run is not loaded yet"}
         job = state.jobs.get(number)
         link = active.hosts.link_of(job.node) if job is not None else None
         if job is None or link is None:
-            return {"problem": "no connection to the job's machine"}
+            return {"later": "no connection to the job's machine"}
         attempt, patterns = state.attempt_of(job), [o.pattern for o in job.spec.outputs]
+        home = Home(results, state.run.id, job.spec.name)
         reply: Message = {"re": message.get("id")}
 
         def conversation() -> Conversation:
-            reply["problem"] = yield from fetch_files(attempt, patterns, results, state.run.id, job.spec.name)
+            reply["problem"] = yield from fetch_files(attempt, patterns, home)
             self._post_reply(connection, reply)
 
         def dropped() -> None:
-            reply["problem"] = "the job's machine does not answer now"
+            reply["later"] = "the job's machine does not answer now"
             self._post_reply(connection, reply)
 
         link.converse(conversation, dropped)
@@ -316,6 +396,12 @@ class Loop:
         while self._replies:
             connection, reply = self._replies.pop(0)
             connection.send(reply)
+
+
+def describe(problem: Exception) -> str:
+    if isinstance(problem, CloudsendError):
+        return f"{problem.code}: {problem.message} {problem.hint} {problem.context}".strip()
+    return "".join(traceback.format_exception(problem)).strip()
 
 
 def _render_view(view: HostView) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cloudsend_cli.errors import UnreachableError
 
@@ -25,7 +26,7 @@ class RelaySource:
         maestro = find_maestro(self.state_dir)
         if maestro is None:
             raise UnreachableError("no maestro runs, and the log is on another machine", hint="`cloudsend tail -f`")
-        place = {"run": self.run, "node": self.node, "attempt": self.attempt, "stream": self.stream}
+        place: dict[str, Any] = {"run": self.run, "node": self.node, "attempt": self.attempt, "stream": self.stream}
         try:
             answer = maestro.ask("read_log", **place, offset=offset, length=length)
         finally:

@@ -21,8 +21,8 @@ class Connection:
         sock.setblocking(False)
         self.sock = sock
         self.follows: set[str] = set()
-        self.sent_sequence: dict[str, int] = {}
         self.closed = False
+        self.blocked = False  # the selector waits until it takes more
         self._reader = LineReader()
         self._unsent = b""
 
@@ -77,23 +77,29 @@ class Server:
 
     def wait(self, timeout: float | None) -> None:
         """Until something happened or `timeout` seconds went by; messages were handled when it returns."""
-        if any(c.unsent for c in self.connections):
-            timeout = min(timeout, 0.01) if timeout is not None else 0.01
-        for key, _ in self._selector.select(timeout):
+        for key, events in self._selector.select(timeout):
             if key.fileobj is self._listener:
                 self._accept()
             elif key.fd == self._wake_read:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 65536)
-            else:
+            elif events & selectors.EVENT_READ:
                 self._serve(key.data)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what clients take now, and let go of those that have left."""
         for connection in list(self.connections):
             connection.flush()
             if connection.closed:
                 self._drop(connection)
+            elif connection.unsent != connection.blocked:
+                connection.blocked = connection.unsent
+                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.blocked else 0)
+                self._selector.modify(connection.sock, wanted, connection)
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, ConnectionError):
             sock, _ = self._listener.accept()
             if peer_uid(sock) not in {0, os.geteuid()}:
                 sock.close()
