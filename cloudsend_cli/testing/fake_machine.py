@@ -37,6 +37,7 @@ class Execution:
     t0: float
     t1: float | None = None
     status: AttemptStatus | None = None  # how it ended, if it left a record
+    rebooted: bool = False  # it ended with the boot
 
     @property
     def succeeded(self) -> bool:
@@ -238,7 +239,7 @@ class FakeMachine:
         """What ran is proved dead by the new boot id; what waited is stale."""
         if not self.on:
             return
-        self._stop_all()
+        self._stop_all(rebooted=True)
         for attempt in self.queue:
             self.attempts[attempt].status = AttemptStatus("stale")
         self.queue.clear()
@@ -257,7 +258,7 @@ class FakeMachine:
 
     def power_off(self) -> None:
         """The machine is gone with all that it knew."""
-        self._stop_all()
+        self._stop_all(rebooted=False)
         self.record_lost.update(a for a, held in self.attempts.items() if not held.acked)
         self.on = False
         self.gone = True
@@ -268,11 +269,12 @@ class FakeMachine:
             self.on = True
             self._invite()
 
-    def _stop_all(self) -> None:
+    def _stop_all(self, *, rebooted: bool) -> None:
         for attempt in self.running:
             held = self.attempts[attempt]
             if held.execution is not None:
                 held.execution.t1 = self.timeline.now
+                held.execution.rebooted = rebooted
             held.status = AttemptStatus("lost", held.status.started, cause="lost")
         self.running.clear()
 

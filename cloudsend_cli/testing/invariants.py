@@ -173,10 +173,11 @@ class Judge:
             and not e.succeeded
             and e.status.cause not in {"cancelled", "preempted"}
         )
-        if failures > 1 + job.spec.retries:
+        if failures > 1 + job.spec.retries or (failures > job.spec.retries and job.state == SUCCEEDED):
             self.blame(f"job {name} failed {failures} times with {job.spec.retries} retries")
-        if job.losses > 1 + job.spec.retries_lost:
-            self.blame(f"job {name} was lost {job.losses} times with {job.spec.retries_lost} retries")
+        losses = max(job.losses, sum(1 for e in executions if e.rebooted and e.attempt not in lost))
+        if losses > 1 + job.spec.retries_lost or (losses > job.spec.retries_lost and job.state == SUCCEEDED):
+            self.blame(f"job {name} was lost {losses} times with {job.spec.retries_lost} retries")
 
     def judge_machines(self, stored: StoredRun, providers: Iterable[FakeProvider], done_at: float) -> None:
         """Nothing is left that costs money, and nothing cost much longer than it was of use."""

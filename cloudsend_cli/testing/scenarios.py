@@ -204,7 +204,8 @@ def _fetches(world: World) -> None:
 def _troubled_build(world: World) -> None:
     world.at(11.0, reboot)
     world.at(19.0, lose_disk)
-    world.at(45.0, preempt)
+    world.at(33.0, lose_disk)
+    world.at(60.0, preempt)
 
 
 def _rebooted_twice(world: World) -> None:
@@ -243,8 +244,7 @@ def _omitted(world: World) -> None:
             {i.instance_id: w.timeline.now + seconds for i in w.provider.living()}
         )
 
-    world.at(10.0, hide(20.0))
-    for when in range(12, 60, 2):
+    for when in range(12, 80, 2):
         world.at(float(when), hide(8.0))
 
 
@@ -270,7 +270,13 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("plain", make_plan(*three_jobs())),
     Scenario("crowd", make_plan(*MANY, nodes=2)),
     Scenario("slow calls", make_plan(*three_jobs(), nodes=2), slow_calls=2.5),
-    Scenario("two maestros", make_plan(*three_jobs(), nodes=2), _preempted, maestros=2),
+    Scenario(
+        "two maestros",
+        make_plan(*three_jobs(), nodes=2),
+        _preempted,
+        jobs={"j1": (SLOW,), "j2": (SLOW,)},
+        maestros=2,
+    ),
     Scenario("environments", make_plan(*three_jobs(environment="e1"), make_job("bare"), nodes=2), lambda w: None),
     Scenario(
         "environment fails",
@@ -396,7 +402,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario("credentials expire", make_plan(*three_jobs()), _expired),
     Scenario("forgetful cloud", make_plan(*three_jobs()), _forgetful, restart_after=30.0),
-    Scenario("omitted from lists", make_plan(*three_jobs()), _omitted),
+    Scenario("omitted from lists", make_plan(*three_jobs()), _omitted, jobs={"j1": (SLOW,)}),
     Scenario("ended unseen", make_plan(*three_jobs()), _unseen),
     Scenario(
         "too big",

@@ -365,9 +365,12 @@ class World:
                     self.maestros.remove(maestro)
 
     def _bury(self, maestro: Maestro) -> None:
+        """A successor comes when nobody is left to act."""
         maestro.die()
         if maestro in self.maestros:
             self.maestros.remove(maestro)
+        if self.maestros:
+            return
         self.user_actions += 1  # the world waits for the successor
 
         def follow() -> None:
