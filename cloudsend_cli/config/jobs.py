@@ -71,6 +71,7 @@ class JobReader:
         self.private = private
         self.used: set[str] = set()
         self._outputs: dict[tuple[str, bool], Output] = {}
+        self._output_sets: dict[tuple[Output, ...], tuple[Output, ...]] = {}
         self._patterns: list[tuple[str, str]] = []  # every output as written, and whose it is
 
     def read(self, node: Node, argv: Sequence[str] | None = None) -> list[JobSpec]:
@@ -328,7 +329,8 @@ class JobReader:
             workdir = self._fill_workdir(entry, row)
             env = tuple((name, template.fill(row)) for name, template in entry.variables)
             params = tuple(zip(entry.sweep.names, row, strict=True))
-            outputs = tuple(self._fill_outputs(entry, row))
+            filled = tuple(self._fill_outputs(entry, row))
+            outputs = self._output_sets.setdefault(filled, filled)
             uploads = self._fill_uploads(entry, row, workdir, outputs)
             shared = entry.spec
             for index, name in enumerate(itertools.islice(names, entry.repeat)):

@@ -150,6 +150,8 @@ def read_document(path: str, absolute: str) -> tuple[Node, list[Problem]]:
     file = path if _is_text(path) else show_text(path)
     if not _is_text(absolute):
         raise fail("the path of the config is not valid UTF-8", Place(file), "rename the file or its directory")
+    if "\0" in path:
+        raise fail("the path contains a NUL character", Place(show_text(path)))
     text = decode_file(_read_bytes(path, absolute, file), file)
     root: Node | None
     problems: list[Problem] = []

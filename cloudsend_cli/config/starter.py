@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 
 from .commands import plain_name
@@ -73,16 +74,21 @@ SCRIPTS = """\
 """
 
 
-def starter_config(project: str, scripts: Sequence[str] = (), file: str = "config.yml") -> str:
+def starter_config(directory: str, scripts: Sequence[str] = (), file: str = "config.yml") -> str:
     """The text that `cloudsend init` writes.
 
-    It loads without problems when `scripts` lie beside it; without scripts it runs anywhere.
+    The project is named after `directory`. It loads without problems when `scripts` lie beside it; without
+    scripts it runs anywhere.
     """
     jobs = EXAMPLE
     if scripts:
         lines = "\n".join(f"  - script: {_quote_script(name)}" for name in scripts)
         jobs = SCRIPTS.format(jobs=lines)
-    return TEMPLATE.format(file=file, project=json.dumps(plain_name(project, "project")), jobs=jobs.rstrip("\n"))
+    return TEMPLATE.format(
+        file=file,
+        project=json.dumps(plain_name(os.path.basename(os.path.abspath(directory)), "project")),
+        jobs=jobs.rstrip("\n"),
+    )
 
 
 def _quote_script(name: str) -> str:

@@ -157,7 +157,7 @@ PATHS: dict[str, tuple[Callable[[object], str], str]] = {
     "a link to nothing": (_dangling, "g.yml: no such file"),
     "a device": (lambda desk: "/dev/null", "/dev/null: is not a regular file, not a config"),
     "unreadable": (lambda desk: "/proc/self/mem", "/proc/self/mem: cannot be read: Input/output error"),
-    "a NUL": (lambda desk: "a\0b", "cannot be read: embedded null byte"),
+    "a NUL": (lambda desk: "a\0b", "a\\x00b: the path contains a NUL character"),
     "a long name": (lambda desk: "x" * 300, "cannot be read: File name too long"),
     "a path that is not UTF-8": (_not_utf8, "the path of the config is not valid UTF-8"),
     "empty": (lambda desk: "", "is a directory, not a config"),

@@ -193,9 +193,9 @@ def test_the_example_of_providers_loads() -> None:
 # ---- the starter and the schema ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("project", ["my project", "a: b", "", "it's"])
-def test_the_starter_loads_without_problems_or_warnings(desk, project: str) -> None:
-    loaded = desk.load(starter_config(project))
+@pytest.mark.parametrize("directory", ["/srv/my project", "a: b", ".", "/", "it's"])
+def test_the_starter_loads_without_problems_or_warnings(desk, directory: str) -> None:
+    loaded = desk.load(starter_config(directory))
     assert loaded.warnings == ()
     assert [job.name for job in loaded.spec.jobs] == [
         "echo",
