@@ -342,7 +342,8 @@ def _render_environments(
                     continue
                 key = SYNONYMS.get(problem.path.rpartition(".")[2].partition("[")[0], "")
                 place = environment.keys.get(key, environment.place)
-                message = f"{environment.path}: {problem.message}"
+                named = problem.message.startswith("environment ")
+                message = problem.message if named else f"{environment.path}: {problem.message}"
                 report.error(message, place, problem.hint, problem.path or environment.path)
     return builds
 
