@@ -40,30 +40,37 @@ def describe_bytes(count: int) -> str:
     return f"{size:.1f} TiB"
 
 
-def phase_of(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> str:
-    """The seeds' word for a job's state now. Without a view of its host, a running job is shown by stored facts."""
-    if job.state == SUCCEEDED:
+def phase_word(state: str, *, started: bool, connected: bool | None, ready: bool) -> str:
+    """The seeds' word for a job's state now. `connected` None: nobody asked its host, so stored facts are shown."""
+    if state == SUCCEEDED:
         return "DONE"
-    if job.state in {FAILED, CANCELLED}:
+    if state in {FAILED, CANCELLED}:
         return "ABORTED"
-    if job.state == RUNNING:
-        view = views.get(job.node)
-        if view is not None and not view.connected:
+    if state == RUNNING:
+        if connected is False:
             return "UNKNOWN"
-        return "RUNNING" if job.started_at is not None else "IDLE"
-    return "QUEUE" if _could_start(state, job) else "WAIT"
+        return "RUNNING" if started else "IDLE"
+    return "QUEUE" if ready else "WAIT"
 
 
-def _could_start(state: RunState, job: JobRecord) -> bool:
-    if state.waiting_for.get(job.number, 0) > 0:
-        return False
-    running = [n for n in state.nodes.values() if n.state == "running"]
-    if not running:
-        return False
-    key = job.spec.environment
+def phase_of(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> str:
+    """`phase_word` for a job of a loaded run."""
+    view = views.get(job.node)
+    waits = state.waiting_for.get(job.number, 0) > 0
+    return phase_word(
+        job.state,
+        started=job.started_at is not None,
+        connected=view.connected if view is not None else None,
+        ready=not waits and environment_is_ready(state, job.spec.environment),
+    )
+
+
+def environment_is_ready(state: RunState, key: str) -> bool:
+    """Whether a machine is there on which jobs with this environment could start."""
+    running = [n.name for n in state.nodes.values() if n.state == "running"]
     if not key:
-        return True
-    return any((b := state.builds.get((n.name, key))) is not None and b.state == SUCCEEDED for n in running)
+        return bool(running)
+    return any((b := state.builds.get((name, key))) is not None and b.state == SUCCEEDED for name in running)
 
 
 @dataclass(frozen=True, slots=True)
