@@ -118,10 +118,27 @@ def _glob(pattern: str) -> str:
             out.append(".")
         elif c == "[" and "]" in pattern[i + 2 :]:
             end = pattern.index("]", i + 2)
-            body = pattern[i + 1 : end].replace("\\", "\\\\")
-            out.append("[" + ("^" + body[1:] if body.startswith("!") else body) + "]")
+            out.append(_glob_class(pattern[i + 1 : end]))
             i = end
         else:
             out.append(re.escape(c))
         i += 1
     return "".join(out)
+
+
+def _glob_class(body: str) -> str:
+    """What stands between brackets: characters, ranges, and `!` in front for all others."""
+    chars = body[1:] if body.startswith("!") else body
+    parts, i = [], 0
+    while i < len(chars):
+        if chars[i + 1 : i + 2] == "-" and i + 2 < len(chars):
+            low, high = chars[i], chars[i + 2]
+            if low <= high:
+                parts.append(f"{re.escape(low)}-{re.escape(high)}")
+            i += 3
+        else:
+            parts.append(re.escape(chars[i]))
+            i += 1
+    if not parts:
+        return "." if body.startswith("!") else "(?!)"
+    return f"[{'^' if body.startswith('!') else ''}{''.join(parts)}]"

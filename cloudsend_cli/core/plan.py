@@ -38,7 +38,7 @@ class Continued:
 def plan_run(spec: RunSpec, nodes: Sequence[NodePlan], run_id: str, now: float) -> RunState:
     """A new run: version 0, nothing committed, nothing started."""
     jobs = [JobRecord(n, job, job_hash(job), now) for n, job in enumerate(spec.jobs, 1)]
-    jobs = _resolve_after(jobs)
+    jobs = _resolve_after(jobs, {job.spec.name: job.number for job in jobs})
     run = RunRecord(
         id=run_id,
         project=spec.project,
@@ -69,7 +69,7 @@ def plan_continue(state: RunState, spec: RunSpec, nodes: Sequence[NodePlan], now
             old = gone_by_hash.pop(content)  # renamed
         merge.take(job_spec, content, old)
     merge.drop(by_name.values())
-    jobs = {j.number: j for j in _resolve_after(list(merge.live.values()))}
+    jobs = {j.number: j for j in _resolve_after(list(merge.live.values()), merge.numbers)}
     merge.changed.update({n: j for n, j in jobs.items() if n in merge.changed or state.jobs.get(n) != j})
     node_records = {n.name: n for n in _node_records(nodes, state.nodes)}
     changes = Changes(
@@ -102,25 +102,28 @@ class _Merge:
     live: dict[int, JobRecord] = field(default_factory=dict)
     changed: dict[int, JobRecord] = field(default_factory=dict)
     groups: dict[str, list[int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)  # by the name that the config now uses
     next_number: int = 0
 
     def __post_init__(self) -> None:
         self.next_number = max(self.state.jobs, default=0) + 1
 
     def take(self, spec: JobSpec, content: str, old: JobRecord | None) -> None:
+        self.numbers[spec.name] = self._take(spec, content, old)
+
+    def _take(self, spec: JobSpec, content: str, old: JobRecord | None) -> int:
         if old is None:
-            self._add(spec, content)
-        elif old.hash != content:
-            self._retire(old, self._add(spec, content).number, "superseded by an edited job")
+            return self._add(spec, content)
+        if old.hash != content:
             self._note("superseded", old)
-        elif old.state == SUCCEEDED:
-            self._keep("kept", old, spec)
-        elif old.final:
+            return self._retire(old, self._add(spec, content), "superseded by an edited job")
+        if old.state == RUNNING and old.cancel:
+            return self._retire(old, self._add(spec, content), "cancelled by the user")
+        if old.final and old.state != SUCCEEDED:
             self._reopen(old, spec)
-        elif old.state == RUNNING and old.cancel:
-            self._retire(old, self._add(spec, content).number, "cancelled by the user")
         else:
-            self._keep("attached", old, spec)
+            self._keep("kept" if old.final else "attached", old, spec)
+        return old.number
 
     def drop(self, old_jobs: Iterable[JobRecord]) -> None:
         for job in old_jobs:
@@ -156,30 +159,28 @@ class _Merge:
         self.live[job.number] = self.changed[job.number] = job
         self._note("reopened", job)
 
-    def _add(self, spec: JobSpec, content: str) -> JobRecord:
+    def _add(self, spec: JobSpec, content: str) -> int:
         job = JobRecord(self.next_number, spec, content, self.now, batch=self.batch)
         self.next_number += 1
         self.live[job.number] = self.changed[job.number] = job
         self._note("added", job)
-        return job
+        return job.number
 
-    def _retire(self, old: JobRecord, successor: int, reason: str) -> None:
+    def _retire(self, old: JobRecord, successor: int, reason: str) -> int:
         job = replace(old, superseded_by=successor)
         if old.state == PENDING:
             job = replace(job, state=CANCELLED, reason=reason, ended_at=self.now)
         elif old.state == RUNNING:
             job = replace(job, cancel=True)
         self.changed[old.number] = job
+        return successor
 
     def result(self) -> Continued:
         return Continued(**{group: tuple(numbers) for group, numbers in self.groups.items()})
 
 
-def _resolve_after(jobs: list[JobRecord]) -> list[JobRecord]:
+def _resolve_after(jobs: list[JobRecord], by_name: dict[str, int]) -> list[JobRecord]:
     """Names and globs of `after` become numbers; the config layer has refused what matches nothing."""
-    if not any(job.spec.after for job in jobs):
-        return jobs
-    by_name: dict[str, int] = {job.spec.name: job.number for job in jobs}
     found: dict[tuple[str, ...], tuple[int, ...]] = {}
     resolved = []
     for job in jobs:

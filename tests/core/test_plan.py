@@ -1,0 +1,218 @@
+"""Packing, new runs, and what running a config again means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudsend_cli.core.model import EnvironmentBuild, JobSpec, Resources, RunSpec
+from cloudsend_cli.core.plan import (
+    UNBOUNDED,
+    NodePlan,
+    count_machines,
+    list_misfits,
+    plan_continue,
+    plan_packing,
+    plan_run,
+)
+from cloudsend_cli.core.state import BuildRecord, Changes, RunState
+
+NODE = NodePlan("n-0", "fake", Resources(4.0), "{}")
+needs = st.lists(
+    st.builds(Resources, st.sampled_from((0.25, 0.5, 1.0, 2.0, 3.0)), st.integers(0, 8), st.integers(0, 2)), max_size=9
+)
+machines = st.lists(
+    st.builds(Resources, st.sampled_from((1.0, 2.0, 4.0)), st.integers(0, 16), st.integers(0, 4)), max_size=4
+)
+
+
+# ---- packing -------------------------------------------------------------------------------------------------------
+
+
+@given(needs, machines)
+def test_packing_never_gives_more_than_a_machine_has(needs: list[Resources], machines: list[Resources]) -> None:
+    places = plan_packing(needs, machines)
+    assert places == plan_packing(list(needs), list(machines))
+    for m, machine in enumerate(machines):
+        used = Resources(0.0)
+        for need, place in zip(needs, places, strict=True):
+            used = used.plus(need) if place == m else used
+        assert used.fits_in(machine)
+        left = machine.minus(used)
+        assert not any(place is None and need.fits_in(left) for need, place in zip(needs, places, strict=True))
+
+
+def test_packing_takes_the_tightest_machine() -> None:
+    assert plan_packing([Resources(2.0)], [Resources(4.0), Resources(2.0), Resources(8.0)]) == [1]
+    assert plan_packing([Resources(1.0)], [Resources(1.0, 0, 1), Resources(4.0)]) == [1]
+    assert plan_packing([Resources(1.0), Resources(3.0), Resources(4.0)], [Resources(4.0)] * 2) == [1, 1, 0]
+
+
+@given(needs)
+def test_counted_machines_hold_everything(needs: list[Resources]) -> None:
+    machine = Resources(4.0, 8, 2)
+    count = count_machines(needs, machine)
+    assert count <= len(needs)
+    assert None not in plan_packing(needs, [machine] * max(count, 1)) or count >= 1
+    assert count_machines([], machine) == count_machines([Resources(0.0)], machine) == 0
+
+
+def test_misfit_is_named_with_the_largest_machine() -> None:
+    small, big = JobSpec("s", (), "s"), JobSpec("b", (), "b", resources=Resources(9.0, 1 << 30, 2))
+    assert list_misfits([small, big], []) == []
+    ((job, text),) = list_misfits([small, big, small], [Resources(4.0), Resources(8.0)])
+    assert job is big
+    assert text == "asks for 9 CPUs, 1.0 GiB, 2 GPUs; the largest machine has 8 CPUs"
+
+
+# ---- a new run -----------------------------------------------------------------------------------------------------
+
+
+def job(name: str, **values: Any) -> JobSpec:
+    return replace(JobSpec(name, ("run", name), name), **values)
+
+
+def run(*jobs: JobSpec, nodes: tuple[NodePlan, ...] = (NODE,), **values: Any) -> RunState:
+    return plan_run(RunSpec("p", "/c.yml", jobs, **values), nodes, "rtest1", 1.0)
+
+
+def test_new_run_has_its_jobs_in_order_with_dependencies_as_numbers() -> None:
+    state = run(
+        job("a/0"), job("a/1"), job("b", after=("a/*",)), job("c", after=("a/*",)), job("d", after=("d", "a/0"))
+    )
+    assert [j.after for j in state.jobs.values()] == [(), (), (1, 2), (1, 2), (1,)]
+    assert (state.run.version, state.run.batch, state.counts) == (0, 1, {"pending": 5})
+    assert run(job("a"), nodes=(replace(NODE, capacity=None),)).nodes["n-0"].capacity == UNBOUNDED
+
+
+# ---- a run continued -----------------------------------------------------------------------------------------------
+
+ENDS = {
+    "pending": {},
+    "running": {"attempt": 1, "node": "n-0"},
+    "ending": {"state": "running", "attempt": 1, "node": "n-0", "cancel": True},
+    "succeeded": {"attempt": 1},
+    "failed": {"attempt": 2, "failures": 3, "losses": 1, "reason": "exit 3", "fetch": "home"},
+    "cancelled": {"attempt": 1, "cancel": True, "reason": "cancelled by the user"},
+}
+
+
+def earlier(state: str, **values: Any) -> RunState:
+    planned = run(job("a", **values), job("other"))
+    old = replace(planned.jobs[1], **{"state": state, **ENDS[state]})
+    planned.apply(Changes(jobs={1: old}))
+    return planned
+
+
+def again(state: RunState, *jobs: JobSpec, **values: Any) -> tuple[RunState, dict[str, tuple[int, ...]]]:
+    before = dict(state.jobs)
+    changes, continued = plan_continue(state, RunSpec("p", "/c.yml", jobs, **values), (NODE,), 9.0)
+    assert state.jobs == before
+    state.apply(changes)
+    assert set(before) <= set(state.jobs)
+    groups = {g: getattr(continued, g) for g in ("kept", "attached", "reopened", "added", "superseded", "dropped")}
+    return state, {g: n for g, n in groups.items() if n}
+
+
+SAME, EDITED = job("a"), job("a", argv=("run", "edited"))
+OTHER = {"attached": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "groups", "states"),
+    [
+        ("pending", SAME, {"attached": (1, 2)}, {1: "pending"}),
+        ("running", SAME, {"attached": (1, 2)}, {1: "running"}),
+        ("ending", SAME, {"added": (3,), **OTHER}, {1: "running", 3: "pending"}),
+        ("succeeded", SAME, {"kept": (1,), **OTHER}, {1: "succeeded"}),
+        ("failed", SAME, {"reopened": (1,), **OTHER}, {1: "pending"}),
+        ("cancelled", SAME, {"reopened": (1,), **OTHER}, {1: "pending"}),
+        ("pending", EDITED, {"superseded": (1,), "added": (3,), **OTHER}, {1: "cancelled", 3: "pending"}),
+        ("running", EDITED, {"superseded": (1,), "added": (3,), **OTHER}, {1: "running", 3: "pending"}),
+        ("succeeded", EDITED, {"superseded": (1,), "added": (3,), **OTHER}, {1: "succeeded", 3: "pending"}),
+        ("failed", EDITED, {"superseded": (1,), "added": (3,), **OTHER}, {1: "failed", 3: "pending"}),
+        ("pending", None, {"dropped": (1,), **OTHER}, {1: "cancelled"}),
+        ("running", None, {"dropped": (1,), **OTHER}, {1: "running"}),
+        ("succeeded", None, {"dropped": (1,), **OTHER}, {1: "succeeded"}),
+        ("pending", job("z", argv=SAME.argv), {"attached": (1, 2)}, {1: "pending"}),
+        ("succeeded", job("z", argv=SAME.argv), {"kept": (1,), **OTHER}, {1: "succeeded"}),
+        ("failed", job("z", argv=SAME.argv), {"reopened": (1,), **OTHER}, {1: "pending"}),
+    ],
+)
+def test_config_run_again(
+    old: str, new: JobSpec | None, groups: dict[str, tuple[int, ...]], states: dict[int, str]
+) -> None:
+    state, found = again(earlier(old), *([new] if new is not None else []), job("other"))
+    assert found == groups
+    assert {n: state.jobs[n].state for n in states} == states
+    assert state.run.batch == 2
+    live = [j.spec.name for j in state.live_jobs()]
+    assert len(live) == len(set(live)) == (2 if new is not None else 1)
+    for number, record in state.jobs.items():
+        if record.superseded_by and record.state == "running":
+            assert record.cancel, f"job {number} goes on although nobody wants it"
+
+
+def test_reopened_job_counts_its_retries_anew_and_keeps_its_attempt_number() -> None:
+    state, _ = again(earlier("failed"), replace(SAME, retries=5), job("other"))
+    record = state.jobs[1]
+    assert (record.attempt, record.failures, record.losses, record.fetch, record.reason) == (2, 0, 0, "", "")
+    assert (record.spec.retries, record.cancel, record.batch) == (5, False, 2)
+
+
+def test_attached_attempt_keeps_the_spec_it_was_started_with() -> None:
+    state, _ = again(earlier("running"), replace(SAME, retries=5), job("other"))
+    assert state.jobs[1].spec.retries == 0
+    state, _ = again(earlier("pending"), replace(SAME, retries=5), job("other"))
+    assert state.jobs[1].spec.retries == 5
+
+
+@pytest.mark.parametrize("old", ["pending", "running", "succeeded"])
+def test_dependency_on_a_renamed_job_holds(old: str) -> None:
+    """Seen: what came after a running job that was renamed started at once."""
+    state, _ = again(earlier(old), job("z", argv=SAME.argv), job("other", after=("z",)))
+    assert state.jobs[2].after == (1,)
+    assert state.waiting_for[2] == (0 if old == "succeeded" else 1)
+
+
+def test_dependency_that_is_gone_is_gone() -> None:
+    state = run(job("a"), job("b", after=("a",)))
+    state, _ = again(state, job("b"))
+    assert state.jobs[2].after == ()
+    assert not state.doomed
+
+
+def test_run_that_ended_is_open_again_with_its_machines_and_environments() -> None:
+    state = run(job("a", environment="e1"), environments=(EnvironmentBuild("e1", "e", "true"),))
+    state.apply(
+        Changes(
+            replace(state.run, ended_at=5.0, cancelled=True),
+            nodes={"n-0": replace(state.nodes["n-0"], state="failed", reason="quota", generation=2)},
+            builds={
+                ("n-0", "e1"): BuildRecord("n-0", "e1", 2, "failed", reason="exit 1", losses=1),
+                ("n-0", "e2"): BuildRecord("n-0", "e2", 1, "succeeded"),
+            },
+        )
+    )
+    state, _ = again(state, job("a", environment="e1"), max_parallel=3, results_dir="/r")
+    assert (state.run.ended_at, state.run.cancelled, state.run.max_parallel) == (None, False, 3)
+    node = state.nodes["n-0"]
+    assert (node.state, node.generation, node.reason) == ("wanted", 2, "")
+    assert state.builds["n-0", "e1"] == BuildRecord("n-0", "e1", 3, "wanted")
+    assert state.builds["n-0", "e2"].state == "succeeded"
+    state.apply(Changes(nodes={"n-0": replace(node, state="running")}))
+    state, _ = again(state, job("a", environment="e1"))
+    assert state.nodes["n-0"].state == "running"
+
+
+def test_jobs_that_waited_for_what_failed_wait_again() -> None:
+    state = run(job("a"), job("b", after=("a",)))
+    failed = {n: replace(j, state="failed", reason="exit 1") for n, j in state.jobs.items()}
+    state.apply(Changes(jobs=failed))
+    state, found = again(state, job("a"), job("b", after=("a",)))
+    assert found == {"reopened": (1, 2)}
+    assert (state.waiting_for[2], state.broken[2], dict(state.doomed)) == (1, 0, {})
