@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.explain import Explanation, describe, explain
-from cloudsend_cli.core.model import FINAL_STATES, RUNNING, HostView, InstanceSpec, Request, Resources
+from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, HostView, InstanceSpec, Request, Resources
 from cloudsend_cli.core.naming import build_id
 from cloudsend_cli.core.refs import not_found
 from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["Client", "PlanView", "SubmitOptions", "Submitted"]
 
 DEFAULTS = SubmitOptions()
+OPEN_STATES = (PENDING, RUNNING)
+FEW = 50  # jobs that are asked for one by one
 HINTS_MOST = 10
 FETCH_LIMIT = 24 * 3600.0
 CONNECT_LIMIT = 20.0
@@ -323,24 +325,24 @@ class Client:
     def wait(self, refs: Sequence[str], timeout: float | None = None) -> list[JobView]:
         """The jobs (and the jobs of the runs) that the words name, once all are final. WaitTimeout: they go on."""
         store = self._reader()
-        keys = self._waited(store, refs)
+        wanted = self._waited(store, refs)
         deadline = None if timeout is None else time.monotonic() + timeout
-        for run in dict.fromkeys(k[0] for k in keys):
-            if self._open_ones(run, keys):
+        for run, numbers in wanted.items():
+            if self._count_open(run, numbers):
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 for _ in self.follow(run, timeout=left):
-                    if not self._open_ones(run, keys):
+                    if not self._count_open(run, numbers):
                         break
-            still = self._open_ones(run, keys)
+            still = self._count_open(run, numbers)
             if still:
                 raise WaitTimeout(
-                    f"{len(still)} of {len(keys)} jobs are not finished after {timeout:g} s", hint="they go on"
+                    f"{still} of {len(numbers)} jobs of run {run} are not finished after {timeout:g} s",
+                    hint="they go on",
                 )
-        rows = [row for run, number in keys for row in store.find_jobs(run=run, number=number)]
-        return self._many(store, rows)
+        return [view for run, numbers in wanted.items() for view in self._numbered(store, run, numbers)]
 
-    def _waited(self, store: SqliteStore, refs: Sequence[str]) -> list[tuple[str, int]]:
-        keys: dict[tuple[str, int], None] = {}
+    def _waited(self, store: SqliteStore, refs: Sequence[str]) -> dict[str, set[int]]:
+        wanted: dict[str, set[int]] = {}
         for ref in refs:
             try:
                 found = lookup.find_jobs(store, [ref])
@@ -349,13 +351,28 @@ class Client:
                     found = list(store.list_jobs(lookup.find_run(store, ref), superseded=False))
                 except NotFoundError:
                     raise missing from None
-            keys.update(dict.fromkeys((row.run, row.number) for row in found))
-        return list(keys)
+            for row in found:
+                wanted.setdefault(row.run, set()).add(row.number)
+        return wanted
 
-    def _open_ones(self, run: str, keys: Sequence[tuple[str, int]]) -> list[int]:
-        wanted = {number for r, number in keys if r == run}
-        rows = self._reader().list_jobs(run, ["pending", RUNNING])
-        return [row.number for row in rows if row.number in wanted]
+    def _numbered(self, store: SqliteStore, run: str, numbers: set[int]) -> Iterator[JobView]:
+        if len(numbers) <= FEW:
+            rows = (row for number in sorted(numbers) for row in store.find_jobs(run=run, number=number))
+        else:
+            rows = (row for row in store.list_jobs(run) if row.number in numbers)
+        return self._job_views(store, run, rows)
+
+    def _count_open(self, run: str, numbers: set[int]) -> int:
+        """How many of these jobs are not final: by their rows where they are few, else by the run's counts first."""
+        store = self._reader()
+        if len(numbers) <= FEW:
+            rows = (row for number in numbers for row in store.find_jobs(run=run, number=number))
+            return sum(1 for row in rows if row.state not in FINAL_STATES)
+        counts = store.count_jobs(run, superseded=True)
+        open_jobs = sum(count for state, count in counts.items() if state not in FINAL_STATES)
+        if not open_jobs or len(numbers) == sum(counts.values()):
+            return open_jobs
+        return sum(1 for row in store.list_jobs(run, OPEN_STATES) if row.number in numbers)
 
     def read_log(
         self,
