@@ -1,0 +1,483 @@
+"""What `decide` promises whatever the world does, checked at each of its calls in whole simulated runs."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import cloudsend_cli.engine.tick as tick_module
+from cloudsend_cli.core.actions import (
+    AckAttempts,
+    CancelAttempts,
+    ConnectHost,
+    CreateInstance,
+    FetchOutputs,
+    StartAttempts,
+    TerminateInstance,
+)
+from cloudsend_cli.core.decide import Decision, decide
+from cloudsend_cli.core.model import (
+    AttemptStatus,
+    HostView,
+    InstanceStatus,
+    JobSpec,
+    Observation,
+    Output,
+    Policy,
+    Request,
+    Resources,
+    RunSpec,
+)
+from cloudsend_cli.core.plan import NodePlan, plan_run
+from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.testing.scenarios import SCENARIOS
+from cloudsend_cli.testing.swarm import make_scenario
+from cloudsend_cli.testing.world import Scenario, World
+
+from .test_state import indices, rebuilt
+
+WORLDS = [*SCENARIOS, *(make_scenario(seed) for seed in range(60))]
+
+
+class Watched:
+    """Stands where the tick calls `decide`, and checks what it promises."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, state: RunState, seen: Observation, policy: Policy) -> Decision:
+        self.calls += 1
+        before = indices(state), dict(state.jobs), state.run
+        decision = decide(state, seen, policy)
+        assert (indices(state), state.jobs, state.run) == before, "the input was touched"
+        assert decide(state, seen, policy) == decision, "equal arguments gave another decision"
+        for number, new in decision.changes.jobs.items():
+            old = state.jobs[number]
+            assert not old.final or (new.state, new.attempt) == (old.state, old.attempt), "a final state changed"
+            assert new.attempt - old.attempt in {0, 1}
+        for action in decision.actions:
+            if isinstance(action, StartAttempts | FetchOutputs):
+                assert seen.hosts[action.node].connected, "asked of a host that is not seen"
+            elif isinstance(action, AckAttempts | CancelAttempts):
+                assert action.node in state.nodes
+        assert decision.done or decision.wake_at is not None, "nothing would ever wake it"
+        self.check_quiet(state, seen, decision, policy)
+        return decision
+
+    @staticmethod
+    def check_quiet(state: RunState, seen: Observation, decision: Decision, policy: Policy) -> None:
+        """Once nothing changes any more, an unchanged world yields no action."""
+        copy = rebuilt(state)
+        copy.apply(decision.changes)
+        quiet = replace(
+            seen,
+            attempts={},
+            requests=(),
+            fetched={},
+            call_errors={},
+            fetching=frozenset(state.jobs),
+            hosts={node: replace(view, reported=None) for node, view in seen.hosts.items()},
+        )
+        for _ in range(20):
+            copy.pop_delayed(quiet.now)
+            following = decide(copy, quiet, policy)
+            if not following.changes:
+                break
+            copy.apply(following.changes)
+        else:
+            raise AssertionError("it never comes to rest")
+        # What is left may only be a repetition that its target makes harmless and that a pause separates.
+        assert all(isinstance(a, ConnectHost | TerminateInstance) for a in following.actions), following.actions
+        assert indices(copy) == indices(rebuilt(copy)) or any(j.not_before for j in copy.jobs.values())
+
+
+@pytest.mark.parametrize("scenario", WORLDS, ids=lambda s: s.name.split(":")[0])
+def test_promises_hold_in(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched()
+    monkeypatch.setattr(tick_module, "decide", watched)
+    world = World(scenario, scenario.plan(), crashes=(9, 30))
+    assert world.run() == []
+    assert watched.calls
+
+
+# ---- single rules --------------------------------------------------------------------------------------------------
+
+NOW = 100.0
+POLICY = Policy()
+
+
+def state_with(jobs: int = 1, nodes: int = 1, **job: Any) -> RunState:
+    specs = tuple(replace(JobSpec(f"j{i}", ("true",), "true"), **job) for i in range(1, jobs + 1))
+    plans = [NodePlan(f"n-{i}", "fake", Resources(2.0), "{}") for i in range(nodes)]
+    return plan_run(RunSpec("p", "/c.yml", specs), plans, "rtest1", 0.0)
+
+
+def change_node(run: RunState, name: str = "n-0", /, **values: Any) -> RunState:
+    run.apply(Changes(nodes={name: replace(run.nodes[name], **values)}))
+    return run
+
+
+def change_job(run: RunState, number: int = 1, /, **values: Any) -> RunState:
+    run.apply(Changes(jobs={number: replace(run.jobs[number], **values)}))
+    return run
+
+
+def serving(state: RunState) -> RunState:
+    return change_node(state, state="running", generation=1, instance_id="i-1", token="t")
+
+
+def running(state: RunState) -> RunState:
+    return change_job(serving(state), state="running", attempt=2, node="n-0", boot="b1", handed_at=1.0)
+
+
+def seeing(view: HostView | None = None, **values: Any) -> Observation:
+    hosts = {"n-0": view} if view is not None else {}
+    return replace(Observation(NOW, hosts=hosts), **values)
+
+
+UP = HostView(True, "b1", 0.0, Resources(2.0))
+
+
+def news(attempt: str, state: str, **values: Any) -> dict[str, dict[str, AttemptStatus]]:
+    return {"n-0": {attempt: AttemptStatus(state, **values)}}
+
+
+def kinds(decision: Decision) -> list[str]:
+    return [type(a).__name__ for a in decision.actions]
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "reason"),
+    [
+        (AttemptStatus("exited", 1.0, 2.0, 0), "succeeded", ""),
+        (AttemptStatus("exited", 1.0, 2.0, 3), "failed", "exit 3"),
+        (AttemptStatus("exited", 1.0, 2.0, None, 9), "failed", "killed by SIGKILL"),
+        (AttemptStatus("exited", 1.0, 2.0, None, 40), "failed", "killed by signal 40"),
+        (AttemptStatus("exited", 1.0, 2.0, None, 9, "oom"), "failed", "oom"),
+        (AttemptStatus("exited", 1.0, 2.0, 0, None, "timeout"), "failed", "timeout"),
+        (AttemptStatus("exited", 1.0, 2.0, 0, None, "", ("a", "b")), "failed", "output-missing: a, b"),
+        (AttemptStatus("exited", 1.0, 2.0, None, 15, "cancelled"), "cancelled", "cancelled by the user"),
+        (AttemptStatus("exited", 1.0, 2.0, None, 15, "preempted"), "pending", ""),
+        (AttemptStatus("exited", cause="upload-missing"), "pending", "retry after upload-missing"),
+        (AttemptStatus("lost", cause="lost"), "pending", "retry after lost"),
+        (AttemptStatus("lost"), "pending", "retry after lost"),
+        (AttemptStatus("stale"), "pending", ""),
+        (AttemptStatus("cancelled"), "pending", ""),
+        (AttemptStatus("refused", cause="wrong-boot"), "pending", ""),
+        (AttemptStatus("refused", cause="bad-spec"), "failed", "bad-spec"),
+        (AttemptStatus("queued"), "running", ""),
+        (AttemptStatus("running", 5.0), "running", ""),
+        (AttemptStatus("running"), "running", ""),
+    ],
+)
+def test_news_of_the_newest_attempt(status: AttemptStatus, state: str, reason: str) -> None:
+    decision = decide(running(state_with()), seeing(UP, attempts={"n-0": {"rtest1.1.2": status}}), POLICY)
+    job = decision.changes.jobs.get(1)
+    assert (job.state if job else "running", job.reason if job else "") == (state, reason)
+    assert ("AckAttempts" in kinds(decision)) == (status.state not in {"queued", "running"})
+    assert job is None or job.started_at == status.started or state == "pending"
+
+
+@pytest.mark.parametrize("cancelled", ["lost", "stale", "cancelled", "exited"])
+def test_job_that_is_to_end_is_not_tried_again(cancelled: str) -> None:
+    state = change_job(running(state_with(retries=5)), cancel=True)
+    seen = seeing(UP, attempts=news("rtest1.1.2", cancelled, exit_code=1))
+    job = decide(state, seen, POLICY).changes.jobs[1]
+    assert job.state == ("failed" if cancelled == "exited" else "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "acknowledged"),
+    [
+        ("rtest1.1.1", True),
+        ("rtest1.1.3", False),
+        ("rtest1.9.1", False),
+        ("rtest1.env-e1.1", False),
+        ("rtest1.odd", False),
+        ("other1.1.2", False),
+    ],
+)
+def test_other_news_changes_nothing(attempt: str, acknowledged: bool) -> None:
+    """Seen: a maestro whose state was old acknowledged the end of an attempt that it had never heard of."""
+    decision = decide(running(state_with()), seeing(UP, attempts=news(attempt, "exited", exit_code=0)), POLICY)
+    assert not decision.changes
+    assert ("AckAttempts" in kinds(decision)) == acknowledged
+
+
+def test_ends_are_acknowledged_to_the_host_that_told_them() -> None:
+    state = running(state_with(nodes=2))
+    seen = seeing(UP, attempts={"n-1": {"rtest1.1.1": AttemptStatus("exited", exit_code=0)}})
+    assert AckAttempts("n-1", ("rtest1.1.1",)) in decide(state, seen, POLICY).actions
+
+
+def test_retries_wait_longer_each_time_and_not_for_ever() -> None:
+    waits = []
+    for failures in range(9):
+        state = change_job(running(state_with(retries=99)), failures=failures)
+        job = decide(state, seeing(UP, attempts=news("rtest1.1.2", "exited", exit_code=1)), POLICY).changes.jobs[1]
+        waits.append(job.not_before - NOW)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_loss_beyond_the_policy_fails_with_its_reason_and_time() -> None:
+    for ended in (None, 42.0):
+        state = change_job(running(state_with()), losses=1)
+        job = decide(state, seeing(UP, attempts=news("rtest1.1.2", "lost", ended=ended)), POLICY).changes.jobs[1]
+        assert (job.state, job.reason, job.ended_at) == ("failed", "lost", ended or NOW)
+
+
+@pytest.mark.parametrize(
+    ("boot", "reported", "cancel", "action", "state"),
+    [
+        ("b1", {"rtest1.1.2"}, False, None, "running"),
+        ("b1", {"rtest1.1.2"}, True, "CancelAttempts", "running"),
+        ("b1", set(), False, "StartAttempts", "running"),
+        ("b1", set(), True, "CancelAttempts", "running"),
+        ("b2", set(), False, None, "pending"),
+        ("b2", set(), True, None, "cancelled"),
+        ("b2", {"rtest1.1.2"}, False, None, "running"),
+    ],
+)
+def test_report_of_a_host(boot: str, reported: set[str], cancel: bool, action: str | None, state: str) -> None:
+    view = replace(UP, boot=boot, reported=frozenset(reported))
+    decision = decide(change_job(running(state_with()), cancel=cancel), seeing(view), POLICY)
+    job = decision.changes.jobs.get(1)
+    assert (job.state if job else "running") == state
+    assert [k for k in kinds(decision) if k in {"StartAttempts", "CancelAttempts"}] == ([action] if action else [])
+
+
+def test_silence_changes_nothing() -> None:
+    blind = replace(UP, connected=False, since=0.0, error="no answer")
+    for view in (blind, None):
+        decision = decide(running(state_with()), seeing(view), POLICY)
+        assert not decision.changes and not decision.actions
+        assert decision.wake_at == NOW + POLICY.look_again
+
+
+def test_requests_are_carried_out_once_and_all_of_many_are_remembered() -> None:
+    state = serving(state_with(3))
+    many = tuple(Request(f"r{i}", "cancel", (i % 9,)) for i in range(500))
+    decision = decide(state, seeing(UP, requests=many), POLICY)
+    assert decision.changes.run is not None
+    assert len(decision.changes.run.requests_done) == 500
+    assert {j.state for j in decision.changes.jobs.values()} == {"cancelled"}
+    state.apply(decision.changes)
+    assert "r0" in state.run.requests_done
+    again = decide(state, seeing(UP, requests=many[:1]), POLICY)
+    assert not again.changes.jobs
+    unknown = decide(serving(state_with()), seeing(None, requests=(Request("x", "dance"),)), POLICY)
+    assert unknown.changes.run is not None and not unknown.changes.jobs
+
+
+# ---- machines ------------------------------------------------------------------------------------------------------
+
+CALL = "create n-0 1"
+
+
+def creating(**values: Any) -> RunState:
+    return change_node(
+        state_with(), **{"state": "creating", "generation": 1, "token": "t", "created_at": 99.0} | values
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "first", "state"),
+    [
+        ("capacity", True, "wanted"),
+        ("quota", True, "failed"),
+        ("provider", False, "failed"),
+        ("auth", True, "failed"),
+        ("auth", False, "creating"),
+        ("unreachable", True, "creating"),
+        ("error", True, "creating"),
+    ],
+)
+def test_answer_to_a_create(code: str, first: bool, state: str) -> None:
+    """Seen: a reply that was lost led to a second machine under a new token."""
+    old = creating(not_before=0.0 if first else 150.0)
+    node = decide(old, seeing(call_errors={CALL: (code, "words")}), POLICY).changes.nodes.get("n-0")
+    assert (node.state if node else "creating") == state
+    assert node is None or (node.token == "t" and node.reason == "words")
+
+
+def test_create_is_repeated_in_time_with_the_same_token() -> None:
+    def asked(state: RunState, **values: Any) -> list[CreateInstance]:
+        return [a for a in decide(state, seeing(**values), POLICY).actions if isinstance(a, CreateInstance)]
+
+    (again,) = asked(creating())
+    assert (again.token, again.generation) == ("t", 1)
+    assert asked(creating(), calls_pending=frozenset({CALL})) == []
+    assert asked(creating(), calls_done=frozenset({CALL})) == []
+    assert asked(creating(not_before=150.0)) == []
+    assert len(asked(creating(created_at=80.0), calls_done=frozenset({CALL}))) == 1
+
+
+def listed(state: str = "running", generation: int = 1, instance_id: str = "i-1", **values: Any) -> dict[str, Any]:
+    status = replace(InstanceStatus(instance_id, "n-0", generation, state), **values)
+    return {"instances": {"fake": (status,)}}
+
+
+def test_machine_that_never_comes_up_is_given_back_and_asked_for_anew() -> None:
+    state = creating(created_at=NOW - POLICY.boot_limit - 1)
+    decision = decide(state, seeing(**listed("pending")), POLICY)
+    assert decision.changes.nodes["n-0"].state == "releasing"
+    assert kinds(decision) == ["DisconnectHost", "TerminateInstance"]
+    state.apply(decision.changes)
+    gone = decide(state, seeing(**listed("terminated")), POLICY).changes.nodes["n-0"]
+    assert (gone.state, gone.instance_id) == ("wanted", "")
+
+
+def test_machine_that_ended_before_use_is_not_asked_for_at_once() -> None:
+    node = decide(creating(), seeing(**listed("terminated")), POLICY).changes.nodes["n-0"]
+    assert (node.state, node.not_before) == ("wanted", NOW + POLICY.create_retry)
+    wanted = change_node(state_with(), not_before=200.0)
+    decision = decide(wanted, seeing(), POLICY)
+    assert (decision.changes.nodes, decision.wake_at) == ({}, 200.0)
+
+
+def test_silent_machine_that_complete_lists_omit_for_long_is_gone() -> None:
+    """Seen: a laptop slept until the cloud had forgotten the machine that was taken meanwhile; the run never ended."""
+    state, empty = running(state_with()), {"instances": {"fake": ()}}
+    decision = decide(state, seeing(**empty), POLICY)
+    limit = NOW + POLICY.absent_limit
+    assert decision.changes.nodes["n-0"].not_before == limit
+    state.apply(decision.changes)
+    assert not decide(state, seeing(**empty), POLICY).changes
+    back = decide(state, seeing(UP), POLICY).changes.nodes["n-0"]
+    assert back.not_before == 0.0
+    gone = decide(state, replace(seeing(**empty), now=limit), POLICY)
+    assert gone.changes.jobs[1].reason == "retry after lost: the machine was forgotten by its provider"
+    assert gone.changes.nodes["n-0"].state == "wanted"
+
+
+def test_absence_alone_does_not_give_a_machine_back() -> None:
+    """Seen: a list that lagged behind let a machine that lived go unbilled in our books and billed in theirs."""
+    state = change_node(
+        change_job(state_with(), state="succeeded"), state="releasing", instance_id="i-1", generation=1
+    )
+    empty = {"instances": {"fake": ()}}
+    assert kinds(decide(state, seeing(**empty), POLICY)) == ["TerminateInstance"]
+    done = decide(state, seeing(**empty, calls_done=frozenset({"terminate i-1"})), POLICY)
+    assert done.changes.nodes["n-0"].state == "released"
+
+
+@pytest.mark.parametrize(("generation", "node_state"), [(1, "running"), (2, "failed")])
+@pytest.mark.parametrize("known", ["", "pending", "done"])
+def test_machine_that_no_node_wants_is_given_back(generation: int, node_state: str, known: str) -> None:
+    state = change_node(state_with(), state=node_state, generation=2, instance_id="i-2")
+    calls = {f"calls_{known}": frozenset({"terminate i-1"})} if known else {}
+    decision = decide(state, seeing(**listed(generation=generation), **calls), POLICY)
+    asked = [a for a in decision.actions if isinstance(a, TerminateInstance)]
+    assert [a.instance_id for a in asked] == ([] if known else ["i-1"])
+    for other in (listed(generation=3), listed("terminated"), listed(node="foreign")):
+        assert "TerminateInstance" not in kinds(decide(state, seeing(**other), POLICY))
+
+
+def test_results_on_a_machine_that_ended_are_given_up_with_a_reason() -> None:
+    """Seen: a job that ended in the same look as its machine asked the next machine for its results."""
+    state = running(state_with(outputs=(Output("out"),)))
+    ended = news("rtest1.1.2", "exited", exit_code=0)
+    decision = decide(state, seeing(UP, attempts=ended, **listed("terminated", reason="preempted")), POLICY)
+    job = decision.changes.jobs[1]
+    assert job.state == "succeeded"
+    assert job.fetch == "failed: the machine was preempted before the results came home"
+    assert decision.changes.nodes["n-0"].state == "wanted"
+
+
+# ---- handing out ---------------------------------------------------------------------------------------------------
+
+
+def handed(decision: Decision) -> list[int]:
+    starts = [a for a in decision.actions if isinstance(a, StartAttempts)]
+    return [int(s.attempt.split(".")[1]) for a in starts for s in a.attempts]
+
+
+def test_hosts_are_given_more_than_they_run_but_not_everything() -> None:
+    decision = decide(serving(state_with(50)), seeing(UP), POLICY)
+    assert handed(decision) == list(range(1, 2 + POLICY.ahead + 1))
+    assert decision.wake_at == NOW
+
+
+def test_quick_jobs_are_handed_out_in_larger_numbers() -> None:
+    state = serving(state_with(4000))
+    ends = {n: replace(state.jobs[n], state="succeeded", started_at=1.0, ended_at=1.0078125) for n in range(1, 50)}
+    state.apply(Changes(jobs=ends))
+    assert len(handed(decide(state, seeing(UP), POLICY))) == 128
+    assert len(handed(decide(state, seeing(UP), replace(POLICY, hand_out_most=7)))) == 7
+
+
+def test_place_of_a_job_that_ends_now_is_given_away_now() -> None:
+    """Seen: with max_parallel 1 the second job was never started, as nothing happened any more."""
+    state = running(state_with(2))
+    state.apply(Changes(replace(state.run, max_parallel=1)))
+    assert handed(decide(state, seeing(UP), POLICY)) == []
+    decision = decide(state, seeing(UP, attempts=news("rtest1.1.2", "exited", exit_code=0)), POLICY)
+    assert handed(decision) == [2]
+
+
+def test_job_that_fits_nowhere_fails_although_a_machine_was_refused() -> None:
+    state = change_node(serving(state_with(nodes=2, resources=Resources(3.0))), "n-1", state="failed", reason="quota")
+    job = decide(state, seeing(UP), POLICY).changes.jobs[1]
+    assert (job.state, job.reason) == ("failed", "no-capacity: 3 CPUs asked, the largest has 2 CPUs")
+
+
+def test_environment_that_failed_on_all_large_machines_fails_its_jobs() -> None:
+    from cloudsend_cli.core.state import BuildRecord
+
+    state = serving(state_with(nodes=2, environment="e1", resources=Resources(2.0)))
+    change_node(state, "n-1", state="running", capacity=Resources(1.0))
+    state.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", state="failed", reason="exit 1")}))
+    seen = Observation(NOW, hosts={"n-0": UP, "n-1": replace(UP, resources=Resources(1.0))})
+    job = decide(state, seen, POLICY).changes.jobs[1]
+    assert (job.state, job.reason) == ("failed", "environment-failed: exit 1")
+
+
+def test_nothing_planned_fails_what_waits() -> None:
+    job = decide(state_with(nodes=0), seeing(), POLICY).changes.jobs[1]
+    assert job.reason == "no-capacity: no machine is planned"
+
+
+def test_full_place_beside_an_idle_one_does_not_busy_the_maestro() -> None:
+    """Seen: a large job waited for a large machine, a small machine was idle, and the maestro ticked without end."""
+    state = serving(state_with(12, nodes=2, resources=Resources(2.0)))
+    change_node(state, "n-1", state="running", capacity=Resources(1.0))
+    seen = Observation(NOW, hosts={"n-0": UP, "n-1": replace(UP, resources=Resources(1.0))})
+    state.apply(decide(state, seen, POLICY).changes)
+    rest = decide(state, seen, POLICY)
+    assert not rest.changes
+    assert rest.wake_at == NOW + POLICY.look_idle
+
+
+class Counting(UserDict[int, Any]):
+    """A mapping that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, key: int) -> Any:
+        Counting.reads += 1
+        return self.data[key]
+
+    def __iter__(self) -> Iterator[int]:
+        for key in self.data:
+            Counting.reads += 1
+            yield key
+
+
+def count_reads(jobs: int) -> int:
+    state = serving(state_with(jobs))
+    state.apply(decide(state, seeing(UP), POLICY).changes)
+    state.jobs = Counting(state.jobs)  # type: ignore[assignment]
+    for job_class, members in state.ready.items():
+        state.ready[job_class] = Counting(members)  # type: ignore[assignment]
+    seen = seeing(replace(UP, reported=frozenset()), attempts=news("rtest1.1.1", "exited", exit_code=0))
+    Counting.reads = 0
+    assert decide(state, seen, POLICY).changes.jobs[1].state == "succeeded"
+    return Counting.reads
+
+
+def test_work_is_in_proportion_to_the_news_and_not_to_the_jobs() -> None:
+    assert count_reads(100) == count_reads(5000) < 100
