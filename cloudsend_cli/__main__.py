@@ -21,12 +21,6 @@ def _main(argv: list[str]) -> int:
             return complete(argv[1:])
         from cloudsend_cli.cli.execute import execute
 
-        if argv == ["--version"]:
-            argv = ["version"]
-        elif argv[:1] == ["help"]:
-            argv = [*argv[1:], "--help"]
-        elif not argv:
-            argv = ["shell"]
         return execute(argv)
     except KeyboardInterrupt:
         return 130

@@ -43,7 +43,7 @@ def execute(argv: Sequence[str], earlier: Session | None = None) -> int:
     try:
         settings, words = take_settings(argv, settings)
         session = Session(settings, earlier)
-        status = _run(words, session)
+        status = _run(_meant(words), session)
         session.screen.out.flush()
         return status
     except CloudsendError as error:
@@ -61,6 +61,15 @@ def execute(argv: Sequence[str], earlier: Session | None = None) -> int:
     finally:
         if session is not None and earlier is None:
             session.close()
+
+
+def _meant(words: list[str]) -> list[str]:
+    """Nothing opens the shell; `help list` is `list --help`; `--version` is a habit."""
+    if not words:
+        return ["shell"]
+    if words == ["--version"]:
+        return ["version"]
+    return [*words[1:], "--help"] if words[0] == "help" else words
 
 
 def _run(words: list[str], session: Session) -> int:

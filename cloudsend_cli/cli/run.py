@@ -45,7 +45,9 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Submit and leave; print the run's id.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done. Nothing is started.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="A new run: keep nothing of the earlier one.")] = False,
-    name: Annotated[str | None, typer.Option("--name", metavar="N", help="The project's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="N", help="Name the project of a config, or the job of a command.")
+    ] = None,
     provider: UseProvider = None,
     set_: Set = None,
     max_parallel: Annotated[

@@ -66,8 +66,6 @@ def run_line(line: str, session: Session) -> int | None:
         return 0
     if words[0] in LEAVE and len(words) == 1:
         return None
-    if words[0] == "help":
-        words = [*words[1:], "--help"]
     return execute(words, session)
 
 
@@ -81,7 +79,7 @@ class _Shell:
         self._at_prompt = threading.Lock()  # held while a command runs, so that news waits for the prompt
 
     def _toolbar(self) -> str:
-        return self.news.status
+        return self.news.status or "nothing is under way"
 
     def _tell(self, line: str) -> None:
         """Above the prompt: patch_stdout draws the line being typed again below it."""
@@ -124,7 +122,7 @@ def open_prompt(session: Session, toolbar: Callable[[], str], **extra: Any) -> P
         auto_suggest=AutoSuggestFromHistory(),
         completer=ThreadedCompleter(_completer(session)),
         complete_while_typing=False,
-        bottom_toolbar=lambda: toolbar() or None,
+        bottom_toolbar=toolbar,
         **extra,
     )
 
@@ -209,9 +207,11 @@ class News:
                 runs = self._client.list_runs(5)
             except (CloudsendError, OSError):
                 runs = []
+            before = self.status
             for line in self.take(runs):
                 self._tell(line)
-            self._redraw()
+            if self.status != before:
+                self._redraw()
             busy = any(run.state == "running" for run in runs)
             self._wake.wait(LOOK_EVERY if busy else LOOK_SELDOM)
             self._wake.clear()
