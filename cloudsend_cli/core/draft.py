@@ -33,9 +33,6 @@ class Draft:
     def job(self, number: int) -> JobRecord | None:
         return self.jobs.get(number) or self.state.jobs.get(number)
 
-    def node(self, name: str) -> NodeRecord | None:
-        return self.nodes.get(name) or self.state.nodes.get(name)
-
     def all_nodes(self) -> list[NodeRecord]:
         return [self.nodes.get(name, node) for name, node in self.state.nodes.items()]
 

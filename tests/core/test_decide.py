@@ -22,6 +22,7 @@ from cloudsend_cli.core.actions import (
 from cloudsend_cli.core.decide import Decision, decide
 from cloudsend_cli.core.model import (
     AttemptStatus,
+    EnvironmentBuild,
     HostView,
     InstanceStatus,
     JobSpec,
@@ -31,9 +32,10 @@ from cloudsend_cli.core.model import (
     Request,
     Resources,
     RunSpec,
+    Upload,
 )
 from cloudsend_cli.core.plan import NodePlan, plan_run
-from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.core.state import BuildRecord, Changes, RunState
 from cloudsend_cli.testing.scenarios import SCENARIOS
 from cloudsend_cli.testing.swarm import make_scenario
 from cloudsend_cli.testing.world import Scenario, World
@@ -426,8 +428,6 @@ def test_job_that_fits_nowhere_fails_although_a_machine_was_refused() -> None:
 
 
 def test_environment_that_failed_on_all_large_machines_fails_its_jobs() -> None:
-    from cloudsend_cli.core.state import BuildRecord
-
     state = serving(state_with(nodes=2, environment="e1", resources=Resources(2.0)))
     change_node(state, "n-1", state="running", capacity=Resources(1.0))
     state.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", state="failed", reason="exit 1")}))
@@ -450,6 +450,74 @@ def test_full_place_beside_an_idle_one_does_not_busy_the_maestro() -> None:
     rest = decide(state, seen, POLICY)
     assert not rest.changes
     assert rest.wake_at == NOW + POLICY.look_idle
+
+
+def test_job_that_is_cancelled_now_is_not_handed_out_now() -> None:
+    decision = decide(serving(state_with(2)), seeing(UP, requests=(Request("r", "cancel", (1,)),)), POLICY)
+    assert handed(decision) == [2]
+    misfits = serving(state_with(2, resources=Resources(9.0)))
+    ended = decide(misfits, seeing(UP, requests=(Request("r", "cancel", (1,)),)), POLICY).changes.jobs
+    assert [j.state for j in ended.values()] == ["cancelled", "failed"]
+
+
+def test_job_that_is_cancelled_while_its_dependency_fails_is_cancelled() -> None:
+    state = plan_run(
+        RunSpec("p", "/c.yml", (JobSpec("a", (), "a"), JobSpec("b", (), "b", after=("a",)))), [], "rtest1", 0.0
+    )
+    change_job(state, 1, state="failed", reason="exit 1")
+    decision = decide(state, seeing(requests=(Request("r", "cancel", (2,)),)), POLICY)
+    assert decision.changes.jobs[2].state == "cancelled"
+    assert decide(state, seeing(), POLICY).changes.jobs[2].reason == "dependency-failed: a"
+
+
+def test_results_of_an_earlier_life_are_no_news() -> None:
+    for number in (1, 9):
+        assert not decide(running(state_with()), seeing(UP, fetched={number: ""}), POLICY).changes
+
+
+def test_files_of_several_attempts_are_sent_once() -> None:
+    upload = Upload("data", "ab" * 32, 3, 0o644, "/data")
+    decision = decide(serving(state_with(3, uploads=(upload,))), seeing(UP), POLICY)
+    (start,) = [a for a in decision.actions if isinstance(a, StartAttempts)]
+    assert (len(start.attempts), start.files) == (3, (upload,))
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "attempt", "reason"),
+    [
+        (AttemptStatus("queued"), "running", 1, ""),
+        (AttemptStatus("exited", exit_code=0), "succeeded", 1, ""),
+        (AttemptStatus("exited", exit_code=2), "failed", 1, "exit 2"),
+        (AttemptStatus("exited", exit_code=0, cause="timeout"), "failed", 1, "timeout"),
+        (AttemptStatus("exited", cause="upload-missing"), "running", 2, ""),
+        (AttemptStatus("refused", cause="wrong-boot"), "running", 2, ""),
+        (AttemptStatus("refused", cause="bad-spec"), "failed", 1, "bad-spec"),
+        (AttemptStatus("lost"), "running", 2, ""),
+    ],
+)
+def test_news_of_a_build(status: AttemptStatus, state: str, attempt: int, reason: str) -> None:
+    """One that is to be repeated is asked for again in the same decision, under its next number."""
+    planned = serving(
+        plan_run(
+            RunSpec("p", "/c", (JobSpec("j", (), "j", environment="e1"),), (EnvironmentBuild("e1", "e", "true"),)),
+            [NodePlan("n-0", "fake", Resources(2.0), "{}")],
+            "rtest1",
+            0.0,
+        )
+    )
+    planned.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", boot="b1")}))
+    decision = decide(planned, seeing(UP, attempts={"n-0": {"rtest1.env-e1.1": status}}), POLICY)
+    build = decision.changes.builds.get(("n-0", "e1"), planned.builds["n-0", "e1"])
+    assert (build.state, build.attempt, build.reason) == (state, attempt, reason)
+    other = decide(planned, seeing(UP, attempts={"n-1": {"rtest1.env-e1.1": status}}), POLICY)
+    assert not other.changes.builds, "another machine's build was taken for this one's"
+
+
+def test_build_that_dies_again_and_again_fails() -> None:
+    planned = serving(state_with(environment="e1"))
+    planned.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", losses=2)}))
+    decision = decide(planned, seeing(UP, attempts=news("rtest1.env-e1.1", "lost")), POLICY)
+    assert decision.changes.builds["n-0", "e1"].reason == "lost"
 
 
 class Counting(UserDict[int, Any]):

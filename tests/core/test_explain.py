@@ -1,0 +1,159 @@
+"""Why a job is where it is, in user words, and the seeds' word for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cloudsend_cli.core.explain import PHASES, describe, describe_bytes, explain, phase_of, phase_word
+from cloudsend_cli.core.model import EnvironmentBuild, HostView, JobSpec, Resources, RunSpec
+from cloudsend_cli.core.plan import NodePlan, plan_run
+from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, RunState
+
+UP = HostView(True, "b1", 0.0, Resources(2.0))
+SILENT = HostView(False, "b1", 90.0, Resources(2.0), error="no route")
+SPECS = tuple(JobSpec(f"j{i}", ("true",), "true") for i in range(1, 9))
+
+
+def make(*specs: JobSpec, machine: str = "running", **job: Any) -> RunState:
+    environments = (EnvironmentBuild("e1", "tools", "true"),)
+    spec = RunSpec("p", "/c.yml", specs or SPECS[:2], environments)
+    state = plan_run(spec, [NodePlan("n-0", "fake", Resources(2.0, 4 << 30), "{}")], "rtest1", 0.0)
+    state.apply(
+        Changes(nodes={"n-0": replace(state.nodes["n-0"], state=machine, reason="quota" * (machine == "failed"))})
+    )
+    state.apply(Changes(jobs={1: replace(state.jobs[1], **job)}))
+    return state
+
+
+HANDED = {"state": "running", "node": "n-0", "attempt": 1}
+
+
+@pytest.mark.parametrize(
+    ("job", "node", "view", "word"),
+    [
+        ({}, "creating", None, "WAIT"),
+        ({}, "running", UP, "QUEUE"),
+        (HANDED, "running", UP, "IDLE"),
+        (HANDED, "running", None, "IDLE"),
+        ({**HANDED, "started_at": 1.0}, "running", UP, "RUNNING"),
+        ({**HANDED, "started_at": 1.0}, "running", SILENT, "UNKNOWN"),
+        ({"state": "succeeded"}, "running", SILENT, "DONE"),
+        ({"state": "failed"}, "running", UP, "ABORTED"),
+        ({"state": "cancelled"}, "running", UP, "ABORTED"),
+    ],
+)
+def test_word_of_the_seeds(job: dict[str, Any], node: str, view: HostView | None, word: str) -> None:
+    state = make(machine=node, **job)
+    assert phase_of(state, state.jobs[1], {"n-0": view} if view else {}) == word
+    assert word in PHASES
+
+
+def test_words_and_values_are_the_seeds() -> None:
+    assert [(w, v) for w, (v, _) in PHASES.items()] == [
+        ("UNKNOWN", 0), ("WAIT", 1), ("QUEUE", 2), ("IDLE", 4), ("RUNNING", 8), ("DONE", 16), ("ABORTED", 32),
+    ]  # fmt: skip
+    assert phase_word("running", started=False, connected=None, ready=False) == "IDLE"
+
+
+def test_job_waits_for_its_dependency_and_its_environment() -> None:
+    state = make(SPECS[0], replace(SPECS[1], after=("j1",)), replace(SPECS[2], environment="e1"))
+    assert [phase_of(state, state.jobs[n], {"n-0": UP}) for n in (1, 2, 3)] == ["QUEUE", "WAIT", "WAIT"]
+    state.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", state="succeeded")}))
+    assert phase_of(state, state.jobs[3], {"n-0": UP}) == "QUEUE"
+
+
+def why(state: RunState, number: int = 1, view: HostView | None = UP, now: float = 100.0) -> list[str]:
+    return list(explain(state, state.jobs[number], {"n-0": view} if view else {}, now).reasons)
+
+
+def test_each_reason_to_wait() -> None:
+    assert why(make(machine="failed")) == ["n-0 is failed: quota"]
+    assert why(make(machine="creating"), view=None) == ["n-0 is creating"]
+    assert why(make(not_before=130.0, reason="retry after exit 3")) == ["retry after exit 3: not before 30 s from now"]
+    assert why(make(not_before=130.0)) == ["retry: not before 30 s from now"]
+    assert why(make(), number=2) == ["all places are taken; 1 jobs of its kind are before it"]
+    full = make(**HANDED)
+    full.apply(Changes(replace(full.run, max_parallel=1)))
+    assert why(full, number=2) == ["max_parallel is 1, and so many are running"]
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, ""), (7, " and 2 more")])
+def test_job_waits_for_others(count: int, more: str) -> None:
+    state = make(*SPECS[:count], replace(SPECS[7], after=("j*",)))
+    names = ", ".join(f"j{i}" for i in range(1, min(count, 5) + 1))
+    assert why(state, count + 1) == [f"waits for {count} of {count} jobs before it: {names}{more}"]
+
+
+def test_environment_that_is_not_ready() -> None:
+    state = make(replace(SPECS[0], environment="e1"))
+    state.apply(
+        Changes(
+            builds={
+                ("n-0", "e1"): BuildRecord("n-0", "e1", state="failed", reason="exit 1"),
+                ("n-1", "e1"): BuildRecord("n-1", "e1"),
+                ("n-2", "e1"): BuildRecord("n-2", "e1", state="succeeded"),
+                ("n-0", "e2"): BuildRecord("n-0", "e2"),
+            }
+        )
+    )
+    assert why(state) == [
+        "its environment is not ready on n-0: failed (exit 1)",
+        "its environment is not ready on n-1: running",
+    ]
+    assert explain(state, state.jobs[1], {}, 0.0).asks == "1 CPU, environment tools"
+    unknown = replace(state.jobs[1], spec=replace(state.jobs[1].spec, environment="e9"))
+    assert explain(state, unknown, {}, 0.0).asks == "1 CPU, environment e9"
+
+
+def explained(state: RunState, job: JobRecord, view: HostView | None = UP) -> tuple[str, str]:
+    found = explain(state, job, {"n-0": view} if view else {}, 100.0)
+    return found.headline, " ".join(found.reasons)
+
+
+def test_running_and_ended_jobs() -> None:
+    handed = make(**HANDED)
+    started = make(**HANDED, started_at=1.0)
+    assert explained(handed, handed.jobs[1]) == ("handed over", "in the queue of n-0, which starts it in turn")
+    assert explained(started, started.jobs[1], None) == ("running", "attempt 1 on n-0")
+    headline, text = explained(started, started.jobs[1], SILENT)
+    assert headline == "unknown"
+    assert text == "n-0 has not answered for 10 s (no route); silence ends nothing: the job may be running"
+    assert "no reason known" in explained(started, started.jobs[1], replace(SILENT, error=""))[1]
+    for state, reason, text in (("failed", "exit 3", "exit 3"), ("succeeded", "", "it ended well")):
+        ended = make(state=state, reason=reason)
+        assert explained(ended, ended.jobs[1]) == (state, text)
+
+
+@pytest.mark.parametrize(
+    ("node", "view", "cpus", "remark"),
+    [
+        ("creating", None, 1.0, "creating"),
+        ("failed", None, 1.0, "failed: quota"),
+        ("running", SILENT, 1.0, "no answer: no route"),
+        ("running", replace(SILENT, error=""), 1.0, "no answer"),
+        ("running", UP, 9.0, "too small"),
+        ("running", UP, 2.0, "full"),
+        ("running", UP, 1.0, "has room"),
+        ("running", None, 1.0, "has room"),
+    ],
+)
+def test_what_each_machine_has(node: str, view: HostView | None, cpus: float, remark: str) -> None:
+    state = make(machine=node, **HANDED)
+    asking = replace(state.jobs[2], spec=replace(SPECS[1], resources=Resources(cpus)))
+    ((name, has, free, said),) = explain(state, asking, {"n-0": view} if view else {}, 0.0).nodes
+    memory = "" if view else ", 4.0 GiB"
+    assert (name, has, free, said) == ("n-0", f"2 CPUs{memory}", f"1 CPU{memory}", remark)
+
+
+def test_idle_machine_is_all_free() -> None:
+    state = make()
+    assert explain(state, state.jobs[1], {}, 0.0).nodes == (("n-0", "2 CPUs, 4.0 GiB", "2 CPUs, 4.0 GiB", "has room"),)
+
+
+def test_resources_in_words() -> None:
+    assert describe(Resources(1.0, 0, 1)) == "1 CPU, 1 GPU"
+    assert describe(Resources(0.5, 1 << 20, 2)) == "0.5 CPUs, 1.0 MiB, 2 GPUs"
+    assert [describe_bytes(1 << n) for n in (3, 13, 33, 43)] == ["8 B", "8.0 KiB", "8.0 GiB", "8.0 TiB"]
