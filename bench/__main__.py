@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 
 from bench import jobs, latency, many, page, startup
 from bench.common import RESULTS, describe_machine, save
@@ -16,15 +17,17 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000], help="numbers of jobs of `jobs`")
     parser.add_argument("--many", type=int, default=100_000, help="number of jobs of `many`")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds after which no new round is begun")
+    parser.add_argument("--dir", help="where to work: the file system matters (default: that of temporary files)")
     parser.add_argument("--page", action="store_true", help="afterwards, put all results into docs/performance.md")
     args = parser.parse_args()
     unknown = set(args.names) - set(NAMES)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
 
+    tempfile.tempdir = args.dir
     for name in args.names or NAMES:
         machine = describe_machine()
-        print(f"\n{name}: {machine['text']}, load {machine['load']}", flush=True)
+        print(f"\n{name}: {machine['text']}, load {machine['load']}, {machine['inode_us']} µs a file", flush=True)
         if name == "jobs":
             found = [
                 jobs.measure(n, min(args.rounds, 3) if n >= 10_000 else args.rounds, args.limit) for n in args.sizes

@@ -1,8 +1,10 @@
 """What the benchmarks share: tables, timing of processes, a cloudsend of their own, and what it left in /proc."""
 
+import ctypes
 import json
 import os
 import platform
+import resource
 import shutil
 import signal
 import statistics
@@ -10,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +55,22 @@ def describe_machine() -> dict[str, object]:
         system = platform.system()
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     text = f"{when}, {CORES} cores, {system}, Python {platform.python_version()}, commit {_commit()}"
-    return {"text": text, "load": os.getloadavg()[0]}
+    return {"text": text, "load": round(os.getloadavg()[0], 1), "inode_us": round(probe_files())}
+
+
+def probe_files(folders: int = 500) -> float:
+    """Microseconds for a new file or folder in the directory that is measured in.
+
+    Ordinary are 10 to 30. An ext4 without a journal looks at everything that was deleted in the last minutes before
+    it gives a number to a new file: then it is hundreds, and every system here is slow by the files that it makes.
+    """
+    with scratch() as directory:
+        begun = time.monotonic()
+        for number in range(folders):
+            (directory / str(number) / "work").mkdir(parents=True)
+            for name in "abcd":
+                (directory / str(number) / name).touch()
+        return 1e6 * (time.monotonic() - begun) / (6 * folders)
 
 
 def _commit() -> str:
@@ -75,6 +93,54 @@ def median(values: list[float]) -> float:
 
 def verdict(value: float, limit: float) -> str:
     return "kept" if value <= limit else "MISSED"
+
+
+class NotInstalled(Exception):
+    """A peer is not here; the text says how to install it."""
+
+
+def in_child(function: Callable[[], float]) -> tuple[float, float]:
+    """What the function returns, called in a child, and the CPU seconds of all processes that it left or waited for.
+
+    The child adopts what its descendants leave behind (background processes), so that nothing escapes the account.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        answer: dict[str, object] = {}
+        try:
+            ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+            try:
+                answer["value"] = function()
+            except NotInstalled as why:
+                answer["missing"] = str(why)
+            _reap()
+            used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+            answer["cpu"] = sum(u.ru_utime + u.ru_stime for u in used)
+        except BaseException:  # noqa: BLE001 - it must not return into the parent's code
+            answer["failed"] = traceback.format_exc()
+        os.write(write, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        found = json.loads(pipe.read() or b'{"failed": "the child died"}')
+    os.waitpid(pid, 0)
+    if "failed" in found:
+        raise RuntimeError(found["failed"])
+    if "missing" in found:
+        raise NotInstalled(found["missing"])
+    return found["value"], found["cpu"]
+
+
+def _reap() -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.02)
+        except ChildProcessError:
+            return
+    raise RuntimeError("processes were left behind")
 
 
 @contextmanager

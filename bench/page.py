@@ -14,7 +14,8 @@ def write() -> None:
         record = json.loads(path.read_text(encoding="utf-8"))
         machine, name = record["machine"], record["name"]
         table = Table(name, record["headers"], record["rows"]).render()
-        block = f"<!-- {name} -->\n{table}\n\n({machine['text']}, load {machine['load']:.1f} before it)\n<!-- end -->"
+        under = f"{machine['text']}; before it: load {machine['load']}, {machine['inode_us']} µs for a new file"
+        block = f"<!-- {name} -->\n{table}\n\n{under}.\n<!-- end -->"
         text = re.sub(rf"<!-- {re.escape(name)} -->.*?<!-- end -->", lambda _, b=block: b, text, flags=re.DOTALL)
     PAGE.write_text(text, encoding="utf-8")
     print(f"wrote {PAGE}")

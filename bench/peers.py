@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.common import CORES, RESULTS, RUN_LIMIT
+from bench.common import CORES, RESULTS, RUN_LIMIT, NotInstalled
 
 HYPERQUEUE = "hyperqueue==0.27.0"
 HYPERQUEUE_VENV = RESULTS / "hyperqueue"
@@ -20,10 +20,6 @@ TASK_SPOOLER_LOOP = (
     'i=0; while [ $i -lt "$1" ]; do tsp true || exit 1; i=$((i+1)); done >ids; '
     'tail -n "$2" ids | while read id; do tsp -w "$id"; done'
 )
-
-
-class NotInstalled(Exception):
-    """The text says how to install it."""
 
 
 def need(program: str, package: str) -> None:
