@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-format check-lint check-types check-imports format test bench docs simulate clean
+.PHONY: help setup demo check check-format check-lint check-types check-imports format test bench docs simulate coverage clean
 
 help:
 	@echo 'make setup              create $(VENV) and install cloudsend in it'
@@ -17,6 +17,7 @@ help:
 	@echo 'make format             write what check asks of the format'
 	@echo 'make test               all tests; the last line names the tiers that were skipped'
 	@echo 'make simulate SEEDS=n   the crash world, longer'
+	@echo 'make coverage           every branch of core/ is tested'
 	@echo 'make bench              time against peers, side by side'
 	@echo 'make docs               write the generated pages anew'
 
@@ -52,6 +53,10 @@ format: setup
 test: setup
 	@scripts/install-debian-packages test
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+coverage: setup
+	$(BIN)/pytest tests/core tests/simulation -q --timeout 0 --cov=cloudsend_cli/core --cov-branch \
+	    --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 simulate: setup
 	CLOUDSEND_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest tests/simulation -q -s --timeout 0

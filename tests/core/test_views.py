@@ -1,0 +1,93 @@
+"""The json forms are stable; words for jobs and runs are taken apart as the command line promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cloudsend_cli.core import submission, views
+from cloudsend_cli.core.model import JobSpec, Resources, RunSpec
+from cloudsend_cli.core.plan import NodePlan, plan_run
+from cloudsend_cli.core.reasons import REASONS
+from cloudsend_cli.core.refs import JobRef, not_found, parse_job_ref
+from cloudsend_cli.core.state import Changes, RunState
+
+PROMISED = {"id", "name", "run", "state", "phase", "reason", "exit_code", "attempt", "uid", "instance", "provider"}
+PROMISED |= {"hash", "created_at", "started_at", "ended_at"}
+
+
+def make() -> RunState:
+    spec = RunSpec("p", "/c.yml", tuple(JobSpec(f"j{i}", ("true",), "true") for i in (1, 2, 3)))
+    return plan_run(spec, [NodePlan("n-0", "fake", Resources(2.0), "{}")], "rtest1", 0.0)
+
+
+def test_job_in_json_has_what_is_promised() -> None:
+    state = make()
+    waiting = views.job_view(state, state.jobs[1], {}).as_json()
+    assert waiting.keys() >= PROMISED
+    assert (waiting["id"], waiting["uid"], waiting["instance"], waiting["phase"]) == ("rtest1.1", None, None, "WAIT")
+    assert waiting["created_at"] == "1970-01-01T00:00:00.000Z"
+    ended = replace(state.jobs[1], state="failed", attempt=2, node="n-0", ended_at=1.5, reason="exit 3", exit_code=3)
+    shown = views.job_view(state, ended, {}).as_json()
+    assert (shown["uid"], shown["instance"], shown["provider"]) == ("rtest1.1.2", "n-0", "fake")
+    assert (shown["ended_at"], shown["reason"], shown["exit_code"]) == ("1970-01-01T00:00:01.500Z", "exit 3", 3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "word"),
+    [
+        ({"pending": 1, "failed": 1}, "running"),
+        ({"running": 1}, "running"),
+        ({"failed": 1, "cancelled": 2}, "failed"),
+        ({"cancelled": 1, "succeeded": 1}, "cancelled"),
+        ({"succeeded": 1}, "succeeded"),
+        ({}, "succeeded"),
+    ],
+)
+def test_state_of_a_run(counts: dict[str, int], word: str) -> None:
+    assert views.run_state_word(counts) == word
+
+
+def test_superseded_jobs_are_not_counted() -> None:
+    state = make()
+    state.apply(Changes(jobs={2: replace(state.jobs[2], state="cancelled", superseded_by=3)}))
+    counts = views.live_counts(state)
+    assert counts == {"pending": 2, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
+
+
+def test_other_things_in_json() -> None:
+    things = [
+        views.RunView("r", "p", "", "running", {"pending": 1}, 1, "", 0.0, None),
+        views.InstanceView("n", "r", "fake", "", "running", "2 CPUs", "1 CPU", 1, None, None, ""),
+        views.ProviderView("local", "local", "ready", "2 CPUs"),
+        views.EnvironmentView("k", "e", "r", "", "failed", ""),
+        views.MaestroView(True, 1, 0.0, 2, ("r",)),
+        views.CheckView("clock", None, "unknown"),
+    ]
+    for thing in things:
+        assert "" not in thing.as_json().values(), "what is not known is null"
+    progress = views.Progress("r", "running", {}, (), (), (), settled=False)
+    assert progress.sequence == 0
+    assert submission.SubmitOptions().overrides == ()
+    assert "exit N" in REASONS
+
+
+@pytest.mark.parametrize(
+    ("text", "ref"),
+    [
+        ("@last", JobRef("@last", last=True)),
+        ("abc123.4", JobRef("abc123.4", run="abc123", number=4)),
+        ("abc123.4.2", JobRef("abc123.4.2", run="abc123", number=4)),
+        ("train/*", JobRef("train/*", pattern=True)),
+        ("train", JobRef("train")),
+        ("dead", JobRef("dead", maybe_hash=True)),
+    ],
+)
+def test_words_for_jobs(text: str, ref: JobRef) -> None:
+    assert parse_job_ref(text) == ref
+
+
+def test_what_is_not_found_names_near_matches() -> None:
+    assert not_found("job", "trian", ["train", "test"]).hint == "did you mean train?"
+    assert "list jobs" in not_found("job", "x", []).hint
