@@ -15,7 +15,7 @@ TIERS = {
     "core": "core",
     "config": "core",
     "environments": "core",
-    "contract": "contract",
+    "contracts": "contract",
     "hosts": "contract",
     "providers": "contract",
     "store": "contract",
