@@ -52,6 +52,7 @@ HINTS_MOST = 10
 FETCH_LIMIT = 24 * 3600.0
 CONNECT_LIMIT = 20.0
 LOOK_AGAIN = 0.05
+LOG_PAUSE = 0.1
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -295,28 +296,26 @@ class Client:
     def follow(self, run: str, *, timeout: float | None = None) -> Iterator[Progress]:
         """Moments of a run until it is settled. A maestro that dies meanwhile is replaced."""
         run = lookup.find_run(self._reader(), run)
+        return (progress for progress in self._follow(run, timeout, None) if progress is not None)
+
+    def _follow(self, run: str, timeout: float | None, every: float | None) -> Iterator[Progress | None]:
+        """As `follow`; None when `every` seconds went by without news."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
+        while run in self._reader().list_active_runs():
             maestro = self._hint(run)
             try:
                 if maestro.ask("follow", run=run).get("active") is not True:
-                    yield self._last_progress(run)
-                    return
-                while True:
-                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    messages = maestro.messages(left)
-                    for message in messages:
-                        progress = _parse_progress(message.get("progress"))
-                        if progress is not None and progress.run == run:
-                            yield progress
-                            if progress.settled:
-                                return
-                    if not messages and left is not None and left <= 0:
+                    break
+                for progress in _listen(maestro, run, deadline, every):
+                    yield progress
+                    if progress is not None and progress.settled:
                         return
+                return
             except MaestroError:
                 continue
             finally:
                 maestro.close()
+        yield self._last_progress(run)
 
     def _last_progress(self, run: str) -> Progress:
         row = self._reader().run_row(run)
@@ -401,12 +400,9 @@ class Client:
         run = lookup.find_run(self._reader(), run)
         merged = logs.MergedLogs(self._reader(), run, self._open_source)
         merged.skip_past()
-        settled = False
-        while not settled:
-            for progress in self.follow(run, timeout=0.2):
+        for progress in self._follow(run, None, LOG_PAUSE):
+            if progress is not None:
                 yield progress
-                settled = progress.settled
-                yield from merged.new_lines()
             yield from merged.new_lines()
 
     def log_tail(self, ref: str, lines: int = 10) -> bytes:
@@ -543,6 +539,23 @@ class Client:
 
     def maestro_log(self, lines: int = 50) -> str:
         return read_log(self.state_dir, lines)
+
+
+def _listen(
+    maestro: MaestroClient, run: str, deadline: float | None, every: float | None
+) -> Iterator[Progress | None]:
+    """What the maestro tells of the run, until `deadline`. MaestroError: it is gone."""
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        messages = maestro.messages(min((t for t in (left, every) if t is not None), default=None))
+        for message in messages:
+            progress = _parse_progress(message.get("progress"))
+            if progress is not None and progress.run == run:
+                yield progress
+        if not messages:
+            if left == 0.0:
+                return
+            yield None
 
 
 def _parse_view(wire: object) -> HostView:

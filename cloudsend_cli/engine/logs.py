@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,9 @@ class LogSource(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """What is there from `offset` on, b"" when there is no more now. FileNotFoundError: nothing written yet."""
 
+    def size(self) -> int:
+        """How many bytes there are now. FileNotFoundError: nothing written yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
@@ -37,6 +39,9 @@ class FileSource:
     def read(self, offset: int, length: int) -> bytes:
         with open(self.path, "rb") as file:
             return os.pread(file.fileno(), length, offset)
+
+    def size(self) -> int:
+        return os.stat(self.path).st_size
 
 
 OpenSource = Callable[[JobRow | None, str, str], LogSource]  # (row, attempt id, stream)
@@ -105,23 +110,30 @@ def _read(source: LogSource, offset: int) -> bytes:
         return b""
 
 
+def _size(source: LogSource) -> int:
+    try:
+        return source.size()
+    except FileNotFoundError:
+        return 0
+
+
 def _last_lines(source: LogSource, lines: int) -> int:
-    """The offset at which the last `lines` lines begin, found without keeping the file in memory."""
-    starts: deque[int] = deque([0], maxlen=max(lines, 1) + 1)
-    offset = 0
-    ends_with_newline = True
-    while data := _read(source, offset):
-        at = data.find(b"\n")
-        while at >= 0:
-            starts.append(offset + at + 1)
-            at = data.find(b"\n", at + 1)
-        offset += len(data)
-        ends_with_newline = data.endswith(b"\n")
+    """The offset at which the last `lines` lines begin, looked for from the end in blocks."""
+    end = size = _size(source)
     if lines <= 0:
-        return offset
-    if ends_with_newline and len(starts) > 1:
-        starts.pop()  # what follows the last newline is no line
-    return starts[max(0, len(starts) - lines)]
+        return size
+    while end > 0:
+        start = max(0, end - BLOCK)
+        data = _read(source, start)[: end - start]
+        at = len(data)
+        if end == size and data.endswith(b"\n"):
+            at -= 1  # what follows the last newline is no line
+        while (at := data.rfind(b"\n", 0, at)) >= 0:
+            lines -= 1
+            if lines == 0:
+                return start + at + 1
+        end = start
+    return 0
 
 
 def _again(store: SqliteStore, row: JobRow) -> JobRow:
@@ -131,83 +143,111 @@ def _again(store: SqliteStore, row: JobRow) -> JobRow:
 
 def read_tail(source: LogSource, lines: int) -> bytes:
     """The last lines, at most 64 KiB of them."""
-    return _read(source, _last_lines(source, lines))[-BLOCK:]
+    return _read(source, max(_last_lines(source, lines), _size(source) - BLOCK))
 
 
 # ---- all jobs of a run ---------------------------------------------------------------------------------------------
 
+ENDS = frozenset({"job-ended", "job-reopened"})
+EVENTS_AT_ONCE = 256
+BLOCKS_AT_ONCE = 16  # of one stream that is still written, before the others have their turn
+
 
 @dataclass(slots=True)
 class _Tail:
-    name: str
-    stream: str
     source: LogSource
     offset: int = 0
     rest: bytes = b""
 
-    def lines(self, *, last: bool) -> bytes:
-        """Whole lines that are new; at the end also one without a newline, completed."""
-        out = []
-        while data := _read(self.source, self.offset):
+    def lines(self, *, last: bool) -> Iterator[bytes]:
+        """Whole lines that are new, in blocks; at the end also one without a newline, completed."""
+        blocks = 0
+        while (last or blocks < BLOCKS_AT_ONCE) and (data := _read(self.source, self.offset)):
+            blocks += 1
             self.offset += len(data)
-            self.rest += data
-            cut = self.rest.rfind(b"\n") + 1
-            if not cut and len(self.rest) > BLOCK:
-                cut = len(self.rest)
-            out.append(self.rest[:cut])
-            self.rest = self.rest[cut:]
+            data = self.rest + data
+            cut = data.rfind(b"\n") + 1
+            if not cut and len(data) > BLOCK:
+                cut = len(data)  # a line without end is shown in pieces rather than kept
+            self.rest = data[cut:]
+            if cut:
+                yield data[:cut]
         if last and self.rest:
-            out.append(self.rest + b"\n")
+            yield self.rest + b"\n"
             self.rest = b""
-        return b"".join(out)
 
 
 @dataclass(slots=True)
 class MergedLogs:
-    """New whole lines of every attempt of a run and of its environments' builds, asked for again and again."""
+    """New whole lines of every attempt of a run and of its environments' builds, asked for again and again.
+
+    Each call looks at what runs and at what ended since the call before, which the audit trail tells: the cost does
+    not grow with the number of jobs that are done.
+    """
 
     store: SqliteStore
     run: str
     open_source: OpenSource
     _tails: dict[tuple[str, str], _Tail] = field(default_factory=dict)
-    _finished: set[str] = field(default_factory=set)
+    _shown: dict[int, int] = field(default_factory=dict)  # job number -> its last attempt that is told to the end
+    _builds_shown: set[str] = field(default_factory=set)
+    _event: int = 0
 
     def skip_past(self) -> None:
         """Leave out the attempts that ended before now: of a continued run only what is new is shown."""
+        newest = self.store.events(None, 1)
+        self._event = newest[-1].seq if newest else 0
         for row in self.store.list_jobs(self.run):
-            if row.attempt and row.state in FINAL_STATES:
-                self._finished.add(uid_of(row))
+            over = row.attempt if row.state != RUNNING else row.attempt - 1
+            if over > 0:
+                self._shown[row.number] = over
 
     def new_lines(self) -> Iterator[tuple[str, str, bytes]]:
+        """(name, stream, lines)"""
         yield from self._builds()
-        for row in self.store.list_jobs(self.run):
-            if row.attempt == 0:
-                continue
-            uid = uid_of(row)
-            if uid not in self._finished:
-                ended = row.state != RUNNING
-                yield from self._take(row, uid, row.name, ended=ended)
-                if ended:
-                    self._finished.add(uid)
+        for number in self._ended():
+            for row in self.store.find_jobs(run=self.run, number=number):
+                yield from self._job(row)
+        for row in self.store.list_jobs(self.run, [RUNNING]):
+            if row.started_at is not None:
+                yield from self._job(row)
+
+    def _ended(self) -> list[int]:
+        """Numbers of jobs of which an attempt has ended since the last call."""
+        limit = EVENTS_AT_ONCE
+        rows = self.store.events(None, limit)
+        while len(rows) == limit and rows[0].seq > self._event + 1:
+            limit *= 4
+            rows = self.store.events(None, limit)
+        new = [r.subject for r in rows if r.seq > self._event and r.kind in ENDS]
+        self._event = rows[-1].seq if rows else self._event
+        mine = (s.rpartition(".")[2] for s in new if s.startswith(f"{self.run}."))
+        return list(dict.fromkeys(int(n) for n in mine if n.isdigit()))
+
+    def _job(self, row: JobRow) -> Iterator[tuple[str, str, bytes]]:
+        for attempt in range(self._shown.get(row.number, 0) + 1, row.attempt + 1):
+            ended = attempt < row.attempt or row.state != RUNNING
+            yield from self._take(row, attempt_id(self.run, row.number, attempt), row.name, ended=ended)
+            if ended:
+                self._shown[row.number] = attempt
 
     def _builds(self) -> Iterator[tuple[str, str, bytes]]:
         frame = self.store.load_without_jobs(self.run)
         for build in frame.builds.values():
             uid = build_id(self.run, build.key, build.attempt)
             environment = frame.environments.get(build.key)
-            if uid not in self._finished and build.state != "wanted":
+            if uid not in self._builds_shown and build.state != "wanted":
                 name = f"environment {environment.name if environment else build.key}"
                 yield from self._take(None, uid, name, ended=build.state != RUNNING)
                 if build.state != RUNNING:
-                    self._finished.add(uid)
+                    self._builds_shown.add(uid)
 
     def _take(self, row: JobRow | None, uid: str, name: str, *, ended: bool) -> Iterator[tuple[str, str, bytes]]:
         for stream in STREAMS:
             tail = self._tails.get((uid, stream))
             if tail is None:
-                tail = self._tails[uid, stream] = _Tail(name, stream, self.open_source(row, uid, stream))
-            text = tail.lines(last=ended)
-            if text:
+                tail = self._tails[uid, stream] = _Tail(self.open_source(row, uid, stream))
+            for text in tail.lines(last=ended):
                 yield name, stream, text
             if ended:
                 del self._tails[uid, stream]

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cloudsend_cli.errors import UnreachableError
 # The agent outlives the shell that started it, so it starts with what a login has, not with the shell's variables.
 AGENT_ENVIRONMENT = ("HOME", "PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
 AGENT_SETTINGS = ("CLOUDSEND_BOOT_ID", "CLOUDSEND_AGENT_IDLE")
+BRIDGE_LIMIT = 1.0
 
 
 class SocketStream:
@@ -39,9 +41,10 @@ class SocketStream:
         return self._sock.send(data)
 
     def close(self) -> None:
+        """The bridge is told to end, so that what was sent still arrives; it keeps nothing that could be lost."""
         self._sock.close()
         try:
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=BRIDGE_LIMIT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -90,11 +93,11 @@ def _agent_environment() -> dict[str, str]:
 def _put_agent(home: Path, source: bytes, sha256: str) -> Path:
     """The agent's file under its content's name; it appears whole or not at all."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = home / f"agent-{sha256[:16]}.py"
+    path = home / f"agent-{sha256[:16]}.pyz"
     with contextlib.suppress(FileNotFoundError):
         if path.read_bytes() == source:
             return path
-    temporary = home / f".agent-{os.getpid()}-{sha256[:16]}"
+    temporary = home / f".agent-{os.getpid()}-{threading.get_ident()}"
     temporary.write_bytes(source)
     os.chmod(temporary, 0o600)
     os.replace(temporary, path)

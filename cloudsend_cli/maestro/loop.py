@@ -29,11 +29,11 @@ from .server import Connection, Server
 from .sockets import Message
 from .wiring import PROVIDER_TYPES, open_host, open_provider
 
-# Ticks of one run follow each other at once until they have cost BURST seconds; after that they take DUTY of the time,
-# so that a single job is noticed without delay and the news of many shares a commit.
-BURST = 0.03
+# Ticks of one run follow each other at once until they have taken BURST seconds, and then take DUTY of the time: a
+# single job is noticed without delay, and the news of many shares a commit.
+BURST = 0.1
 DUTY = 0.2
-LONGEST_PAUSE = 0.05
+LONGEST_PAUSE = 0.1
 PUBLISH_PAUSE = 0.05
 LOOK_AGAIN = 30.0
 TROUBLE_PAUSE = 5.0  # before a run whose tick failed is tried again
@@ -65,7 +65,7 @@ class Active:
     failures: RecentFailures | None = None
     due_at: float = 0.0  # monotonic
     not_before: float = 0.0
-    debt: float = 0.0  # seconds that its ticks have cost and that are not yet waited for
+    debt: float = 0.0  # seconds that its ticks have taken and that are not yet waited for
     ticked_at: float = 0.0
     sequence: int = 0
     published: int = -1

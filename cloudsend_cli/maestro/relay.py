@@ -10,6 +10,7 @@ from typing import Any
 from cloudsend_cli.errors import UnreachableError
 
 from .client import find_maestro
+from .sockets import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,13 @@ class RelaySource:
     stream: str
 
     def read(self, offset: int, length: int) -> bytes:
+        return base64.b64decode(str(self._ask(offset, length).get("data", "")))
+
+    def size(self) -> int:
+        total = self._ask(0, 0).get("total")
+        return total if isinstance(total, int) else 0
+
+    def _ask(self, offset: int, length: int) -> Message:
         maestro = find_maestro(self.state_dir)
         if maestro is None:
             raise UnreachableError("no maestro runs, and the log is on another machine", hint="`cloudsend tail -f`")
@@ -34,4 +42,4 @@ class RelaySource:
         error = answer.get("error")
         if isinstance(error, dict):
             raise UnreachableError(str(error.get("message")))
-        return base64.b64decode(str(answer.get("data", "")))
+        return answer

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, Resources
-from cloudsend_cli.errors import ProviderError
+from cloudsend_cli.errors import ProviderError, UnreachableError
 
-_CLAIM = re.compile(r"(?P<run>[a-z0-9]+)--(?P<node>.+)--(?P<generation>\d+)\.json")
+_CLAIM = re.compile(r"(?P<run>[a-z0-9]+)--(?P<node>[^/\0]+)--(?P<generation>\d+)\.json")
 
 
 class LocalProvider:
@@ -59,6 +59,8 @@ class LocalProvider:
             names = sorted(os.listdir(self._claims))
         except FileNotFoundError:
             return ()
+        except OSError as problem:
+            raise UnreachableError(f"the claims on this machine cannot be read: {problem}") from problem
         address = HostAddress(kind="local", key=f"local:{self._home}", home=str(self._home))
         found = []
         for name in names:
@@ -71,8 +73,12 @@ class LocalProvider:
     def terminate_instance(self, run: str, node: str, instance_id: str) -> None:
         """Release the claim. What runs on this machine is never touched by it."""
         if _CLAIM.fullmatch(f"{instance_id}.json"):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 (self._claims / f"{instance_id}.json").unlink()
+            except FileNotFoundError:
+                pass
+            except OSError as problem:
+                raise ProviderError(f"the claim on this machine could not be released: {problem}") from problem
 
 
 def list_resources() -> Resources:
