@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from .listing import counts_text
 from .render import Screen, display_width, duration, iso_seconds, paint
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 LINES_APART: Final = 1.0  # seconds between two lines of counts, at the least
 TAIL_LINES: Final = 3
 Tail = Callable[[str, int], bytes]  # Client.log_tail
-
-
-class Watcher(Protocol):
-    """What is told of a run's progress."""
-
-    def update(self, progress: Progress) -> None: ...
-
-    def paused(self) -> contextmanager[None]: ...  # type: ignore[valid-type]
-
-    def close(self) -> None: ...
 
 
 def counts_line(progress: Progress) -> str:
