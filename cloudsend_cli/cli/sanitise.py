@@ -13,7 +13,7 @@ _UNSAFE = re.compile(
 _SEQUENCES = re.compile(
     "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b[\\]PX^_][^\x07\x1b\x9c]{0,4096}(?:\x07|\x1b\\\\|\x9c)|\x1b[ -/]*[0-OQ-WY-Z`-~]"
 )
-_UNFINISHED = re.compile("(?:\r|\x1b(?:[ -/]*|\\[[0-?]*[ -/]*|[\\]PX^_][^\x07\x1b\x9c]*\x1b?))\\Z")
+_UNFINISHED = re.compile("\x1b(?:[ -/]*|\\[[0-?]*[ -/]*|[\\]PX^_][^\x07\x1b\x9c]*\x1b?)\\Z")
 _HELD_MOST = 4096
 
 
@@ -54,7 +54,10 @@ class TerminalLog:
         if unfinished:
             self._held = unfinished.group()
             text = text[: unfinished.start()]
-        text = _SEQUENCES.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+        text = _SEQUENCES.sub("", text)
+        if text.endswith("\r") and not final:  # the newline of its pair may come yet
+            text, self._held = text[:-1], "\r" + self._held
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         return untrusted(text)
 
 

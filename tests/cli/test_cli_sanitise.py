@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudsend_cli.cli.sanitise import TerminalLog, log_text, one_line, untrusted
@@ -60,6 +60,7 @@ def test_no_pieces_of_a_log_ever_reach_a_terminal_as_controls(pieces: list[bytes
     assert not OBEYED.search(shown)
 
 
+@settings(max_examples=500)
 @given(st.data())
 def test_a_log_in_pieces_is_shown_like_the_whole(data: st.DataObject) -> None:
     words = ["text", "é", "\x1b[31m", "\x1b]0;t\x07", "\r\n", "\r", "\n", "\x00", "\x1b(B", "日"]
