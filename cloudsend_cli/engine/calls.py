@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cloudsend_cli.errors import CloudsendError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor  # it loads `logging`, and the local maestro has no pool
 
 
 class Calls(Protocol):

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from .engine_machine import Machine
 from real_stack import find_processes
+
+from .engine_machine import Machine
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from .engine_machine import Machine
 from real_stack import find_processes, is_alive, wait_for
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import Resources, Upload
 from cloudsend_cli.engine import hostlink, transfer
 from cloudsend_cli.engine.hostlink import Ask, Conversation
+
+from .engine_machine import Machine
 
 
 def upload(path: Path, data: bytes, name: str = "in") -> Upload:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from .engine_machine import Machine
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.engine.results import MANIFEST, Home, ResultError, job_directory, parse_manifest
 from cloudsend_cli.engine.transfer import fetch_files
+
+from .engine_machine import Machine
 
 
 class LyingHost:

@@ -91,4 +91,6 @@ def test_every_job_runs_once_while_maestro_and_agent_are_killed(
     commands = find_processes(stack.directory)
     assert not [c for c in commands.values() if b"agent" not in c and b"maestro" not in c], commands
     agents, maestros = murderer.killed.count("agent"), murderer.killed.count("maestro")
-    summary_line(f"abuse: {len(lines)} lines of {JOBS} jobs, maestro killed {maestros}, agent {agents} times, seed {seed}")
+    summary_line(
+        f"abuse: {len(lines)} lines of {JOBS} jobs, maestro killed {maestros}, agent {agents} times, seed {seed}"
+    )
