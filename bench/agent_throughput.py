@@ -17,13 +17,12 @@ from pathlib import Path
 
 from cloudsend_cli.agent import client
 
-AGENT = Path(client.__file__).with_name("agent.py")
 BATCH = 256
 
 
-def start_agent(home: str) -> tuple["subprocess.Popen[bytes]", client.AgentChannel]:
+def start_agent(home: str, agent: Path) -> tuple["subprocess.Popen[bytes]", client.AgentChannel]:
     near, far = socket.socketpair()
-    command = [sys.executable, "-I", "-S", "-B", str(AGENT), "attach", home]
+    command = [sys.executable, "-I", "-S", "-B", str(agent), "attach", home]
     process = subprocess.Popen(command, stdin=far, stdout=far)
     far.close()
     near.setblocking(False)
@@ -32,8 +31,10 @@ def start_agent(home: str) -> tuple["subprocess.Popen[bytes]", client.AgentChann
 
 def run(jobs: int, places: float) -> dict[str, float]:
     home = tempfile.mkdtemp(prefix="cs-bench-")
+    agent = Path(home, "agent.pyz")
+    agent.write_bytes(client.agent_source())
     begun = time.monotonic()
-    process, channel = start_agent(home)
+    process, channel = start_agent(home, agent)
     while channel.hello is None:
         select.select([channel], [], [], 10)
         channel.receive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections import deque
 from functools import lru_cache
@@ -17,6 +18,7 @@ GREETING = b"cloudsend-agent-1 "
 REFUSAL = b"cloudsend-agent-error "
 READ_SIZE = 256 << 10
 READS_PER_TURN = 64
+AGENT_MAIN = b"import sys\n\nfrom host.main import main\n\nsys.exit(main(sys.argv))\n"
 
 
 class ProtocolError(Exception):
@@ -275,8 +277,23 @@ class AgentChannel:
 
 @lru_cache(maxsize=1)
 def agent_source() -> bytes:
-    """The file that is put on hosts."""
-    return resources.files(__package__ or "cloudsend_cli.agent").joinpath("agent.py").read_bytes()
+    """The file that is put on hosts: the modules of `agent.host` in a zip that Python executes.
+
+    The same bytes from every Python, as its sha256 tells agents apart: names in order, no times, nothing compressed.
+    """
+    import zipfile
+
+    modules = [item for item in resources.files("cloudsend_cli.agent.host").iterdir() if item.name.endswith(".py")]
+    contents = {f"host/{item.name}": item.read_bytes() for item in modules}
+    contents["__main__.py"] = AGENT_MAIN
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(contents.items()):
+            about = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            about.create_system = 3
+            about.external_attr = 0o100644 << 16
+            archive.writestr(about, content)
+    return whole.getvalue()
 
 
 @lru_cache(maxsize=1)

@@ -16,10 +16,8 @@ from typing import Any
 
 import pytest
 
-from cloudsend_cli.agent import client as agent_client
-from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame
+from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, agent_source
 
-AGENT = Path(agent_client.__file__).with_name("agent.py")
 FINAL = ("exited", "lost", "cancelled", "stale")
 DEADLINE = 30.0
 
@@ -31,8 +29,8 @@ class Client:
         self,
         home: Path,
         *,
+        agent: Path,
         python: str = sys.executable,
-        agent: Path = AGENT,
         owner: str = "tests",
         epoch: int = 1,
         resources: dict[str, float] | None = None,
@@ -142,12 +140,13 @@ class Client:
 class Host:
     """A home directory and the clients attached to it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, agent: Path) -> None:
         self.home = home
+        self.agent = agent
         self.clients: list[Client] = []
 
     def attach(self, **options: Any) -> Client:
-        client = Client(self.home, **options)
+        client = Client(self.home, **{"agent": self.agent, **options})
         self.clients.append(client)
         return client
 
@@ -167,14 +166,14 @@ class Host:
                 except OSError:
                     continue
                 if state not in "ZX" and (
-                    (b"agent.py\0serve\0" in command and marks[0] in command)
+                    (b".pyz\0serve\0" in command and marks[0] in command)
                     or b"CLOUDSEND_RUN_DIR=" + marks[1] in environ
                 ):
                     found.append(int(name))
         return found
 
     def jobs(self) -> list[int]:
-        return [pid for pid in self.processes() if b"agent.py\0serve" not in _cmdline(pid)]
+        return [pid for pid in self.processes() if b".pyz\0serve" not in _cmdline(pid)]
 
     def crash(self, client: Client) -> None:
         """kill -9 of the daemon; the runners live on."""
@@ -215,12 +214,20 @@ def sh(ident: str, script: str, **more: Any) -> dict[str, Any]:
     return {"id": ident, "argv": ["/bin/sh", "-c", script], **more}
 
 
+@pytest.fixture(scope="session")
+def agent_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is put on hosts, as it is put there."""
+    path = tmp_path_factory.mktemp("agent") / "agent.pyz"
+    path.write_bytes(agent_source())
+    return path
+
+
 @pytest.fixture
-def make_host(tmp_path: Path) -> Iterator[Callable[[str], Host]]:
+def make_host(tmp_path: Path, agent_file: Path) -> Iterator[Callable[[str], Host]]:
     hosts: list[Host] = []
 
     def make(name: str = "h") -> Host:
-        hosts.append(Host(tmp_path / name))
+        hosts.append(Host(tmp_path / name, agent_file))
         return hosts[-1]
 
     yield make

@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import AGENT, FINAL, Client, Host, sh, wait_for
+from .conftest import FINAL, Client, Host, sh, wait_for
 
 # System calls that change something outside the process, or tell somebody.
 CHANGING = (
@@ -312,8 +313,10 @@ def test_an_upgrade_in_place_leaves_the_running_job_alone(host: Host, tmp_path: 
     old.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.01; done; exit 9"), sh("a.2", "sleep 300"))
     job = old.running("a.1")
     old.running("a.2")
-    newer = tmp_path / "agent.py"
-    newer.write_bytes(AGENT.read_bytes() + b"\n# newer\n")
+    newer = tmp_path / "newer.pyz"
+    shutil.copy(host.agent, newer)
+    with zipfile.ZipFile(newer, "a") as archive:
+        archive.writestr("newer", b"")
     new = host.attach(agent=newer)
     assert new.about["sha"] != old.about["sha"]
     assert not alive(old.about["pid"])
@@ -338,13 +341,13 @@ def test_a_daemon_that_does_not_answer_is_reported_and_left_alone(host: Host) ->
     assert client.run(sh("a.1", "true"))["exit_code"] == 0
 
 
-def test_a_home_that_others_can_read_is_refused(tmp_path: Path) -> None:
+def test_a_home_that_others_can_read_is_refused(tmp_path: Path, agent_file: Path) -> None:
     from cloudsend_cli.agent.client import AgentRefused
 
     open_home = tmp_path / "open"
     open_home.mkdir(mode=0o755)
     with pytest.raises(AgentRefused, match="chmod 700"):
-        Client(open_home)
+        Client(open_home, agent=agent_file)
 
 
 def test_an_idle_daemon_leaves_and_a_long_path_works(make_host: Callable[[str], Host]) -> None:
@@ -387,8 +390,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_loses_no_exit(small_disk: Path) -> None:
-    host = Host(small_disk / "h")
+def test_a_full_disk_loses_no_exit(small_disk: Path, agent_file: Path) -> None:
+    host = Host(small_disk / "h", agent_file)
     try:
         client = host.attach()
         status = client.run(sh("a.1", "head -c 3000000 /dev/zero; echo $? >&2; exit 3"))
@@ -411,8 +414,8 @@ def test_a_full_disk_loses_no_exit(small_disk: Path) -> None:
         host.close()
 
 
-def test_a_disk_that_fills_before_the_claim_fails_the_start(small_disk: Path) -> None:
-    host = Host(small_disk / "h")
+def test_a_disk_that_fills_before_the_claim_fails_the_start(small_disk: Path, agent_file: Path) -> None:
+    host = Host(small_disk / "h", agent_file)
     try:
         client = host.attach(resources={"cpus": 1, "memory": 0, "gpus": 0})
         go = small_disk / "h" / "go"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +242,28 @@ def test_what_is_encoded_is_decoded(fields: dict[str, Any], payload: bytes, cut:
     assert len(frames) == 1
     assert frames[0].payload == payload
     assert json.loads(json.dumps({k: v for k, v in frames[0].items() if k != "size"})) == fields
+
+
+def test_a_late_answer_for_a_client_that_left_disturbs_nobody(host: Host) -> None:
+    gone = host.attach()
+    gone.run(sh("a.1", "truncate -s 1G big"))
+    gone.channel.request("manifest", attempt="a.1", patterns=["big"])
+    gone.call("report")
+    gone.close()
+    # The daemon knows the next client by the number that the first one's connection had.
+    client = host.attach()
+    client.run(sh("a.2", "true"))
+    assert [item["path"] for item in client.call("manifest", attempt="a.1", patterns=["big"])["files"]] == ["big"]
+    assert client.run(sh("a.3", "exit 4"))["exit_code"] == 4
+
+
+def test_the_source_is_the_same_from_every_process() -> None:
+    code = "from cloudsend_cli.agent.client import agent_sha256; print(agent_sha256())"
+    told = {
+        subprocess.check_output([sys.executable, "-c", code], env={**os.environ, **more}, text=True).strip()
+        for more in ({"TZ": "Asia/Tokyo"}, {"PYTHONHASHSEED": "1"}, {"LC_ALL": "C"})
+    }
+    assert told == {agent_sha256()}
 
 
 def test_the_source_is_what_is_put_on_hosts(host: Host) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -273,19 +272,3 @@ def test_the_oldest_python_that_hosts_have_runs_jobs(host: Host, make_host) -> N
         assert client.wait("a.2")["cause"] == "cancelled"
         assert other.jobs() == []
         other.close()
-
-
-def test_the_agent_imports_only_the_standard_library() -> None:
-    import ast
-    import sys
-
-    from .conftest import AGENT
-
-    names = set()
-    for node in ast.walk(ast.parse(AGENT.read_text())):
-        if isinstance(node, ast.Import):
-            names.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or "").split(".")[0])
-    assert names <= set(sys.stdlib_module_names)
-    assert json.dumps(sorted(names))

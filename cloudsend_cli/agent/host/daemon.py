@@ -1,0 +1,227 @@
+"""The daemon: its parts, and the loop that serves clients, children and clocks."""
+
+import os
+import re
+import select
+import socket
+import sys
+import time
+
+from .attempts import Attempts
+from .encoding import compact
+from .following import Following
+from .hands import Hands
+from .home import Failed, boot_id, open_home, own_sha256, take_lock
+from .journal import Journal
+from .logfile import log
+from .news import News
+from .orders import Orders
+from .owners import Owners
+from .peer import LOG_BUFFER, Peers
+from .processes import become_subreaper, reap
+from .protocol import PROTOCOL
+from .recovery import judge, recover
+from .requests import Requests
+from .transfers import Transfers
+from .waiting import Queue
+
+
+class Daemon:
+    """Single-threaded: nothing in the loop waits but `poll`. Whoever makes one holds the lock of the home."""
+
+    ADOPTED_EVERY, TICK, BEAT = 0.2, 0.5, 5.0
+
+    def __init__(self, home, lock):
+        self.home, self.lock = home, lock
+        self.boot, self.agent = boot_id(), os.urandom(8).hex()
+        self.sha = own_sha256()
+        umask = os.umask(0o077)
+        self.idle_limit = float(os.environ.get("CLOUDSEND_AGENT_IDLE") or 60)
+        for name in ("attempts", "tombstones", "envs", "files"):
+            os.makedirs(home + "/" + name, 0o700, exist_ok=True)
+        self.queue = Queue()
+        owners = Owners(home, self.queue)
+        self.epoll = select.epoll()
+        self.peers = Peers(self.epoll)
+        self.news, self.journal = News(self.peers), Journal(home)
+        self.hands = Hands(self.epoll, home, inherited_environment(), umask, self.boot)
+        self.attempts = Attempts(home, self.boot, self.queue, self.hands, self.news, self.journal)
+        self.following = Following(self.attempts)
+        self.quiet_since = self.tick_at = self.beat_at = self.adopted_at = time.monotonic()
+        self.leaving = False
+        become_subreaper()
+        recover(self.attempts, self.journal)
+        self.peers.listen(home, self.greeting, self.make_requests(owners).answer)
+
+    def make_requests(self, owners):
+        def hello(peer, frame, payload):
+            owners.introduce(peer, frame)
+            return self.about()
+
+        def handover(peer, frame, payload):
+            log("handing over")
+            self.leaving = True
+            return {}
+
+        ops = {"hello": hello, "handover": handover}
+        for part in (Orders(self.attempts), Transfers(self.home, self.hands), self.following):
+            ops.update(part.ops())
+        return Requests(owners, ops)
+
+    def about(self):
+        return {
+            "protocol": PROTOCOL,
+            "boot": self.boot,
+            "agent": self.agent,
+            "sha": self.sha,
+            "pid": os.getpid(),
+            "hostname": socket.gethostname(),
+            "home": self.home,
+            "time": time.time(),
+            "resources": self.queue.describe_total(),
+            "free": self.queue.describe_free(),
+        }
+
+    def greeting(self):
+        return b"cloudsend-agent-%d %s\n" % (PROTOCOL, compact(self.about()))
+
+    def serve(self):
+        listener = self.peers.listener.fileno()
+        peers, hands = self.peers.by_fd, self.hands.by_fd
+        while not self.leaving:
+            for fd, mask in self.epoll.poll(self.timeout(time.monotonic()) + 0.0005):
+                if fd in peers:
+                    peers[fd].handle(mask)
+                elif fd in hands:
+                    self.hear(hands[fd])
+                elif fd == listener:
+                    self.peers.accept()
+            self.attempts.dispatch()
+            now = time.monotonic()
+            self.look_at_clocks(now)
+            if now - self.quiet_since > self.idle_limit:
+                break
+            self.news.send(now)
+            self.serve_peers(now)
+        self.leave()
+
+    def timeout(self, now):
+        wake = min(self.tick_at, self.beat_at, self.news.wake())
+        if self.attempts.adopted:
+            wake = min(wake, self.adopted_at)
+        if self.peers.following():
+            wake = min(wake, self.following.at)
+        return max(0.0, wake - now)
+
+    def hear(self, hand):
+        heard = self.hands.hear(hand)
+        if heard:
+            attempt, end = heard
+            if end is None:
+                judge(self.attempts, attempt)
+            else:
+                self.attempts.end(attempt, end)
+
+    def look_at_clocks(self, now):
+        if now >= self.adopted_at and self.attempts.adopted:
+            self.adopted_at = now + self.ADOPTED_EVERY
+            for attempt in list(self.attempts.adopted):
+                judge(self.attempts, attempt)
+        if now >= self.tick_at:
+            self.tick_at = now + self.TICK
+            self.tick(now)
+        if now >= self.beat_at:
+            self.beat_at = now + self.BEAT
+            self.beat()
+
+    def serve_peers(self, now):
+        """Whom this turn has touched: logs are pumped, requests that had to wait are answered, buffers sent."""
+        follow = now >= self.following.at
+        touched = self.peers.touched
+        if follow:
+            self.following.at = now + self.following.EVERY
+            touched.update(self.peers.following())
+        for peer in list(touched):
+            if peer.follows and peer.connected and (follow or peer.unsent < LOG_BUFFER):
+                self.following.pump(peer)
+            if peer.connected:
+                if peer.inbox and not peer.closing:
+                    peer.read_frames()
+                peer.flush()
+        touched.clear()
+
+    def tick(self, now):
+        self.journal.write(now)
+        reap()
+        self.attempts.kill_again()
+        clients = bool(self.peers.by_fd)
+        self.hands.retire_idle(now, keep=self.queue.total[0] / 1000.0 if clients else 0)
+        if clients or self.attempts.is_any_unfinished():
+            self.quiet_since = now
+
+    def beat(self):
+        if not self.owns_home():
+            log("the home directory is gone; leaving")
+            self.leaving = True
+            return
+        try:
+            disk = os.statvfs(self.home)
+            disk_free = disk.f_bavail * disk.f_frsize
+        except OSError:
+            disk_free = None
+        self.peers.send_heartbeat(
+            {
+                "ev": "heartbeat",
+                "time": time.time(),
+                "free": self.queue.describe_free(),
+                "load": os.getloadavg()[0],
+                "disk_free": disk_free,
+            }
+        )
+
+    def owns_home(self):
+        """Whether the lock we hold is the one another daemon of this home would ask for."""
+        try:
+            return os.path.samestat(os.fstat(self.lock), os.stat(self.home + "/agent.lock"))
+        except OSError:
+            return False
+
+    def leave(self):
+        """Runners go on; the lock is given up last."""
+        self.peers.listener.close()
+        self.journal.write(time.monotonic(), everything=True)
+        self.peers.send_last_words()
+        try:
+            os.unlink(self.home + "/agent.sock")
+        except OSError:
+            pass
+        os.close(self.lock)
+
+
+def inherited_environment():
+    """What jobs get of ours: not the marks of our session, which may be another's by then."""
+    hidden = re.compile(rb"CLOUDSEND_|SSH_(CLIENT|CONNECTION|TTY|AUTH_SOCK)$|(OLD)?PWD$|SHLVL$|_$")
+    return {name: value for name, value in os.environb.items() if not hidden.match(name)}
+
+
+def serve(home):
+    """The daemon in this process, until it leaves; nothing where another serves this home."""
+    try:
+        home = open_home(home)
+    except Failed as problem:
+        sys.stderr.write("cloudsend agent: %s\n" % problem.args[1])
+        return 1
+    lock = take_lock(home)
+    if lock is None:
+        return 0
+    daemon = Daemon(home, lock)
+    os.write(1, b"ready\n")
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    os.close(null)
+    os.chdir("/")
+    log("serving", home, daemon.sha[:12])
+    daemon.serve()
+    log("left")
+    return 0

@@ -1,0 +1,48 @@
+"""Whole reads and writes, without the layers of `open`: each attempt costs several."""
+
+import errno
+import os
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def read_file(path, limit=1 << 26):
+    """The content, at least up to limit; None where it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        raw = os.read(fd, 65536)
+        while len(raw) >= 65536 and len(raw) < limit:
+            more = os.read(fd, limit)
+            if not more:
+                break
+            raw += more
+        return raw
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def write_all(fd, data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_new(path, raw):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, raw)
+    finally:
+        os.close(fd)
+
+
+def remove(path):
+    """Removes a file if that is possible."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -1,0 +1,26 @@
+"""JSON and text as bytes. What is not UTF-8 on this host travels as lone surrogates, and comes back as it was."""
+
+import json
+
+encode_json = json.JSONEncoder(separators=(",", ":")).encode
+encode_sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
+
+def compact(value):
+    return encode_json(value).encode("ascii")
+
+
+def parse(raw):
+    """The value of some JSON; None for nothing and for what is not JSON."""
+    try:
+        return json.loads(raw.decode("utf-8")) if raw else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def to_bytes(text):
+    return text.encode("utf-8", "surrogateescape")
+
+
+def to_text(raw):
+    return raw.decode("utf-8", "surrogateescape")

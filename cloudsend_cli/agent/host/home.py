@@ -1,0 +1,72 @@
+"""The agent's home directory: its owner, its lock, its socket; and which agent we are."""
+
+import fcntl
+import hashlib
+import os
+import socket
+
+from .disk import read_file
+from .encoding import to_text
+
+# The zip that this module was loaded from, whose first folder is this package.
+AGENT_FILE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Failed(Exception):
+    """There is no agent to talk to: (code, message)."""
+
+
+def own_sha256():
+    with open(AGENT_FILE, "rb") as reader:
+        return hashlib.sha256(reader.read()).hexdigest()
+
+
+def boot_id():
+    return os.environ.get("CLOUDSEND_BOOT_ID") or to_text(read_file("/proc/sys/kernel/random/boot_id") or b"").strip()
+
+
+def open_home(path):
+    home = os.path.abspath(os.path.expanduser(path))
+    os.makedirs(home, 0o700, exist_ok=True)
+    about = os.stat(home)
+    if about.st_uid != os.geteuid():
+        raise Failed("home-owner", "%s belongs to another user" % home)
+    if about.st_mode & 0o077:
+        raise Failed("home-mode", "%s is open to other users: chmod 700 it" % home)
+    return home
+
+
+def take_lock(home):
+    """The lock's descriptor, or None while a daemon lives."""
+    fd = os.open(home + "/agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
+    except BlockingIOError:
+        os.close(fd)
+        return None
+
+
+def at_socket(home, action):
+    """Calls action with an address of the socket that is short enough."""
+    path = home + "/agent.sock"
+    if len(os.fsencode(path)) < 100:
+        return action(path)
+    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return action("/proc/self/fd/%d/agent.sock" % folder)
+    finally:
+        os.close(folder)
+
+
+def listen(home):
+    """Whoever calls it holds the lock: a socket that is there is a dead daemon's."""
+    try:
+        os.unlink(home + "/agent.sock")
+    except FileNotFoundError:
+        pass
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    at_socket(home, sock.bind)
+    sock.listen(128)
+    sock.setblocking(False)
+    return sock

@@ -1,0 +1,100 @@
+"""What the disk says: memory is rebuilt from it at the start, and an attempt without a runner is judged by it."""
+
+import fcntl
+import os
+import time
+
+from .clearing import clear_away
+from .encoding import compact
+from .logfile import log
+from .records import FINAL, folder_of, get_tombstone, is_claimed, pack_status, read_record, write_record
+from .spec import forget_torn, read_spec
+
+
+def recover(attempts, journal):
+    """Rebuilds memory from the files. Acknowledged attempts are not opened."""
+    home, waiting = attempts.home, []
+    acked, ends = journal.read()
+    names = os.listdir(home + "/attempts")
+    tombstones = set(os.listdir(home + "/tombstones"))
+    for ident in names:
+        if ident in acked:
+            continue
+        kept = read_spec(home, ident)
+        if kept is None:
+            forget_torn(home, ident)
+            continue
+        attempt = attempts.add(ident, kept)
+        if ident in ends or is_claimed(home, ident):
+            attempt.state = "running"
+            attempts.queue.take(attempt, ())
+            if ident in ends:
+                attempts.end(attempt, ends[ident])
+            else:
+                judge(attempts, attempt)
+            continue
+        cause = get_tombstone(home, ident) if ident in tombstones else None
+        if cause:
+            attempts.never(attempt, {"state": "cancelled", "cause": cause})
+        elif kept["boot"] != attempts.boot:
+            attempts.never(attempt, {"state": "stale", "cause": "rebooted"})
+        else:
+            waiting.append(attempt)
+    for attempt in sorted(waiting, key=lambda attempt: attempt.seq):
+        attempts.queue.add(attempt)
+    journal.open(acked.intersection(names), {ident: raw for ident, raw in ends.items() if attempts.get(ident)})
+
+
+def judge(attempts, attempt):
+    """Decides about a claimed attempt without a runner of ours, by the lock of its record.
+
+    Locked: a runner lives, and the attempt is adopted. Free: that runner is dead; the end is in the record, or follows
+    from it, or what the runner left is cleared away first.
+    """
+    attempt.runner = None
+    try:
+        record = os.open(folder_of(attempts.home, attempt.id) + "/record", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return attempts.requeue(attempt)
+    except OSError as problem:
+        return adopt(attempts, attempt, {}, problem)
+    found = {}
+    try:
+        found = read_record(record)
+        fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = read_record(record)  # its runner may have written the end in between
+        verdict = verdict_of(found, attempts.boot)
+        if verdict and found.get("state") not in FINAL:
+            write_record(record, verdict)
+    except OSError as problem:
+        return adopt(attempts, attempt, found, problem)
+    finally:
+        os.close(record)
+    attempts.adopted.discard(attempt)
+    if verdict:
+        return attempts.end(attempt, verdict)
+    orphans = attempts.hands.orphans()
+    attempts.hands.fork(
+        lambda: clear_away(attempts.home, attempt.id, orphans),
+        lambda result: attempts.end(attempt, result) if result else attempts.adopted.add(attempt),
+    )
+
+
+def verdict_of(found, boot):
+    """The end that follows from a record whose lock is free; None while processes of it may live."""
+    if found.get("state") in FINAL:
+        return pack_status(found)
+    if not found:
+        return compact({"state": "lost", "cause": "never-started", "ended": time.time()})
+    if found.get("boot", boot) != boot:
+        return compact({"state": "lost", "cause": "rebooted", "started": found.get("started")})
+    return None
+
+
+def adopt(attempts, attempt, found, problem):
+    """It is looked at again soon. The GPUs it holds, as its record says, are not free."""
+    if not isinstance(problem, BlockingIOError):
+        log("record of", attempt.id, problem)
+    if not attempt.gpus and found.get("gpu_ids"):
+        attempts.queue.take_gpus(attempt, found["gpu_ids"])
+    attempts.adopted.add(attempt)
