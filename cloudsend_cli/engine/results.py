@@ -17,18 +17,12 @@ from pathlib import Path
 
 from cloudsend_cli.core.explain import describe_bytes
 from cloudsend_cli.core.naming import safe_component
-from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.errors import ResultError
 
 MANIFEST = ".cloudsend.json"
 PARTIAL = ".partial"
 SYNC_ALL_FROM = 64  # so many files are synced together rather than one by one
 _SHA = re.compile(r"[0-9a-f]{64}")
-
-
-class ResultError(CloudsendError):
-    """What a host sent as a result was refused; nothing was written outside the destination."""
-
-    code = "result"
 
 
 @dataclass(frozen=True, slots=True)
