@@ -31,7 +31,7 @@ def take_nodes(draft: Draft, *, wanted: bool) -> None:
         elif node.state == "running":
             _start_release(draft, node, node.instance_id, "")
         elif node.state == "releasing":
-            _release(draft, node)
+            _release(draft, node, wanted=wanted)
     _give_back_orphans(draft)
 
 
@@ -176,11 +176,13 @@ def _start_release(draft: Draft, node: NodeRecord, instance_id: str, reason: str
     draft.actions.append(DisconnectHost(node.name))
     node = replace(node, state="releasing", instance_id=instance_id, reason=reason, not_before=0.0)
     draft.put_node(node)
-    _release(draft, node)
+    _release(draft, node, wanted=reason == NEVER_CAME_UP)
 
 
-def _release(draft: Draft, node: NodeRecord) -> None:
+def _release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     """Ask until the machine is gone: seen terminated, or given back with success and then absent.
+
+    A run that was continued meanwhile, or whose machine never came up, gets another one.
 
     INVARIANT: absence alone proves nothing: a lagging list omits machines that live.
     """
@@ -189,7 +191,7 @@ def _release(draft: Draft, node: NodeRecord) -> None:
     absent = status is None and node.provider in draft.seen.instances and call in draft.seen.calls_done
     draft.wake(draft.seen.now + draft.policy.look_again)
     if (status is not None and status.state == "terminated") or absent:
-        again = node.reason == NEVER_CAME_UP
+        again = wanted or node.reason == NEVER_CAME_UP
         draft.put_node(
             replace(node, state="wanted" if again else "released", instance_id="", reason="", not_before=0.0)
         )

@@ -62,7 +62,11 @@ class Machine:
             if happened():
                 return
             with self.news:
-                assert self.news.wait_for(lambda: self.woken > seen, DEADLINE), (self.view, self.attempts, self.log)
+                assert self.news.wait_for(lambda seen=seen: self.woken > seen, DEADLINE), (
+                    self.view,
+                    self.attempts,
+                    self.log,
+                )
 
     def connect(self, capacity: Resources | None = None) -> HostView:
         address = HostAddress("local", f"local:{self.home}", home=str(self.home))

@@ -1,0 +1,185 @@
+"""From a config to results through the Python interface, with a real maestro and a real agent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from real_stack import Stack, find_processes, wait_for
+
+from cloudsend_cli.core.views import Progress
+from cloudsend_cli.errors import WaitTimeout
+
+
+def results(stack: Stack, run: str) -> dict[str, str]:
+    root = Path(stack.client._reader().run_row(run).run.results_dir) / run
+    return {
+        str(p.relative_to(root)): p.read_text()
+        for p in sorted(root.rglob("*"))
+        if p.name != ".cloudsend.json" and p.is_file()
+    }
+
+
+def test_uploads_go_there_and_results_come_home(stack: Stack) -> None:
+    (stack.files / "in.txt").write_text("hello\n")
+    job = {"name": "copy", "run": "tr a-z A-Z < in.txt > out.txt; echo done", "upload": "in.txt", "output": "out.txt"}
+    run = stack.submit(jobs=[job])
+    assert stack.settle(run).counts["succeeded"] == 1
+    assert results(stack, run) == {"copy/out.txt": "HELLO\n"}
+    assert stack.jobs(run)["copy"].outputs == "home"
+
+
+def test_an_upload_edited_after_the_submit_is_the_submitted_one(stack: Stack) -> None:
+    (stack.files / "in.txt").write_text("submitted")
+    gate = stack.files / "gate"
+    os.mkfifo(gate)
+    jobs = [
+        {"name": "first", "run": f"read x < {gate}", "cpus": 0.1},
+        {"name": "second", "run": "cat in.txt", "upload": "in.txt", "after": "first", "cpus": 0.1},
+    ]
+    run = stack.submit(jobs=jobs)
+    (stack.files / "in.txt").write_text("edited")
+    gate.write_text("\n")
+    assert stack.settle(run).counts["succeeded"] == 2
+    assert b"".join(stack.client.read_log("second")) == b"submitted"
+
+
+def test_a_failed_job_leaves_its_results_and_a_missing_one_is_named(stack: Stack) -> None:
+    run = stack.submit(
+        jobs=[
+            {"name": "bad", "run": "echo partly > out; exit 2", "output": "out"},
+            {"name": "none", "run": "true", "output": "never"},
+        ]
+    )
+    stack.settle(run)
+    jobs = stack.jobs(run)
+    assert (jobs["bad"].reason, jobs["none"].reason) == ("exit 2", "output-missing: never")
+    assert results(stack, run)["bad/out"] == "partly\n"
+
+
+def test_running_again_keeps_what_succeeded_and_retries_what_failed(stack: Stack) -> None:
+    flag, ledger = stack.files / "flag", stack.files / "ledger"
+    jobs = [
+        {"name": "good", "run": f"echo good >> {ledger}"},
+        {"name": "bad", "run": f"echo bad >> {ledger}; test -e {flag}"},
+    ]
+    run = stack.submit(jobs=jobs)
+    assert stack.settle(run).counts["failed"] == 1
+    flag.touch()
+    assert stack.submit(jobs=jobs) == run
+    assert stack.settle(run).counts["succeeded"] == 2
+    assert sorted(ledger.read_text().split()) == ["bad", "bad", "good"]
+    assert [a["reason"] for a in stack.client.attempts(f"{run}.2")] == ["exit 1", ""]
+
+
+def test_an_environment_is_built_once_its_failure_fails_its_jobs_and_a_fix_is_built_again(stack: Stack) -> None:
+    ledger, flag = stack.files / "ledger", stack.files / "flag"
+    environments = [
+        {"name": "good", "command": f"echo built >> {ledger}"},
+        {"name": "bad", "command": f"echo no tool here >&2; echo tried >> {ledger}; test -e {flag}"},
+    ]
+    jobs = [
+        {"name": "uses", "run": "true", "env": "good", "repeat": 5},
+        {"name": "lacks", "run": f"echo ran >> {ledger}", "env": "bad", "repeat": 3},
+        {"name": "plain", "run": "true", "env": "none"},
+    ]
+    run = stack.submit(environments=environments, jobs=jobs)
+    stack.settle(run)
+    states = {name: (job.state, job.reason) for name, job in stack.jobs(run).items()}
+    assert {s for n, s in states.items() if "lacks" not in n} == {("succeeded", "")}
+    failed = {r for s, r in (s for n, s in states.items() if "lacks" in n)}
+    assert len(failed) == 1 and failed.pop().startswith("environment-failed: ")
+    assert sorted(ledger.read_text().split()) == ["built", "tried"]
+    lacking = next(job for name, job in stack.jobs(run).items() if "lacks" in name)
+    assert b"no tool here" in stack.client.log_tail(lacking.id)
+    flag.touch()
+    assert stack.submit(environments=environments, jobs=jobs) == run
+    assert stack.settle(run).counts["succeeded"] == 9
+    assert sorted(ledger.read_text().split()) == ["built", "ran", "ran", "ran", "tried", "tried"]
+
+
+def test_cancelling_ends_what_runs_and_what_waits(stack: Stack) -> None:
+    run = stack.submit(jobs=[{"name": "s", "run": "sleep 600", "repeat": 50}])
+    wait_for(lambda: any(j.started_at for j in stack.client.list_jobs(run)))
+    stack.client.cancel_run(run)
+    stack.client.cancel_run(run)
+    assert stack.settle(run).counts["cancelled"] == 50
+    assert not any(b"sleep" in c for c in find_processes(stack.directory).values())
+
+
+def test_one_job_of_many_is_cancelled(stack: Stack) -> None:
+    run = stack.submit(
+        jobs=[{"name": "s", "run": "sleep 600", "cpus": 0.1}, {"name": "q", "run": "true", "cpus": 0.1}]
+    )
+    stack.client.cancel([f"{run}.1"])
+    assert stack.settle(run).counts["cancelled"] == 1
+    assert stack.jobs(run)["q"].state == "succeeded"
+
+
+def test_results_of_a_running_job_can_be_fetched_again_and_again(stack: Stack) -> None:
+    gate = stack.files / "gate"
+    os.mkfifo(gate)
+    command = f"echo 1 > out; read x < {gate}; echo 2 >> out; read x < {gate}"
+    run = stack.submit(jobs=[{"name": "j", "run": command, "output": "out"}])
+    wait_for(lambda: list(stack.home.glob("attempts/*/work/out")))
+    (home,) = stack.client.fetch("j")
+    assert (home / "out").read_text() == "1\n"
+    gate.write_text("\n")
+    wait_for(lambda: next(stack.home.glob("attempts/*/work/out")).read_text() == "1\n2\n")
+    stack.client.maestro_stop()  # the next one is asked before it is connected
+    assert (stack.client.fetch(run)[0] / "out").read_text() == "1\n2\n"
+    (elsewhere,) = stack.client.fetch("j", str(stack.files / "elsewhere"))
+    assert (elsewhere / "out").read_text() == "1\n2\n"
+    gate.write_text("\n")
+    assert stack.settle(run).counts["succeeded"] == 1
+
+
+def test_waiting_has_an_end_and_the_jobs_go_on(stack: Stack) -> None:
+    gate = stack.files / "gate"
+    os.mkfifo(gate)
+    run = stack.submit(jobs=[f"read x < {gate}"])
+    with pytest.raises(WaitTimeout, match="not finished"):
+        stack.client.wait([run], timeout=0.2)
+    gate.write_text("\n")
+    assert [j.state for j in stack.client.wait([run], timeout=60)] == ["succeeded"]
+
+
+def test_logs_of_all_jobs_are_followed_whole(stack: Stack) -> None:
+    run = stack.submit(
+        jobs=[{"name": "n", "run": "echo $CLOUDSEND_JOB; printf end", "repeat": 30}, "printf '\\0a\\n'"]
+    )
+    text: dict[str, bytes] = {}
+    moments = []
+    for item in stack.client.follow_logs(run):
+        if isinstance(item, Progress):
+            moments.append(item)
+        else:
+            text[item[0]] = text.get(item[0], b"") + item[2]
+    assert moments[-1].settled
+    names = [j.name for j in stack.client.list_jobs(run)]
+    assert text == {n: f"{n}\nend\n".encode() for n in names[:30]} | {names[30]: b"\0a\n"}
+
+
+def test_jobs_get_what_the_submitting_shell_has_and_secrets_never_lie_around(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cloudsend_cli.api import Client
+
+    client = Client(stack.state, environ={**os.environ, "TOKEN": "s3cr3t-canary"})
+    config = stack.config(jobs=[{"name": "j", "run": "printf %s ${#TOKEN}", "vars": {"TOKEN": None}}])
+    run = client.submit(config).run
+    stack.settle(run)
+    assert b"".join(client.read_log(f"{run}.1")) == b"13"
+    client.close()
+    stack.client.maestro_stop()
+    wait_for(lambda: stack.maestro() is None)
+    assert not [p for p in stack.directory.rglob("*") if p.is_file() and b"s3cr3t-canary" in p.read_bytes()]
+
+
+def test_a_run_continued_while_its_machine_is_given_back_gets_one_again(stack: Stack) -> None:
+    for count in range(1, 16):  # the release takes milliseconds: some of the submits meet it
+        jobs = [{"name": f"j{n}", "run": "true"} for n in range(count)]
+        assert stack.settle(stack.submit(jobs=jobs)).counts == {
+            "pending": 0, "running": 0, "succeeded": count, "failed": 0, "cancelled": 0,
+        }  # fmt: skip
