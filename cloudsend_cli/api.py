@@ -343,14 +343,7 @@ class Client:
     def _waited(self, store: SqliteStore, refs: Sequence[str]) -> dict[str, set[int]]:
         wanted: dict[str, set[int]] = {}
         for ref in refs:
-            try:
-                found = lookup.find_jobs(store, [ref])
-            except NotFoundError as missing:
-                try:
-                    found = list(store.list_jobs(lookup.find_run(store, ref), superseded=False))
-                except NotFoundError:
-                    raise missing from None
-            for row in found:
+            for row in lookup.find_jobs_or_run(store, ref):
                 wanted.setdefault(row.run, set()).add(row.number)
         return wanted
 
@@ -448,13 +441,7 @@ class Client:
     def fetch(self, ref: str, directory: str | None = None) -> list[Path]:
         """Bring the results of a job, or of all jobs of a run, to where they belong (or into `directory`), now."""
         store = self._reader()
-        try:
-            rows = lookup.find_jobs(store, [ref])
-        except NotFoundError as missing:
-            try:
-                rows = list(store.list_jobs(lookup.find_run(store, ref), superseded=False))
-            except NotFoundError:
-                raise missing from None
+        rows = lookup.find_jobs_or_run(store, ref)
         return [path for row in rows if (path := self._fetch_one(store, row, directory)) is not None]
 
     def _fetch_one(self, store: SqliteStore, row: JobRow, directory: str | None) -> Path | None:

@@ -22,10 +22,16 @@ Tail = Callable[[str, int], bytes]  # Client.log_tail
 
 
 def counts_line(progress: Progress) -> str:
-    """Such as `5 of 29 ended: 3 running, 20 pending, 5 succeeded, 1 failed`."""
-    counts = progress.counts
+    """Such as `5 of 29 ended: 3 running, 20 pending, 5 succeeded, 1 failed`.
+
+    What is handed over and waits in its host's queue counts as pending: a reader wants to know what executes.
+    """
+    counts = dict(progress.counts)
     total = sum(counts.values())
     ended = total - counts.get("pending", 0) - counts.get("running", 0)
+    if progress.executing is not None:
+        counts["pending"] = counts.get("pending", 0) + counts.get("running", 0) - progress.executing
+        counts["running"] = progress.executing
     return f"{ended:,} of {total:,} ended: {counts_text(counts)}"
 
 
@@ -38,7 +44,7 @@ class Lines:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._counts: dict[str, int] = {}
+        self._counts = ""
         self._told: set[str] = set()
         self._next = 0.0
 
@@ -48,11 +54,11 @@ class Lines:
         for failure in progress.failed:
             self._once(failure_line(dict(failure)))
         now = time.monotonic()
-        counts = dict(progress.counts)
+        counts = counts_line(progress)
         if counts != self._counts and (now >= self._next or progress.settled):
             self._counts = counts
             self._next = now + LINES_APART
-            self._tell(f"run {progress.run}: {counts_line(progress)}")
+            self._tell(f"run {progress.run}: {counts}")
 
     def _once(self, text: str) -> None:
         if text not in self._told:
@@ -140,7 +146,8 @@ class Block:
         elapsed = duration(time.monotonic() - self._begun)
         lines = [f"run {progress.run}  {elapsed}  {counts_line(progress)}"]
         if progress.running:
-            more = progress.counts.get("running", 0) - len(progress.running)
+            running = progress.counts.get("running", 0) if progress.executing is None else progress.executing
+            more = running - len(progress.running)
             names = ", ".join(one_line(name) for name in progress.running)
             lines.append(f"  running: {names}" + (f" and {more:,} more" if more > 0 else ""))
         lines.extend(f"  {one_line(note)}" for note in list(progress.notes)[:3])

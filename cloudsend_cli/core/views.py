@@ -215,6 +215,7 @@ class Progress:
     notes: Sequence[str]  # such as: environment ml is being built on local-0
     settled: bool
     sequence: int = 0
+    executing: int | None = None  # of those that are running; the others wait in their host's queue
 
 
 def run_state_word(counts: Mapping[str, int]) -> str:

@@ -11,7 +11,7 @@ from cloudsend_cli.core.naming import attempt_id, job_id
 from cloudsend_cli.core.refs import not_found, parse_job_ref
 from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
 from cloudsend_cli.core.views import InstanceView, JobView, RunView, run_state_word
-from cloudsend_cli.errors import AmbiguousError
+from cloudsend_cli.errors import AmbiguousError, NotFoundError
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow, RunRow
 
@@ -134,6 +134,21 @@ def find_jobs(store: SqliteStore, texts: Iterable[str]) -> list[JobRow]:
         for row in _find(store, text):
             rows[row.run, row.number] = row
     return list(rows.values())
+
+
+def find_jobs_or_run(store: SqliteStore, text: str) -> list[JobRow]:
+    """The jobs that the word names; else all jobs of the run that it names. `@last` is the last run."""
+    if text != "@last":
+        try:
+            return find_jobs(store, [text])
+        except NotFoundError as missing:
+            try:
+                run = find_run(store, text)
+            except NotFoundError:
+                raise missing from None
+    else:
+        run = find_run(store, text)
+    return list(store.list_jobs(run, superseded=False))
 
 
 def find_job(store: SqliteStore, text: str) -> JobRow:

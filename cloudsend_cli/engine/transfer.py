@@ -9,9 +9,10 @@ from pathlib import Path
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import Upload
+from cloudsend_cli.errors import ResultError
 
 from .hostlink import Ask
-from .results import Arrival, Home, ResultError, ResultFile, parse_manifest
+from .results import Arrival, Home, ResultFile, parse_manifest
 
 CHUNK = 256 * 1024
 WINDOW = 2 << 20  # bytes under way at once, and

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from itertools import islice
 
 from cloudsend_cli.core.model import FAILED, RUNNING, HostView
 from cloudsend_cli.core.naming import job_id
@@ -36,26 +35,20 @@ def render_progress(
 ) -> Message:
     """A moment of the run; its size does not grow with the number of jobs."""
     counts = live_counts(state)
+    # No host holds more than a bounded number of attempts, so this does not grow with the run.
+    handed_out = (state.jobs[number] for jobs in state.on_node.values() for number in jobs)
+    executing = [job.spec.name for job in handed_out if job.started_at is not None]
     return {
         "run": state.run.id,
         "state": run_state_word(counts),
         "counts": counts,
-        "running": list(_running_names(state)),
+        "running": executing[:SHOWN],
         "failed": failures.render(state.run.id),
         "notes": list(_notes(state, views)),
         "settled": state.settled,
         "sequence": sequence,
+        "executing": len(executing),
     }
-
-
-def _running_names(state: RunState) -> list[str]:
-    names: list[str] = []
-    for jobs in state.on_node.values():
-        for number in islice(jobs, 4 * SHOWN):
-            job = state.jobs[number]
-            if job.started_at is not None and len(names) < SHOWN:
-                names.append(job.spec.name)
-    return names
 
 
 def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:

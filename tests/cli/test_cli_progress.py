@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,6 +43,11 @@ def test_counts() -> None:
     assert counts_line(moment(pending=20, running=3, succeeded=1200, failed=1)) == (
         "1,201 of 1,224 ended: 3 running, 20 pending, 1,200 succeeded, 1 failed"
     )
+
+
+def test_what_waits_in_its_hosts_queue_is_not_told_as_running() -> None:
+    handed_over = replace(moment(pending=4, running=6), executing=2)
+    assert counts_line(handed_over) == "0 of 10 ended: 2 running, 8 pending"
 
 
 def test_lines_say_each_change_once_without_control_codes(monkeypatch: pytest.MonkeyPatch) -> None:
