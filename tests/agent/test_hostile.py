@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from cloudsend_cli.agent.client import (
     encode_frame,
 )
 
-from .conftest import Client, Host, sh
+from .conftest import Client, Host, sh, wait_for
 
 
 def raw(host: Host, data: bytes) -> bytes:
@@ -247,14 +248,19 @@ def test_what_is_encoded_is_decoded(fields: dict[str, Any], payload: bytes, cut:
 def test_a_late_answer_for_a_client_that_left_disturbs_nobody(host: Host) -> None:
     gone = host.attach()
     gone.run(sh("a.1", "truncate -s 1G big"))
+    children = Path(f"/proc/{gone.about['pid']}/task/{gone.about['pid']}/children")
+    before = set(children.read_text().split())
     gone.channel.request("manifest", attempt="a.1", patterns=["big"])
     gone.call("report")
+    (reader,) = set(children.read_text().split()) - before
+    wait_for(lambda: any(os.path.realpath(fd).endswith("/big") for fd in Path(f"/proc/{reader}/fd").iterdir()))
+    os.kill(int(reader), signal.SIGSTOP)
     gone.close()
     # The daemon knows the next client by the number that the first one's connection had.
     client = host.attach()
-    client.run(sh("a.2", "true"))
-    assert [item["path"] for item in client.call("manifest", attempt="a.1", patterns=["big"])["files"]] == ["big"]
-    assert client.run(sh("a.3", "exit 4"))["exit_code"] == 4
+    os.kill(int(reader), signal.SIGCONT)
+    wait_for(lambda: reader not in children.read_text().split())
+    assert client.run(sh("a.2", "exit 4"))["exit_code"] == 4
 
 
 def test_the_source_is_the_same_from_every_process() -> None:
