@@ -29,7 +29,7 @@ from cloudsend_cli.core.views import (
     run_state_word,
 )
 from cloudsend_cli.engine import logs, lookup
-from cloudsend_cli.errors import CloudsendError, MaestroError, NotFoundError, UnreachableError, WaitTimeout
+from cloudsend_cli.errors import CloudsendError, MaestroError, UnreachableError, WaitTimeout
 from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro, read_log, stop_maestro
 from cloudsend_cli.maestro.relay import RelaySource
 from cloudsend_cli.maestro.secrets import write_secrets
