@@ -197,7 +197,7 @@ class MergedLogs:
         """Leave out the attempts that ended before now: of a continued run only what is new is shown."""
         newest = self.store.events(None, 1)
         self._event = newest[-1].seq if newest else 0
-        for row in self.store.list_jobs(self.run):
+        for row in self.store.list_jobs(self.run, [RUNNING, *sorted(FINAL_STATES)]):
             over = row.attempt if row.state != RUNNING else row.attempt - 1
             if over > 0:
                 self._shown[row.number] = over
