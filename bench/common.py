@@ -207,7 +207,7 @@ class Cloudsend:
         run = self.client.submit(config).run
         submitted = time.monotonic() - begun
         counts: dict[str, int] = {}
-        for progress in self.client.follow(run, timeout=RUN_LIMIT * max(1, jobs // 10_000)):
+        for progress in self.client.follow(run, timeout=RUN_LIMIT * max(1, jobs // 30_000)):
             counts = dict(progress.counts)
         settled = time.monotonic() - begun
         if counts.get("succeeded") != jobs:

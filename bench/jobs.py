@@ -1,5 +1,6 @@
 """Jobs of `true` with as many places as cores: cloudsend and its peers in turn, round after round."""
 
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ def measure(jobs: int, rounds: int, limit: float) -> Table:
             with scratch() as directory:
                 try:
                     wall, used = in_child(partial(SYSTEMS[name], jobs, directory))
+                    print(f"  round {done + 1}: {name}: {ms(wall / jobs, 2)} ms a job", file=sys.stderr, flush=True)
                     seconds[name].append(wall)
                     cpu[name].append(used)
                 except NotInstalled as why:
