@@ -11,7 +11,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.explain import Explanation, describe, explain
-from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, HostView, InstanceSpec, Request, Resources
+from cloudsend_cli.core.model import (
+    FINAL_STATES,
+    JOB_STATES,
+    PENDING,
+    RUNNING,
+    HostView,
+    InstanceSpec,
+    Request,
+    Resources,
+)
 from cloudsend_cli.core.naming import build_id
 from cloudsend_cli.core.refs import not_found
 from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
@@ -319,7 +328,8 @@ class Client:
 
     def _last_progress(self, run: str) -> Progress:
         row = self._reader().run_row(run)
-        return Progress(run, run_state_word(row.counts), row.counts, (), (), (), settled=True)
+        counts = {state: row.counts.get(state, 0) for state in JOB_STATES}
+        return Progress(run, run_state_word(counts), counts, (), (), (), settled=True)
 
     def wait(self, refs: Sequence[str], timeout: float | None = None) -> list[JobView]:
         """The jobs (and the jobs of the runs) that the words name, once all are final. WaitTimeout: they go on."""

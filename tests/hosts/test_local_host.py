@@ -20,7 +20,7 @@ from cloudsend_cli.engine.hostlink import ask_hello
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.errors import UnreachableError
 from cloudsend_cli.hosts.local import LocalHost
-from cloudsend_cli.testing.contract import RUN, HostsContract
+from cloudsend_cli.testing.contract import RUN, HostsContract, LinkUnderTest
 
 
 @pytest.fixture
@@ -77,6 +77,16 @@ class TestLocalHostsContract(HostsContract):
             return time.monotonic() < until
 
         return wait
+
+    def test_cancel_ends_what_runs(
+        self, link: LinkUnderTest, job: Callable[[str], JobSpec], executions: Callable[[str], int]
+    ) -> None:
+        """As in the contract. A busy machine says `running` of what a runner holds and has not executed yet."""
+        link.start("1.1", job("long"))
+        link.until(lambda: executions(link.id("1.1")) == 1)
+        link.hosts.cancel("n-0", [link.id("1.1")], "cancelled")
+        status = link.until_ended("1.1")
+        assert (status.state, status.cause) == ("exited", "cancelled")
 
 
 def test_twenty_at_once_put_one_whole_file_and_reach_one_agent(home: Path) -> None:
