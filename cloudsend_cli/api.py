@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -162,17 +163,19 @@ class Client:
         limit: int | None = None,
         history: bool = False,
     ) -> list[JobView]:
-        """Jobs of one run by number; without a run, of all runs, newest run first."""
+        """Jobs of one run by number; without a run, of all runs, newest run first. `limit`: the newest so many."""
         store = self._reader()
-        runs = [lookup.find_run(store, run)] if run is not None else [r.run.id for r in store.list_runs()]
+        runs = [lookup.find_run(store, run)] if run is not None else store.find_runs("")
         views: list[JobView] = []
         for one in runs:
             left = None if limit is None else limit - len(views)
             if left is not None and left <= 0:
                 break
-            rows = store.list_jobs(one, states or None, None if provider else left, superseded=history)
-            views.extend(self._job_views(store, one, rows, provider))
-        return views if limit is None else views[:limit]
+            newest = None if provider else left
+            rows = store.list_jobs(one, states or None, newest, newest_first=left is not None, superseded=history)
+            found = list(islice(self._job_views(store, one, rows, provider), left))
+            views.extend(found if left is None else reversed(found))
+        return views
 
     def _job_views(
         self, store: SqliteStore, run: str, rows: Iterator[JobRow], provider: str | None = None
@@ -339,8 +342,9 @@ class Client:
         for run, numbers in wanted.items():
             if self._count_open(run, numbers):
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                for _ in self.follow(run, timeout=left):
-                    if not self._count_open(run, numbers):
+                for progress in self.follow(run, timeout=left):
+                    whole = len(numbers) == sum(progress.counts.values())
+                    if not (_count_open(progress.counts) if whole else self._count_open(run, numbers)):
                         break
             still = self._count_open(run, numbers)
             if still:
@@ -371,7 +375,7 @@ class Client:
             rows = (row for number in numbers for row in store.find_jobs(run=run, number=number))
             return sum(1 for row in rows if row.state not in FINAL_STATES)
         counts = store.count_jobs(run, superseded=True)
-        open_jobs = sum(count for state, count in counts.items() if state not in FINAL_STATES)
+        open_jobs = _count_open(counts)
         if not open_jobs or len(numbers) == sum(counts.values()):
             return open_jobs
         return sum(1 for row in store.list_jobs(run, OPEN_STATES) if row.number in numbers)
@@ -398,11 +402,11 @@ class Client:
             return logs.open_local(self.state_dir)(row, attempt, stream)
         return RelaySource(self.state_dir, row.run, row.node, attempt, stream)
 
-    def follow_logs(self, run: str) -> Iterator[tuple[str, str, bytes] | Progress]:
+    def follow_logs(self, run: str, *, since: int | None = None) -> Iterator[tuple[str, str, bytes] | Progress]:
         """Whole new lines of all jobs of the run as (name, stream, bytes), and its progress, until it is settled."""
         run = lookup.find_run(self._reader(), run)
         merged = logs.MergedLogs(self._reader(), run, self._open_source)
-        merged.skip_past()
+        merged.skip_past(since)
         for progress in self._follow(run, None, LOG_PAUSE):
             if progress is not None:
                 yield progress
@@ -553,6 +557,10 @@ def _listen(
             if left == 0.0:
                 return
             yield None
+
+
+def _count_open(counts: Mapping[str, int]) -> int:
+    return sum(counts.get(state, 0) for state in OPEN_STATES)
 
 
 def _parse_view(wire: object) -> HostView:

@@ -22,6 +22,7 @@ from .setup import show_warnings, submit_options
 if TYPE_CHECKING:
     from cloudsend_cli.api import PlanView, SubmitOptions
     from cloudsend_cli.core.plan import Continued
+    from cloudsend_cli.core.submission import Submitted
     from cloudsend_cli.core.views import JobView, RunView
 
 ROWS_MOST = 100  # of the table at the end; in a larger run only what did not succeed is listed
@@ -81,7 +82,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     if detach:
         return _leave(session, submitted.run)
     try:
-        _attend(session, submitted.run, follow)
+        _attend(session, submitted, follow)
     except KeyboardInterrupt:
         _say_detached(session, submitted.run)
         return 130
@@ -116,16 +117,16 @@ def continued_text(continued: Continued) -> str:
 # ---- while it runs -------------------------------------------------------------------------------------------------
 
 
-def _attend(session: Session, run: str, follow: bool) -> None:
+def _attend(session: Session, submitted: Submitted, follow: bool) -> None:
     screen = session.screen
     watcher = Block(screen, session.client.log_tail) if screen.err_tty and not _dumb() else Lines(screen)
     try:
         if not follow:
-            for progress in session.client.follow(run):
+            for progress in session.client.follow(submitted.run):
                 watcher.update(progress)
             return
         out = screen.err if screen.machine else screen.out
-        for item in session.client.follow_logs(run):
+        for item in session.client.follow_logs(submitted.run, since=submitted.since):
             if isinstance(item, tuple):
                 name, _stream, data = item
                 with watcher.paused():

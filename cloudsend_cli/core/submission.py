@@ -23,11 +23,12 @@ class SubmitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A committed run. `continued` is None for a new one."""
+    """A committed run. `continued` is None for a new one; what happened after `since` came of this submission."""
 
     run: str
     continued: Continued | None
     warnings: tuple[Problem, ...]
+    since: int = 0  # the newest number of the audit trail before it
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ from cloudsend_cli.core.model import FINAL_STATES, RUNNING
 from cloudsend_cli.core.naming import attempt_id, build_id
 from cloudsend_cli.errors import NotFoundError
 from cloudsend_cli.store.sqlite import SqliteStore
-from cloudsend_cli.store.tables import JobRow
+from cloudsend_cli.store.tables import EventRow, JobRow
 
 BLOCK = 1 << 16
 LOOK_AGAIN = 0.05
@@ -193,14 +193,19 @@ class MergedLogs:
     _builds_shown: set[str] = field(default_factory=set)
     _event: int = 0
 
-    def skip_past(self) -> None:
-        """Leave out the attempts that ended before now: of a continued run only what is new is shown."""
-        newest = self.store.events(None, 1)
-        self._event = newest[-1].seq if newest else 0
+    def skip_past(self, since: int | None = None) -> None:
+        """Leave out what ended before `since`, a number of the audit trail; None: before now."""
+        self._event = self.store.newest_event() if since is None else since
+        new = self._events_since()
+        ended = _numbers(self.run, new)
         for row in self.store.list_jobs(self.run, [RUNNING, *sorted(FINAL_STATES)]):
-            over = row.attempt if row.state != RUNNING else row.attempt - 1
+            over = row.attempt - (row.state == RUNNING or row.number in ended)
             if over > 0:
                 self._shown[row.number] = over
+        built = {r.subject for r in new if r.kind == "build"}
+        for build in self.store.load_without_jobs(self.run).builds.values():
+            if build.state != RUNNING and f"{self.run}/{build.node}/{build.key}" not in built:
+                self._builds_shown.add(build_id(self.run, build.key, build.attempt))
 
     def new_lines(self) -> Iterator[tuple[str, str, bytes]]:
         """(name, stream, lines)"""
@@ -214,15 +219,17 @@ class MergedLogs:
 
     def _ended(self) -> list[int]:
         """Numbers of jobs of which an attempt has ended since the last call."""
+        new = self._events_since()
+        self._event = new[-1].seq if new else self._event
+        return list(_numbers(self.run, new))
+
+    def _events_since(self) -> list[EventRow]:
         limit = EVENTS_AT_ONCE
         rows = self.store.events(None, limit)
         while len(rows) == limit and rows[0].seq > self._event + 1:
             limit *= 4
             rows = self.store.events(None, limit)
-        new = [r.subject for r in rows if r.seq > self._event and r.kind in ENDS]
-        self._event = rows[-1].seq if rows else self._event
-        mine = (s.rpartition(".")[2] for s in new if s.startswith(f"{self.run}."))
-        return list(dict.fromkeys(int(n) for n in mine if n.isdigit()))
+        return [r for r in rows if r.seq > self._event]
 
     def _job(self, row: JobRow) -> Iterator[tuple[str, str, bytes]]:
         for attempt in range(self._shown.get(row.number, 0) + 1, row.attempt + 1):
@@ -251,3 +258,9 @@ class MergedLogs:
                 yield name, stream, text
             if ended:
                 del self._tails[uid, stream]
+
+
+def _numbers(run: str, events: Iterable[EventRow]) -> dict[int, None]:
+    """The jobs of the run whose attempts these events end, each once, in order."""
+    subjects = (r.subject for r in events if r.kind in ENDS and r.subject.startswith(f"{run}."))
+    return {int(n): None for s in subjects if (n := s.rpartition(".")[2]).isdigit()}

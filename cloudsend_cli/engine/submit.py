@@ -86,16 +86,17 @@ class Submitter:
         spec = loaded.spec
         nodes = self._plan_nodes(spec)
         secrets = {name: self.environ[name] for job in spec.jobs for name in job.secrets}
+        since = store.newest_event()
         old = self._earlier_run(store, spec, options)
         if old is not None:
             keep_secrets(old, secrets)
-            return Submitted(old, self._continue(store, old, spec, nodes), loaded.warnings)
+            return Submitted(old, self._continue(store, old, spec, nodes), loaded.warnings, since)
         for _ in range(20):
             state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time())
             with contextlib.suppress(ConflictError):  # the id is taken: another one
                 keep_secrets(state.run.id, secrets)
                 store.create_run(state, [Event("submitted", state.run.id, spec.config_path)])
-                return Submitted(state.run.id, None, loaded.warnings)
+                return Submitted(state.run.id, None, loaded.warnings, since)
         raise ConflictError("no free run id was found in 20 tries", hint="try again")
 
     def _continue(self, store: SqliteStore, run: str, spec: RunSpec, nodes: Sequence[NodePlan]) -> Continued:

@@ -272,6 +272,11 @@ class Queries:
         with self._decoding():
             return [AttemptRow._make(readable(row)) for row in rows]
 
+    def newest_event(self) -> int:
+        """The number of the newest line of the audit trail, 0 where there is none."""
+        with self._transaction() as db:
+            return int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+
     def events(self, run: str | None = None, limit: int = 100) -> list[EventRow]:
         """The newest lines of the audit trail, oldest of them first. For display, never for decisions."""
         with self._transaction() as db:
