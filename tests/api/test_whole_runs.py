@@ -146,12 +146,14 @@ def test_waiting_has_an_end_and_the_jobs_go_on(stack: Stack) -> None:
 
 
 def test_logs_of_all_jobs_are_followed_whole(stack: Stack) -> None:
-    run = stack.submit(
+    config = stack.config(
         jobs=[{"name": "n", "run": "echo $CLOUDSEND_JOB; printf end", "repeat": 30}, "printf '\\0a\\n'"]
     )
+    submitted = stack.client.submit(config)
+    run = submitted.run
     text: dict[str, bytes] = {}
     moments = []
-    for item in stack.client.follow_logs(run):
+    for item in stack.client.follow_logs(run, since=submitted.since):
         if isinstance(item, Progress):
             moments.append(item)
         else:
@@ -159,6 +161,26 @@ def test_logs_of_all_jobs_are_followed_whole(stack: Stack) -> None:
     assert moments[-1].settled
     names = [j.name for j in stack.client.list_jobs(run)]
     assert text == {n: f"{n}\nend\n".encode() for n in names[:30]} | {names[30]: b"\0a\n"}
+
+
+def test_the_log_of_a_job_that_ended_before_anybody_followed_is_shown_and_that_of_a_kept_one_is_not(
+    stack: Stack,
+) -> None:
+    first = stack.client.submit(stack.config(jobs=[{"name": "old", "run": "echo old"}]))
+    stack.settle(first.run)
+    again = stack.client.submit(
+        stack.config(jobs=[{"name": "old", "run": "echo old"}, {"name": "new", "run": "echo new"}])
+    )
+    stack.settle(again.run)
+    shown = [item for item in stack.client.follow_logs(again.run, since=again.since) if isinstance(item, tuple)]
+    assert shown == [("new", "stdout", b"new\n")]
+
+
+def test_a_limit_lists_the_newest_jobs_in_their_order(stack: Stack) -> None:
+    run = stack.submit(jobs=[{"name": "n", "run": "true", "repeat": 5}])
+    assert [j.name for j in stack.client.list_jobs(run, limit=2)] == ["n-3", "n-4"]
+    assert [j.name for j in stack.client.list_jobs(limit=2)] == ["n-3", "n-4"]
+    stack.settle(run)
 
 
 def test_jobs_get_what_the_submitting_shell_has_and_secrets_never_lie_around(
