@@ -68,9 +68,7 @@ def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return str(report.longrepr)
 
 
-def describe_skipped(
-    stats: dict[str, list[pytest.TestReport | pytest.CollectReport]], whole_suite: bool
-) -> str:
+def describe_skipped(stats: dict[str, list[pytest.TestReport | pytest.CollectReport]], whole_suite: bool) -> str:
     """Say which tiers were skipped, wholly or in part, and why."""
     total: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = defaultdict(Counter)

@@ -83,7 +83,6 @@ class FetchOutputs:
     """Bring an ended attempt's outputs home; the manifest in the destination is written last."""
 
     node: str
-    number: int
     attempt: str
     patterns: tuple[str, ...]
     name: str

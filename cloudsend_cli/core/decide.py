@@ -23,7 +23,7 @@ from .decide_nodes import list_orphans, take_nodes
 from .draft import Draft
 from .explain import describe
 from .model import FAILED, PENDING, RUNNING, HostView, Observation, Policy, Resources
-from .naming import attempt_id
+from .naming import attempt_id, parse_attempt_id
 from .state import Changes, JobClass, JobRecord, Load, RunState
 
 
@@ -240,9 +240,11 @@ def _fail_without_nodes(draft: Draft) -> None:
 
 
 def _take_fetches(draft: Draft) -> None:
-    for number, problem in draft.seen.fetched.items():
-        job = draft.job(number)
-        if job is None or job.fetch != "wanted":
+    for attempt, problem in draft.seen.fetched.items():
+        parsed = parse_attempt_id(attempt)
+        job = draft.job(parsed[1]) if parsed is not None else None
+        # What a fetch of an earlier attempt brought is not what the newest one left.
+        if job is None or job.fetch != "wanted" or attempt_id(draft.run.id, job.number, job.attempt) != attempt:
             continue
         tries = job.fetch_tries + 1
         if not problem:
@@ -258,13 +260,13 @@ def _fetch_actions(draft: Draft) -> Iterator[FetchOutputs]:
     numbers.update(dict.fromkeys(draft.jobs))
     for number in numbers:
         job = draft.job(number)
-        if job is None or job.fetch != "wanted" or number in draft.seen.fetching:
+        if job is None or job.fetch != "wanted":
             continue
+        attempt = attempt_id(draft.run.id, number, job.attempt)
         view = draft.seen.hosts.get(job.node)
-        if view is not None and view.connected:
-            attempt = attempt_id(draft.run.id, number, job.attempt)
+        if view is not None and view.connected and attempt not in draft.seen.fetching:
             patterns = tuple(o.pattern for o in job.spec.outputs)
-            yield FetchOutputs(job.node, number, attempt, patterns, job.spec.name)
+            yield FetchOutputs(job.node, attempt, patterns, job.spec.name)
 
 
 def _end_run(draft: Draft) -> None:

@@ -222,8 +222,8 @@ class Observation:
     hosts: Mapping[str, HostView] = field(default_factory=dict)  # by node
     attempts: Mapping[str, Mapping[str, AttemptStatus]] = field(default_factory=dict)  # news only: node -> attempt id
     requests: tuple[Request, ...] = ()
-    fetched: Mapping[int, str] = field(default_factory=dict)  # job number -> "" (home) or what went wrong
-    fetching: frozenset[int] = frozenset()
+    fetched: Mapping[str, str] = field(default_factory=dict)  # attempt id -> "" (home) or what went wrong
+    fetching: frozenset[str] = frozenset()  # attempts whose outputs are on their way
 
 
 @dataclass(frozen=True, slots=True)

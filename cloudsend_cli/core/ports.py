@@ -82,7 +82,7 @@ class HostNews:
 
     view: HostView
     attempts: Mapping[str, AttemptStatus] = field(default_factory=dict)
-    fetched: Mapping[int, str] = field(default_factory=dict)  # job number -> "" or what went wrong
+    fetched: Mapping[str, str] = field(default_factory=dict)  # attempt id -> "" or what went wrong
 
 
 class Hosts(Protocol):
@@ -96,8 +96,8 @@ class Hosts(Protocol):
     def drain(self) -> Mapping[str, HostNews]:
         """News of every connected or connecting node, each piece of news once."""
 
-    def fetching(self) -> frozenset[int]:
-        """Jobs whose outputs are on their way."""
+    def fetching(self) -> frozenset[str]:
+        """Attempts whose outputs are on their way."""
 
     def forget(self) -> None:
         """Make every link report in full again: whatever was drained may not have been committed."""
@@ -109,7 +109,7 @@ class Hosts(Protocol):
 
     def ack(self, node: str, attempts: Sequence[str]) -> None: ...
 
-    def fetch(self, node: str, number: int, attempt: str, patterns: Sequence[str], name: str) -> None: ...
+    def fetch(self, node: str, attempt: str, patterns: Sequence[str], name: str) -> None: ...
 
 
 class ByteStream(Protocol):

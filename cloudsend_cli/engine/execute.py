@@ -36,8 +36,8 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
             hosts.cancel(node, attempts, cause)
         case StartAttempts(node, boot, attempts, files):
             hosts.start(node, boot, attempts, files)
-        case FetchOutputs(node, number, attempt, patterns, name):
-            hosts.fetch(node, number, attempt, patterns, name)
+        case FetchOutputs(node, attempt, patterns, name):
+            hosts.fetch(node, attempt, patterns, name)
         case ConnectHost(node, address):
             capacity = state.nodes[node].capacity
             session.linked[node] = state.nodes[node].generation

@@ -109,8 +109,8 @@ class RunHosts:
         self._lock = threading.Lock()
         self._listeners: dict[str, _NodeListener] = {}
         self._attempts: dict[str, dict[str, AttemptStatus]] = {}
-        self._fetched: dict[str, dict[int, str]] = {}
-        self._fetching: set[int] = set()
+        self._fetched: dict[str, dict[str, str]] = {}
+        self._fetching: set[str] = set()
 
     # ---- from the links' threads -----------------------------------------------------------------------------------
 
@@ -129,15 +129,15 @@ class RunHosts:
             self._attempts.setdefault(listener.node, {}).update(news)
         self._wake()
 
-    def take_fetched(self, node: str, number: int, problem: str) -> None:
+    def take_fetched(self, node: str, attempt: str, problem: str) -> None:
         with self._lock:
-            self._fetching.discard(number)
-            self._fetched.setdefault(node, {})[number] = problem
+            self._fetching.discard(attempt)
+            self._fetched.setdefault(node, {})[attempt] = problem
         self._wake()
 
-    def drop_fetch(self, number: int) -> None:
+    def drop_fetch(self, attempt: str) -> None:
         with self._lock:
-            self._fetching.discard(number)
+            self._fetching.discard(attempt)
         self._wake()
 
     # ---- the port --------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class RunHosts:
                 listener.view = replace(listener.view, reported=None)
         return news
 
-    def fetching(self) -> frozenset[int]:
+    def fetching(self) -> frozenset[str]:
         with self._lock:
             return frozenset(self._fetching)
 
@@ -213,16 +213,16 @@ class RunHosts:
         link = listener.link
         link.converse(make, lambda: link.report_again(ASK_AGAIN), alone=alone)
 
-    def fetch(self, node: str, number: int, attempt: str, patterns: Sequence[str], name: str) -> None:
+    def fetch(self, node: str, attempt: str, patterns: Sequence[str], name: str) -> None:
         listener = self._listeners.get(node)
         if listener is None:
             return
         with self._lock:
-            self._fetching.add(number)
+            self._fetching.add(attempt)
         results = self._facts().results_dir
         listener.link.converse(
-            lambda: self._fetch(listener, number, attempt, patterns, Home(results, self.run, name)),
-            lambda: self.drop_fetch(number),
+            lambda: self._fetch(listener, attempt, patterns, Home(results, self.run, name)),
+            lambda: self.drop_fetch(attempt),
         )
 
     # ---- conversations ---------------------------------------------------------------------------------------------
@@ -274,11 +274,9 @@ class RunHosts:
         if any(not r.ok and r.error_code != "fenced" for r in replies):
             listener.link.report_again(ASK_AGAIN)
 
-    def _fetch(
-        self, listener: _NodeListener, number: int, attempt: str, patterns: Sequence[str], home: Home
-    ) -> Conversation:
+    def _fetch(self, listener: _NodeListener, attempt: str, patterns: Sequence[str], home: Home) -> Conversation:
         problem = yield from fetch_files(attempt, patterns, home)
-        self.take_fetched(listener.node, number, problem)
+        self.take_fetched(listener.node, attempt, problem)
 
 
 def _parts(attempts: Sequence[str]) -> list[list[str]]:

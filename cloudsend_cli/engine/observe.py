@@ -19,7 +19,7 @@ def observe(session: Session, state: RunState, now: float) -> Observation:
     _unlink_replaced(session, state)
     news = session.hosts.drain()
     attempts: dict[str, Mapping[str, AttemptStatus]] = {}
-    fetched: dict[int, str] = {}
+    fetched: dict[str, str] = {}
     for node, item in news.items():
         session.views[node] = item.view
         if item.attempts:

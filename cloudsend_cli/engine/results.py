@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudsend_cli.core.explain import describe_bytes
-from cloudsend_cli.core.naming import safe_component
+from cloudsend_cli.core.naming import parse_attempt_id, safe_component
 from cloudsend_cli.errors import ResultError
 
 MANIFEST = ".cloudsend.json"
@@ -158,6 +158,10 @@ class Arrival:
             os.fsync(file.fileno())
         if len(self._files) > SYNC_ALL_FROM:
             os.sync()
+        if self._is_late():
+            os.rename(self._partial, _free_name(self._directory))
+            self._in_use.discard(self._partial)
+            return
         if os.path.lexists(self._directory):
             self._make_room()
         if os.path.lexists(self._directory):
@@ -166,6 +170,12 @@ class Arrival:
             os.rename(self._partial, self._directory)
         _sync_directory(self._directory.parent)
         self._in_use.discard(self._partial)
+
+    def _is_late(self) -> bool:
+        """Whether a later attempt of the same job is home already: then these are history, and are kept beside."""
+        ours = parse_attempt_id(self._attempt)
+        there = parse_attempt_id(_read_manifest(self._directory)[0]) if self._directory.is_dir() else None
+        return ours is not None and there is not None and ours[:2] == there[:2] and ours[2] < there[2]
 
     def _make_room(self) -> None:
         """Move the results of another attempt aside, whole, unless results of other jobs lie among them."""

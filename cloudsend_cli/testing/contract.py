@@ -345,9 +345,10 @@ class HostsContract:
         assert link.view is not None and link.view.connected
 
     def test_fetch_of_what_is_not_there_says_so(self, link: LinkUnderTest) -> None:
-        link.hosts.fetch("n-0", 7, attempt_id(RUN, 7, 1), ("out",), "j7")
-        link.until(lambda: 7 in link.fetched)
-        assert link.fetched[7]
+        attempt = attempt_id(RUN, 7, 1)
+        link.hosts.fetch("n-0", attempt, ("out",), "j7")
+        link.until(lambda: attempt in link.fetched)
+        assert link.fetched[attempt]
         assert link.hosts.fetching() == frozenset()
 
 
@@ -360,7 +361,7 @@ class LinkUnderTest:
         self.reports = 0
         self.last_report: frozenset[str] = frozenset()
         self.attempts: dict[str, AttemptStatus] = {}
-        self.fetched: dict[int, str] = {}
+        self.fetched: dict[str, str] = {}
         self._wait = wait
 
     @staticmethod

@@ -32,7 +32,7 @@ class FakeNetwork:
         self.faults: dict[tuple[str, int], str] = {}
         self.chance: Callable[[str], str] = lambda verb: ""
         self.calls: dict[str, int] = {}
-        self.homes: dict[int, str] = {}  # results at home on the client's disk: job number -> attempt
+        self.homes: set[str] = set()  # attempts whose results are at home on the client's disk
 
     def fault(self, verb: str) -> str:
         count = self.calls[verb] = self.calls.get(verb, 0) + 1
@@ -51,7 +51,7 @@ class FakeLink:
         self.view = HostView(False, since=self.timeline.now, error="connecting")
         self.reported: frozenset[str] | None = None
         self.inbox: dict[str, AttemptStatus] = {}
-        self.fetched: dict[int, str] = {}
+        self.fetched: dict[str, str] = {}
         self.dirty: dict[str, AttemptStatus | None] = {}
         self.closed = False
         self.connecting = False
@@ -154,7 +154,7 @@ class FakeHosts:
         self.edge = edge
         self.links: dict[str, FakeLink] = {}
         self.news = True
-        self._fetching: dict[int, str] = {}
+        self._fetching: dict[str, str] = {}
 
     def connect(self, node: str, address: HostAddress, capacity: Resources | None) -> None:
         self.edge("connect before")
@@ -193,11 +193,11 @@ class FakeHosts:
         self.news = False
         return {node: link.drain() for node, link in self.links.items()}
 
-    def fetching(self) -> frozenset[int]:
+    def fetching(self) -> frozenset[str]:
         return frozenset(self._fetching)
 
     def drop_fetches(self, node: str) -> None:
-        self._fetching = {number: where for number, where in self._fetching.items() if where != node}
+        self._fetching = {attempt: where for attempt, where in self._fetching.items() if where != node}
 
     def forget(self) -> None:
         for link in self.links.values():
@@ -244,24 +244,24 @@ class FakeHosts:
         if fault == "lost-reply":
             after(LATENCY, link.break_and_reconnect)
 
-    def fetch(self, node: str, number: int, attempt: str, patterns: Sequence[str], name: str) -> None:
+    def fetch(self, node: str, attempt: str, patterns: Sequence[str], name: str) -> None:
         self.edge("fetch before")
         link = self.links.get(node)
-        if link is not None and link.view.connected and number not in self._fetching:
-            self._fetching[number] = node
+        if link is not None and link.view.connected and attempt not in self._fetching:
+            self._fetching[attempt] = node
             fault = self.network.fault("fetch")
             found = link
 
             def arrive() -> None:
                 machine = found.machine
-                if found.closed or number not in self._fetching or machine is None:
+                if found.closed or attempt not in self._fetching or machine is None:
                     return
-                del self._fetching[number]
+                del self._fetching[attempt]
                 held = machine.attempts.get(attempt)
                 problem = "no such attempt" if held is None or held.execution is None else fault
                 if not problem:
-                    self.network.homes[number] = attempt
-                found.fetched[number] = problem
+                    self.network.homes.add(attempt)
+                found.fetched[attempt] = problem
                 self.news = True
 
             self.network.timeline.after(LATENCY, arrive)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED
@@ -129,7 +129,7 @@ class Judge:
         stored: StoredRun,
         allowed: Mapping[str, tuple[str, ...]],
         machines: Iterable[FakeMachine],
-        homes: Mapping[int, str],
+        homes: Collection[str],
     ) -> None:
         """Every job is accounted for, and the story agrees with the ledger."""
         lost = {attempt for machine in machines for attempt in machine.record_lost}
@@ -144,7 +144,7 @@ class Judge:
                 self.blame(f"job {job.spec.name} ended {job.state} ({job.reason})")
             if job.fetch == "wanted":
                 self.blame(f"job {job.spec.name}: its results were forgotten")
-            if job.fetch == "home" and homes.get(job.number) != attempt_id(stored.run.id, job.number, job.attempt):
+            if job.fetch == "home" and attempt_id(stored.run.id, job.number, job.attempt) not in homes:
                 self.blame(f"job {job.spec.name}: the results at home are not its own")
 
     def _judge_job(self, run: str, job: JobRecord, executions: list[Execution], lost: set[str]) -> None:

@@ -81,7 +81,7 @@ class Watched:
             requests=(),
             fetched={},
             call_errors={},
-            fetching=frozenset(state.jobs),
+            fetching=frozenset(state.attempt_of(job) for job in copy.jobs.values()),
             hosts={node: replace(view, reported=None) for node, view in seen.hosts.items()},
         )
         for _ in range(20):
@@ -471,8 +471,17 @@ def test_job_that_is_cancelled_while_its_dependency_fails_is_cancelled() -> None
 
 
 def test_results_of_an_earlier_life_are_no_news() -> None:
-    for number in (1, 9):
-        assert not decide(running(state_with()), seeing(UP, fetched={number: ""}), POLICY).changes
+    for attempt in ("rtest1.1.1", "rtest1.9.1", "rtest1.env-k.1"):
+        assert not decide(running(state_with()), seeing(UP, fetched={attempt: ""}), POLICY).changes
+
+
+def test_results_of_an_earlier_attempt_do_not_count_for_the_newest() -> None:
+    output = (Output("out"),)
+    state = running(state_with(outputs=output))
+    change_job(state, 1, attempt=2, state="succeeded", fetch="wanted")
+    late, own = (state.run.id + f".1.{a}" for a in (1, 2))
+    assert not decide(state, seeing(UP, fetched={late: ""}), POLICY).changes.jobs
+    assert decide(state, seeing(UP, fetched={own: ""}), POLICY).changes.jobs[1].fetch == "home"
 
 
 def test_files_of_several_attempts_are_sent_once() -> None:

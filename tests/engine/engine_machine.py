@@ -37,7 +37,7 @@ class Machine:
         self.reported: list[frozenset[str]] = []
         self.attempts: dict[str, AttemptStatus] = {}
         self.told: list[tuple[str, str]] = []
-        self.fetched: dict[int, str] = {}
+        self.fetched: dict[str, str] = {}
 
     def wake(self) -> None:
         with self.news:
@@ -110,10 +110,11 @@ class Machine:
         self.until(lambda: name in self.attempts and self.attempts[name].state == "running")
 
     def fetch(self, number: int, *patterns: str, name: str | None = None) -> str:
-        self.fetched.pop(number, None)
-        self.hosts.fetch("n", number, f"{self.run}.{number}.1", patterns, name or f"j{number}")
-        self.until(lambda: number in self.fetched)
-        return self.fetched[number]
+        attempt = f"{self.run}.{number}.1"
+        self.fetched.pop(attempt, None)
+        self.hosts.fetch("n", attempt, patterns, name or f"j{number}")
+        self.until(lambda: attempt in self.fetched)
+        return self.fetched[attempt]
 
     def agent(self) -> int:
         pid = find_agent(self.home)

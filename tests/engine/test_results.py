@@ -147,6 +147,13 @@ def test_results_of_an_earlier_attempt_are_kept_beside(home: Home) -> None:
     assert found == {"job": b"3", "job~1": b"1", "job~2": b"2"}
 
 
+def test_results_of_an_earlier_attempt_that_come_late_do_not_take_the_place_of_newer_ones(home: Home) -> None:
+    for attempt, data in (("r.1.2", b"new"), ("r.1.1", b"old")):
+        assert LyingHost([entry("a", data)], {"a": data}).fetch(home, attempt) == ""
+    assert (job_directory(home) / "a").read_bytes() == b"new"
+    assert (job_directory(home).with_name("job~1") / "a").read_bytes() == b"old"
+
+
 def test_the_same_attempt_again_replaces_its_files_and_leaves_the_users(home: Home) -> None:
     assert LyingHost([entry("a", b"1"), entry("d/b", b"1")], {"a": b"1", "d/b": b"1"}).fetch(home) == ""
     directory = job_directory(home)
