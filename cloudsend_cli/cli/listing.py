@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cloudsend_cli.core.explain import Explanation
     from cloudsend_cli.core.views import JobView, Json
 
+TABLES = ("table", "wide")
+TABLE_ROWS = 1000  # more are a file, not a table: they are had with -n, or in the other formats
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 COUNTED = ("running", "pending", "succeeded", "failed", "cancelled")  # in the order in which they are told
 PHASES = {  # the seeds' words, each with the stored states in which it can be shown
@@ -121,15 +123,20 @@ ENVIRONMENTS = Listing(
 def list_jobs(
     ctx: typer.Context, run: OfRun = None, state: OfState = None, provider: OfProvider = None, limit: Most = None
 ) -> None:
-    """List jobs, the newest run first."""
+    """List jobs, the newest run first. Tables stop at 1,000 rows, unless -n says otherwise."""
     session = session_of(ctx)
     most = whole_number(limit, "--limit")
+    cut = most is None and session.screen.format in TABLES
+    if cut:
+        most = TABLE_ROWS
     words = [_known_state(word) for word in state or ()]
     phases = {word for word in words if word in PHASES}
     stored = sorted({s for word in words for s in PHASES.get(word, (word,))})
     jobs = session.client.list_jobs(run, states=stored, provider=provider, limit=None if phases else most)
     if phases:
         jobs = [job for job in jobs if job.phase in phases or job.state in words][:most]
+    if cut and len(jobs) == TABLE_ROWS:
+        session.screen.say(f"the newest {TABLE_ROWS:,} jobs; -n N for more, -o csv or -o json for all")
     session.screen.list(jobs, JOBS)
 
 
