@@ -20,9 +20,9 @@ from cloudsend_cli.core.model import (
     HostView,
     InstanceSpec,
     Request,
-    Resources,
 )
 from cloudsend_cli.core.naming import build_id
+from cloudsend_cli.core.plan import plan_fetch
 from cloudsend_cli.core.refs import not_found
 from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
 from cloudsend_cli.core.views import (
@@ -39,9 +39,10 @@ from cloudsend_cli.core.views import (
     run_state_word,
 )
 from cloudsend_cli.engine import logs, lookup
-from cloudsend_cli.errors import CloudsendError, MaestroError, UnreachableError, WaitTimeout
+from cloudsend_cli.errors import CloudsendError, MaestroError, ResultError, UnreachableError, WaitTimeout
 from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro, read_log, stop_maestro
 from cloudsend_cli.maestro.relay import RelaySource
+from cloudsend_cli.maestro.replies import parse_progress, parse_view
 from cloudsend_cli.maestro.secrets import write_secrets
 from cloudsend_cli.maestro.wiring import PROVIDER_TYPES, open_host, open_provider
 from cloudsend_cli.store.database import FILE_NAME
@@ -196,7 +197,7 @@ class Client:
             return {}
         finally:
             maestro.close()
-        return {n: _parse_view(v) for n, v in answer.items()} if isinstance(answer, dict) else {}
+        return {n: parse_view(v) for n, v in answer.items()} if isinstance(answer, dict) else {}
 
     def _one(self, store: SqliteStore, row: JobRow) -> JobView:
         return next(self._job_views(store, row.run, iter((row,))))
@@ -389,13 +390,26 @@ class Client:
         lines: int | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[bytes]:
-        """The job's own bytes, exactly. NotFoundError: it has not started and `follow` is not asked for."""
+        """The job's own bytes, exactly; of a job whose environment failed, those of the build.
+
+        NotFoundError: it has not started and `follow` is not asked for, or it ended without being started.
+        """
         store = self._reader()
         row = lookup.find_job(store, ref)
         if follow and row.state not in FINAL_STATES:
             self._hint(row.run).close()
         reading = logs.Reading(stream, follow, lines, stop or threading.Event())
+        build = self._failed_build(store, row)
+        if build:
+            return logs.read_ended(self._open_source(row, build, stream), lines)
         return logs.read_log(store, row, self._open_source, reading)
+
+    def _failed_build(self, store: SqliteStore, row: JobRow) -> str:
+        """The attempt id of the build for which the job was given up, whose log is then the job's; else empty."""
+        if not row.reason.startswith("environment-failed"):
+            return ""
+        builds = store.load_without_jobs(row.run).builds.values()
+        return next((build_id(row.run, b.key, b.attempt) for b in builds if b.key == row.environment), "")
 
     def _open_source(self, row: JobRow | None, attempt: str, stream: str) -> logs.LogSource:
         if row is None or row.provider == "local" or not row.provider:
@@ -416,11 +430,8 @@ class Client:
         """The last lines of a job's stderr, else of its stdout; for a failed environment, of its build."""
         store = self._reader()
         row = lookup.find_job(store, ref)
-        attempt = logs.uid_of(row)
-        if row.reason.startswith("environment-failed"):
-            builds = store.load_without_jobs(row.run).builds.values()
-            attempt = next((build_id(row.run, b.key, b.attempt) for b in builds if b.key == row.environment), attempt)
-        elif not row.attempt:
+        attempt = self._failed_build(store, row) or logs.uid_of(row)
+        if attempt == logs.uid_of(row) and not row.attempt:
             return b""
         for stream in ("stderr", "stdout"):
             text = logs.read_tail(self._open_source(row, attempt, stream), lines)
@@ -471,6 +482,8 @@ class Client:
 
             copytree(home, target, dirs_exist_ok=True)
             return target
+        if row.fetch.startswith("failed"):
+            return self._fetch_again(row, directory)
         if row.state != RUNNING:
             return None
         results = str(Path(directory).absolute()) if directory else run.results_dir
@@ -491,6 +504,20 @@ class Client:
         if answer.get("problem"):
             raise CloudsendError(f"{row.name}: {answer['problem']}", hint="try again when the job has written more")
         return job_directory(Home(results, row.run, row.name))
+
+    def _fetch_again(self, row: JobRow, directory: str | None) -> Path | None:
+        """What could not be brought home is still on its machine. ResultError: it could not be brought again."""
+        store = self._writer()
+        store.write_run(row.run, lambda state: plan_fetch(state, [row.number]))
+        for _ in self.follow(row.run):
+            pass
+        again = store.find_jobs(run=row.run, number=row.number)[0]
+        if again.fetch != "home":
+            raise ResultError(
+                f"{row.name}: results could not be brought home: {again.fetch.removeprefix('failed: ')}",
+                hint="mend it and fetch again; they are kept where the job ran",
+            )
+        return self._fetch_one(store, again, directory)
 
     # ---- set-up ----------------------------------------------------------------------------------------------------
 
@@ -550,7 +577,7 @@ def _listen(
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         messages = maestro.messages(min((t for t in (left, every) if t is not None), default=None))
         for message in messages:
-            progress = _parse_progress(message.get("progress"))
+            progress = parse_progress(message.get("progress"))
             if progress is not None and progress.run == run:
                 yield progress
         if not messages:
@@ -561,20 +588,3 @@ def _listen(
 
 def _count_open(counts: Mapping[str, int]) -> int:
     return sum(counts.get(state, 0) for state in OPEN_STATES)
-
-
-def _parse_view(wire: object) -> HostView:
-    if not isinstance(wire, dict):
-        return HostView(connected=False)
-    resources = wire.get("resources")
-    return HostView(
-        connected=wire.get("connected") is True,
-        boot=str(wire.get("boot", "")),
-        since=float(wire.get("since") or 0.0),
-        resources=Resources(*resources) if isinstance(resources, list) else None,
-        error=str(wire.get("error", "")),
-    )
-
-
-def _parse_progress(wire: object) -> Progress | None:
-    return Progress(**wire) if isinstance(wire, dict) else None

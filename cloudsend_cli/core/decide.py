@@ -252,7 +252,8 @@ def _take_fetches(draft: Draft) -> None:
         elif tries >= draft.policy.fetch_tries:
             draft.put_job(replace(job, fetch=f"failed: {problem}", fetch_tries=tries))
         else:
-            draft.put_job(replace(job, fetch_tries=tries))
+            later = draft.seen.now + draft.policy.retry_delay * 2 ** (tries - 1)
+            draft.put_job(replace(job, fetch_tries=tries, not_before=later))
 
 
 def _fetch_actions(draft: Draft) -> Iterator[FetchOutputs]:
@@ -261,6 +262,9 @@ def _fetch_actions(draft: Draft) -> Iterator[FetchOutputs]:
     for number in numbers:
         job = draft.job(number)
         if job is None or job.fetch != "wanted":
+            continue
+        if job.not_before > draft.seen.now:
+            draft.wake(job.not_before)
             continue
         attempt = attempt_id(draft.run.id, number, job.attempt)
         view = draft.seen.hosts.get(job.node)

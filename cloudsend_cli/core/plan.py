@@ -94,6 +94,24 @@ def _reopen_build(build: BuildRecord) -> BuildRecord:
     return replace(build, state="wanted", attempt=build.attempt + 1, reason="", losses=0)
 
 
+def plan_fetch(state: RunState, numbers: Iterable[int]) -> Changes:
+    """Try again to bring home what these jobs left, from the machines on which they ran."""
+    jobs = {n: _fetch_again(state.jobs[n]) for n in numbers}
+    needed = {job.node for job in jobs.values()}
+    nodes = {
+        name: replace(node, state="wanted", reason="", not_before=0.0)
+        for name, node in state.nodes.items()
+        if name in needed and node.state == "released"
+    }
+    return Changes(run=replace(state.run, ended_at=None), jobs=jobs, nodes=nodes)
+
+
+def _fetch_again(job: JobRecord) -> JobRecord:
+    if not job.fetch.startswith("failed"):
+        return job
+    return replace(job, fetch="wanted", fetch_tries=0, not_before=0.0)
+
+
 @dataclass(slots=True)
 class _Merge:
     state: RunState
@@ -137,6 +155,7 @@ class _Merge:
     def _keep(self, group: str, old: JobRecord, spec: JobSpec) -> None:
         # A running attempt keeps the spec that it was started with.
         job = old if old.state == RUNNING or old.spec == spec else replace(old, spec=spec)
+        job = _fetch_again(job)
         self.live[job.number] = job
         if job is not old:
             self.changed[job.number] = job

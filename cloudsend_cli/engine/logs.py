@@ -82,8 +82,9 @@ def read_log(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Rea
             break
         else:
             want.stop.wait(LOOK_AGAIN)
-    if attempt == 0 and not want.follow:
-        raise NotFoundError(f"{row.name} has not started yet: there is no log", hint="`cloudsend explain` says why")
+    if attempt == 0 and not want.stop.is_set():
+        why = f"never started: {row.reason}" if row.state in FINAL_STATES else "has not started yet: there is no log"
+        raise NotFoundError(f"{row.name} {why}", hint="`cloudsend explain` says more")
 
 
 def _read_attempt(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Reading) -> Iterator[bytes]:
@@ -139,6 +140,14 @@ def _last_lines(source: LogSource, lines: int) -> int:
 def _again(store: SqliteStore, row: JobRow) -> JobRow:
     rows = store.find_jobs(run=row.run, number=row.number)
     return rows[0] if rows else row
+
+
+def read_ended(source: LogSource, lines: int | None) -> Iterator[bytes]:
+    """The bytes of a log that no longer grows."""
+    offset = _last_lines(source, lines) if lines is not None else 0
+    while data := _read(source, offset):
+        offset += len(data)
+        yield data
 
 
 def read_tail(source: LogSource, lines: int) -> bytes:

@@ -101,7 +101,7 @@ def instance_view(run: str, node: NodeRecord, running: Sequence[JobRow], view: H
         instance_id=node.instance_id,
         state=node.state,
         capacity=describe(capacity) if known else "",
-        load=f"{len(running)} jobs",
+        load=f"{len(running)} job{'' if len(running) == 1 else 's'}",
         running=len(running),
         connected=view.connected if view is not None else None,
         since=view.since if view is not None else None,
@@ -176,16 +176,18 @@ def _find(store: SqliteStore, text: str) -> list[JobRow]:
 
 
 def _by_name(store: SqliteStore, text: str, *, glob: bool) -> list[JobRow]:
-    """The newest of that name; for a glob, the newest run's jobs that fit it."""
+    """The newest of that name; for a glob, the newest of each name that fits it."""
     rows = [r for r in store.find_jobs(name=text, limit=100_000 if glob else 1) if not (glob and r.superseded_by)]
     if not rows and not glob:
         names = [n for n in _known_names(store) if n.startswith(text)]
         if len(set(names)) > 1:
             raise _ambiguous("job", text, sorted(set(names)))
         rows = store.find_jobs(name=names[0], limit=1) if names else []
-    if glob and rows:
-        newest = max(rows, key=lambda r: r.created_at).run
-        rows = sorted((r for r in rows if r.run == newest), key=lambda r: r.number)
+    if glob:
+        newest: dict[str, JobRow] = {}
+        for row in rows:  # the newest first
+            newest.setdefault(row.name, row)
+        rows = sorted(newest.values(), key=lambda r: (r.created_at, r.run, r.number))
     return rows
 
 

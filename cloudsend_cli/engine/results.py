@@ -9,11 +9,12 @@ import contextlib
 import hashlib
 import json
 import os
+import posixpath
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cloudsend_cli.core.explain import describe_bytes
 from cloudsend_cli.core.naming import parse_attempt_id, safe_component
@@ -54,7 +55,7 @@ def parse_manifest(wire: object) -> list[ResultFile]:
         if not isinstance(item, dict) or not isinstance(item.get("path"), str):
             raise ResultError("the host's list of results is malformed")
         if "link" in item:
-            continue  # symbolic links are not brought home; what they point to is, where a pattern names it
+            continue  # see parse_links
         file = _parse_file(item["path"], item)
         if file.path in files:
             raise ResultError(f"the host names the result {file.path!r} twice")
@@ -62,12 +63,47 @@ def parse_manifest(wire: object) -> list[ResultFile]:
     return list(files.values())
 
 
+def parse_links(wire: object, files: Iterable[ResultFile]) -> tuple[dict[str, str], list[str]]:
+    """The symbolic links that may be made at home, and the paths of those that are left out.
+
+    A link is made if it is relative and leads to something that comes home as well: nothing can then be read or
+    written through it that is not a result.
+    """
+    paths = {f.path for f in files}
+    folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    items: Sequence[object] = wire if isinstance(wire, list) else ()
+    targets = paths | (folders - {"."})
+    named = {str(item.get("path")): item["link"] for item in items if isinstance(item, dict) and "link" in item}
+    links: dict[str, str] = {}
+    for path, target in named.items():
+        below_a_link = any(str(parent) in named for parent in PurePosixPath(path).parents)
+        taken = path in paths or path in folders or path == MANIFEST
+        if not below_a_link and not taken and _is_plain(path) and _leads_to(path, target) in targets:
+            links[path] = str(target)
+    return links, [path for path in named if path not in links]
+
+
+def _leads_to(path: str, target: object) -> str:
+    """Where a relative link leads, "" for any other."""
+    if not isinstance(target, str) or target.startswith("/"):
+        return ""
+    try:
+        os.fsencode(path + target)
+    except UnicodeEncodeError:
+        return ""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+
+
+def _is_plain(path: str) -> bool:
+    return not path.startswith("/") and "\0" not in path and not any(p in {"", ".", ".."} for p in path.split("/"))
+
+
 def _parse_file(path: str, item: dict[str, object]) -> ResultFile:
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
         raise ResultError(f"the host names a result {path!r}, which is no name of a file") from None
-    if path.startswith("/") or "\0" in path or any(p in {"", ".", ".."} for p in path.split("/")):
+    if not _is_plain(path):
         raise ResultError(f"the host names a result {path!r}, which is not a plain relative path")
     if path == MANIFEST:
         raise ResultError(f"an output is called {MANIFEST}, which is cloudsend's own name", hint="rename it")
@@ -103,6 +139,8 @@ class Arrival:
         self._file: int | None = None
         self._current: ResultFile | None = None
         self._files: list[ResultFile] = []
+        self._links: dict[str, str] = {}
+        self._left_out: list[str] = []
         try:
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
@@ -149,10 +187,20 @@ class Arrival:
         self._file = None
         self._files.append(file)
 
+    def link(self, links: dict[str, str], left_out: list[str]) -> None:
+        """Make the links, after all files, so that no file is ever written through one."""
+        for path, target in links.items():
+            place = self._partial / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(target, place)
+        self._links, self._left_out = links, left_out
+
     def finish(self) -> None:
         """Put everything in place. What lay there of another attempt is kept beside, and what is not ours stays."""
         with open(self._partial / MANIFEST, "w", encoding="utf-8") as file:
-            json.dump({"attempt": self._attempt, "files": _as_json(self._files)}, file, indent=1)
+            links = {"links": self._links, "links_left_out": self._left_out}
+            manifest = {"attempt": self._attempt, "files": _as_json(self._files), **links}
+            json.dump(manifest, file, indent=1)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
@@ -188,15 +236,16 @@ class Arrival:
         if attempt and not _holds_others(self._directory):
             os.rename(self._directory, aside)
             return
-        for path in {*listed, *(f.path for f in self._files)}:
-            if os.path.lexists(self._directory / path) and not (self._directory / path).is_dir():
+        for path in {*listed, *(f.path for f in self._files), *self._links}:
+            here = self._directory / path
+            if os.path.lexists(here) and (here.is_symlink() or not here.is_dir()):
                 self._refuse_links(path)
                 (aside / path).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(self._directory / path, aside / path)
 
     def _merge(self) -> None:
         """File by file into a directory that holds more than ours; the manifest comes last."""
-        for path in (*(f.path for f in self._files), MANIFEST):
+        for path in (*(f.path for f in self._files), *self._links, MANIFEST):
             self._refuse_links(path)
             target = self._directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +270,7 @@ def _read_manifest(directory: Path) -> tuple[str, list[str]]:
     """(attempt, paths) of what lies there, ("", []) where nothing of ours does."""
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        paths = [str(file["path"]) for file in manifest["files"]]
+        paths = [str(file["path"]) for file in manifest["files"]] + [str(p) for p in manifest.get("links", ())]
         plain = [p for p in paths if not p.startswith("/") and ".." not in p.split("/")]
         return str(manifest["attempt"]), plain
     return "", []

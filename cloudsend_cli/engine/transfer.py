@@ -12,7 +12,7 @@ from cloudsend_cli.core.model import Upload
 from cloudsend_cli.errors import ResultError
 
 from .hostlink import Ask
-from .results import Arrival, Home, ResultFile, parse_manifest
+from .results import Arrival, Home, ResultFile, parse_links, parse_manifest
 
 CHUNK = 256 * 1024
 WINDOW = 2 << 20  # bytes under way at once, and
@@ -147,9 +147,11 @@ def fetch_files(attempt: str, patterns: Sequence[str], home: Home) -> Fetching:
         return _error(replies[0])
     arrival: Arrival | None = None
     try:
-        files = parse_manifest(replies[0].get("files"))
+        wire = replies[0].get("files")
+        files = parse_manifest(wire)
         arrival = Arrival(home, attempt, sum(f.size for f in files))
         yield from _fetch_all(attempt, files, arrival)
+        arrival.link(*parse_links(wire, files))
         arrival.finish()
         arrival = None
     except (ResultError, OSError) as problem:

@@ -56,7 +56,9 @@ def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
     for build in state.builds.values():
         if build.state == RUNNING:
             environment = state.environments.get(build.key)
-            notes.append(f"environment {environment.name if environment else build.key} is built on {build.node}")
+            notes.append(
+                f"environment {environment.name if environment else build.key} is being built on {build.node}"
+            )
     for node in state.nodes.values():
         if node.state in {"wanted", "creating"}:
             notes.append(f"{node.name} is on its way" + (f": {node.reason}" if node.reason else ""))
@@ -64,5 +66,6 @@ def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
         if node.state == "running" and view is not None and not view.connected:
             notes.append(f"{node.name} does not answer: {view.error}")
     if state.to_fetch:
-        notes.append(f"results of {len(state.to_fetch)} jobs are on their way home")
+        jobs = "1 job is" if len(state.to_fetch) == 1 else f"{len(state.to_fetch):,} jobs are"
+        notes.append(f"results of {jobs} on the way home")
     return notes

@@ -9,7 +9,7 @@ import pytest
 from real_stack import Stack, find_processes, wait_for
 
 from cloudsend_cli.core.views import Progress
-from cloudsend_cli.errors import WaitTimeout
+from cloudsend_cli.errors import NotFoundError, ResultError, WaitTimeout
 
 
 def results(stack: Stack, run: str) -> dict[str, str]:
@@ -174,6 +174,44 @@ def test_the_log_of_a_job_that_ended_before_anybody_followed_is_shown_and_that_o
     stack.settle(again.run)
     shown = [item for item in stack.client.follow_logs(again.run, since=again.since) if isinstance(item, tuple)]
     assert shown == [("new", "stdout", b"new\n")]
+
+
+def test_results_that_could_not_be_brought_home_are_fetched_again_from_where_they_are(stack: Stack) -> None:
+    blocked = stack.files / "results"
+    blocked.write_text("a file where a directory should be")
+    jobs = [{"name": "j", "run": "echo kept > out", "output": "out"}]
+    run = stack.submit(jobs=jobs, results_dir=str(blocked))
+    stack.settle(run)
+    assert stack.jobs(run)["j"].outputs.startswith("failed: ")
+    with pytest.raises(ResultError, match="could not be brought home"):
+        stack.client.fetch("j")
+    blocked.unlink()
+    assert [(p / "out").read_text() for p in stack.client.fetch("j")] == ["kept\n"]
+    assert stack.jobs(run)["j"].outputs == "home"
+
+
+def test_the_log_of_a_job_without_its_environment_is_that_of_the_build(stack: Stack) -> None:
+    environment = {"name": "e", "setup": "echo the reason; exit 9"}
+    run = stack.submit(environments=[environment], jobs=[{"name": "j", "run": "true"}, {"name": "k", "run": "true"}])
+    stack.settle(run)
+    assert b"the reason\n" in b"".join(stack.client.read_log("j"))
+    assert b"".join(stack.client.read_log("j", lines=1)).count(b"\n") == 1
+
+
+def test_a_job_that_never_started_says_why_it_has_no_log(stack: Stack) -> None:
+    run = stack.submit(jobs=[{"name": "bad", "run": "false"}, {"name": "next", "run": "true", "after": "bad"}])
+    stack.settle(run)
+    for follow in (False, True):
+        with pytest.raises(NotFoundError, match="next never started: dependency-failed: bad"):
+            list(stack.client.read_log("next", follow=follow))
+
+
+def test_a_glob_names_the_newest_job_of_each_name(stack: Stack) -> None:
+    old = stack.submit(name="old.json", jobs=[{"name": n, "run": "true"} for n in ("aa", "ab")])
+    stack.settle(old)
+    new = stack.submit(name="new.json", jobs=[{"name": n, "run": "true"} for n in ("ab", "ac")])
+    stack.settle(new)
+    assert [j.id for j in stack.client.find_jobs(["a*"])] == [f"{old}.1", f"{new}.1", f"{new}.2"]
 
 
 def test_a_limit_lists_the_newest_jobs_in_their_order(stack: Stack) -> None:

@@ -93,9 +93,28 @@ def test_odd_modes_and_times_are_tamed(home: Home) -> None:
     assert modes == {"a": 0o777, "b": 0o644, "c": 0o644, "d": 0o644}
 
 
-def test_links_are_not_brought_home(home: Home) -> None:
-    assert LyingHost([{"path": "l", "link": "/etc/passwd"}, entry("a")], {"a": b"x"}).fetch(home) == ""
-    assert sorted(os.listdir(job_directory(home))) == [MANIFEST, "a"]
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("l", "/etc/passwd"), ("l", "../a"), ("l", "nothing"), ("l", "."), ("d", "a"), ("a", "d/b"), ("../l", "a"),
+        ("l/m", "a"), (MANIFEST, "a"), ("l", 3), ("l", "a\ud800"), ("l", "d/../../a"), ("l", ""),
+    ],
+)  # fmt: skip
+def test_links_that_lead_elsewhere_are_left_out_and_named(home: Home, path: str, target: object) -> None:
+    links = [{"path": path, "link": target}] + ([{"path": "l", "link": "/tmp"}] if path == "l/m" else [])
+    assert LyingHost([*links, entry("a"), entry("d/b")], {"a": b"x", "d/b": b"x"}).fetch(home) == ""
+    found = tree(job_directory(home))
+    assert sorted(found) == [MANIFEST, "a", "d/b"]
+    assert path in json.loads(found[MANIFEST])["links_left_out"]
+
+
+def test_links_among_the_results_come_home(home: Home) -> None:
+    links = [{"path": "latest", "link": "d/b"}, {"path": "d/up", "link": "../a"}, {"path": "dir", "link": "d"}]
+    for attempt in ("r.1.1", "r.1.1", "r.1.2"):
+        host = LyingHost([*links, entry("a"), entry("d/b")], {"a": b"x", "d/b": b"x"})
+        assert host.fetch(home, attempt) == ""
+        made = {p: os.readlink(job_directory(home) / p) for p in ("latest", "d/up", "dir")}
+        assert made == {"latest": "d/b", "d/up": "../a", "dir": "d"}
 
 
 def test_a_file_where_a_directory_should_be_fails_and_leaves_nothing(tmp_path: Path, home: Home) -> None:

@@ -1,0 +1,23 @@
+"""What the maestro answers, as data. Fields that are missing or odd become "unknown", never an exception."""
+
+from __future__ import annotations
+
+from cloudsend_cli.core.model import HostView, Resources
+from cloudsend_cli.core.views import Progress
+
+
+def parse_view(wire: object) -> HostView:
+    if not isinstance(wire, dict):
+        return HostView(connected=False)
+    resources = wire.get("resources")
+    return HostView(
+        connected=wire.get("connected") is True,
+        boot=str(wire.get("boot", "")),
+        since=float(wire.get("since") or 0.0),
+        resources=Resources(*resources) if isinstance(resources, list) else None,
+        error=str(wire.get("error", "")),
+    )
+
+
+def parse_progress(wire: object) -> Progress | None:
+    return Progress(**wire) if isinstance(wire, dict) else None
