@@ -141,8 +141,7 @@ def force_to_end(find):
         if not found or time.monotonic() > until:
             return len(found)
         rounds += 1
-        for pid, start, group in found - stopped:
-            stop_with_group(pid, start, group)
+        stop_with_groups(found - stopped)
         if found <= stopped or rounds > 50:
             for pid, start, _ in found:
                 send_signal(pid, start, signal.SIGKILL)
@@ -151,13 +150,17 @@ def force_to_end(find):
         stopped |= found
 
 
-def stop_with_group(pid, start, group):
-    # A stopped member keeps its group's number from being reused, and stopping a group is atomic to forks.
-    if send_signal(pid, start, signal.SIGSTOP) and group > 1 and group != os.getpgrp():
-        try:
-            os.killpg(group, signal.SIGSTOP)
-        except OSError:
-            pass
+def stop_with_groups(found):
+    """Each process, and each of their groups once: a group of thousands is one call."""
+    groups = {os.getpgrp()}
+    for pid, start, group in found:
+        # A stopped member keeps its group's number from being reused, and stopping a group is atomic to forks.
+        if send_signal(pid, start, signal.SIGSTOP) and group > 1 and group not in groups:
+            groups.add(group)
+            try:
+                os.killpg(group, signal.SIGSTOP)
+            except OSError:
+                pass
 
 
 def become_subreaper():
