@@ -26,7 +26,7 @@ provider: local
 #     pip: [numpy]              # packages, or requirements.txt, or the directory of a venv
 #     # conda: environment.yml  # packages, a file, or the directory of an environment
 #     # setup: ./install.sh     # a script of your own
-#     # vars: {{HF_TOKEN: null}}  # null: taken from your shell, never stored in a file
+#     # vars: {{HF_TOKEN: null}}  # null: taken from your shell; kept in a private file only while the run lasts
 
 jobs:
 {jobs}
