@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from .parameters import whole_number
 from .sanitise import TerminalLog
 from .session import session_of
+
+STOPPED: Final = (
+    "the maestro has stopped; hosts work on through what they hold, and the next command that needs it starts another"
+)
 
 
 def maestro_status(ctx: typer.Context) -> None:
@@ -36,7 +40,7 @@ def maestro_stop(ctx: typer.Context) -> None:
     """End it. Jobs go on on their machines; the next command that needs a maestro starts a new one."""
     session = session_of(ctx)
     stopped = session.client.maestro_stop()
-    session.screen.say("stopped; jobs go on, and nothing new is started" if stopped else "it was not running")
+    session.screen.say(STOPPED if stopped else "it was not running")
 
 
 def maestro_logs(

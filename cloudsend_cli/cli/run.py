@@ -160,8 +160,9 @@ def _leave(session: Session, run: str) -> int:
 
 def _say_detached(session: Session, run: str) -> None:
     counts = session.client.find_run(run).counts
+    left = counts.get("running", 0) + counts.get("pending", 0)
     session.screen.say(
-        f"\ndetached; {plural(counts.get('running', 0) + counts.get('pending', 0), 'job')} of run {run} go on.\n"
+        f"\ndetached; {plural(left, 'job')} of run {run} {'goes' if left == 1 else 'go'} on.\n"
         f"  cloudsend wait {run}        until they have ended\n"
         f"  cloudsend list jobs --run {run}\n"
         f"  cloudsend kill run {run}    to end them"

@@ -171,7 +171,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(cloudsend: Command) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
         assert (process.returncode, out) == (130, "")
-        assert "detached; 1 job of run " in err
+        assert re.search(r"detached; 1 job of run \w+ goes on\.\n", err)
         assert "Traceback" not in err
         run = re.search(r"cloudsend kill run (\w+)", err)
         assert run is not None
@@ -256,6 +256,7 @@ def test_bash_completes(ran: Command, tmp_path: Path) -> None:
 def test_init_writes_what_validates_and_never_replaces(cloudsend: Command) -> None:
     cloudsend("init", "--yes")
     written = (cloudsend.folder / "config.yml").read_text()
+    assert "kept in a private file only while the run lasts" in written
     cloudsend("validate", "config.yml")
     done = cloudsend("init", "--yes", status=2)
     assert "exists already" in done.stderr

@@ -79,6 +79,9 @@ class Answers:
         self._note("fetch", ref, directory)
         return [Path("results/a"), Path("results/b\n")]
 
+    def maestro_stop(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass
 
@@ -206,6 +209,15 @@ def test_kill(line: Line, answers: Answers) -> None:
         assert line(*words.split())[0] == 0
     assert line("kill", "run", "ab", "-o", "name") == (0, "ab12cd\n", "")
     assert answers.asked == [("cancel", ["a", "b"])] * 4 + [("cancel_run", "ab")]
+
+
+def test_a_stopped_maestro_leaves_hosts_at_work(line: Line) -> None:
+    assert line("maestro", "stop") == (
+        0,
+        "",
+        "the maestro has stopped; hosts work on through what they hold, "
+        "and the next command that needs it starts another\n",
+    )
 
 
 def test_getstate_says_the_word_and_the_reason(line: Line) -> None:
