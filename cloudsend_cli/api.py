@@ -286,7 +286,8 @@ class Client:
         store = self._reader()
         row = lookup.find_job(store, ref)
         state = store.load(row.run)
-        return explain(state, state.jobs[row.number], self._views(store, row.run), time.time())
+        others = lookup.count_others(store, state)
+        return explain(state, state.jobs[row.number], self._views(store, row.run), time.time(), others)
 
     def complete(self, kind: str, prefix: str) -> list[tuple[str, str]]:
         """Words that begin with `prefix`, each with a short explanation; never starts anything."""

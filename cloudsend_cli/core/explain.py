@@ -83,13 +83,18 @@ class Explanation:
     nodes: tuple[tuple[str, str, str, str], ...]  # name, has, free, remark
 
 
-def explain(state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float) -> Explanation:
-    """Reads what decide reads, so that the answer is the true one."""
+def explain(
+    state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float, others: Mapping[str, int] | None = None
+) -> Explanation:
+    """Reads what decide reads, so that the answer is the true one.
+
+    `others`: by node, how many jobs of other runs its machine executes; the figures are those of this run alone.
+    """
     asks = describe(job.spec.resources)
     if job.spec.environment:
         environment = state.environments.get(job.spec.environment)
         asks += f", environment {environment.name if environment else job.spec.environment}"
-    nodes = tuple(_explain_node(state, job, name, views) for name in state.nodes)
+    nodes = tuple(_explain_node(state, job, name, views, (others or {}).get(name, 0)) for name in state.nodes)
     if job.state == PENDING:
         reasons = tuple(_why_pending(state, job, views, now))
         return Explanation("waiting", reasons or ("it is next: a place will be given at the next look",), asks, nodes)
@@ -133,7 +138,7 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
 
 
 def _explain_node(
-    state: RunState, job: JobRecord, name: str, views: Mapping[str, HostView]
+    state: RunState, job: JobRecord, name: str, views: Mapping[str, HostView], others: int
 ) -> tuple[str, str, str, str]:
     node = state.nodes[name]
     view = views.get(name)
@@ -150,5 +155,7 @@ def _explain_node(
         remark = "full"
     else:
         remark = "has room"
+    if others:
+        remark += f"; it executes {others} job{'' if others == 1 else 's'} of other runs"
     shown = Resources(max(0.0, free.cpus), max(0, free.memory), max(0, free.gpus))
     return (name, describe(capacity), describe(shown), remark)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from cloudsend_cli.core.explain import describe, environment_is_ready, phase_word
-from cloudsend_cli.core.model import FINAL_STATES, PENDING, SUCCEEDED, HostView
+from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView
 from cloudsend_cli.core.naming import attempt_id, job_id
 from cloudsend_cli.core.refs import not_found, parse_job_ref
 from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
@@ -107,6 +107,15 @@ def instance_view(run: str, node: NodeRecord, running: Sequence[JobRow], view: H
         since=view.since if view is not None else None,
         remark=remark,
     )
+
+
+def count_others(store: SqliteStore, state: RunState) -> dict[str, int]:
+    """By node of this run, how many jobs of other runs its machine executes: of `local` there is one machine."""
+    local = [name for name, node in state.nodes.items() if node.provider == "local"]
+    runs = [run for run in store.list_active_runs() if run != state.run.id] if local else []
+    rows = (row for run in runs for row in store.list_jobs(run, [RUNNING]))
+    count = sum(1 for row in rows if row.provider == "local" and row.started_at is not None)
+    return dict.fromkeys(local, count)
 
 
 # ---- words to rows -------------------------------------------------------------------------------------------------

@@ -157,3 +157,10 @@ def test_resources_in_words() -> None:
     assert describe(Resources(1.0, 0, 1)) == "1 CPU, 1 GPU"
     assert describe(Resources(0.5, 1 << 20, 2)) == "0.5 CPUs, 1.0 MiB, 2 GPUs"
     assert [describe_bytes(1 << n) for n in (3, 13, 33, 43)] == ["8 B", "8.0 KiB", "8.0 GiB", "8.0 TiB"]
+
+
+def test_jobs_of_other_runs_on_the_machine_are_told() -> None:
+    state = make()
+    for others, said in (({}, "has room"), ({"n-0": 1}, "has room; it executes 1 job of other runs")):
+        assert explain(state, state.jobs[1], {}, 0.0, others).nodes[0][3] == said
+    assert explain(state, state.jobs[1], {}, 0.0, {"n-0": 2}).nodes[0][3].endswith("executes 2 jobs of other runs")
