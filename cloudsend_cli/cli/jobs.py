@@ -10,7 +10,7 @@ import typer
 
 from cloudsend_cli.errors import UsageError
 
-from .listing import JOBS, RUNS
+from .listing import JOBS, RUNS, is_good
 from .parameters import Job, JobOrRun, Jobs, JobsOrRuns, Run, seconds, whole_number
 from .render import plural
 from .sanitise import TerminalLog, one_line
@@ -29,7 +29,7 @@ def wait(
     jobs = session.client.wait(job, seconds(timeout, "--timeout"))
     session.screen.now = time.time()
     session.screen.list(jobs, JOBS)
-    return 0 if all(view.state == "succeeded" for view in jobs) else 1
+    return 0 if all(is_good(view) for view in jobs) else 1
 
 
 def tail(  # noqa: PLR0913, PLR0917 - one for each option

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloudsend_cli.errors import NotFoundError, UsageError
+from cloudsend_cli.errors import MaestroError, NotFoundError, UsageError
 
 from .parameters import Instance, Job, Most, OfProvider, OfRun, OfState, Provider, Run, whole_number
 from .render import Column, Listing, Screen, column, duration
@@ -22,6 +22,7 @@ TABLES = ("table", "wide")
 TABLE_ROWS = 1000  # more are a file, not a table: they are had with -n, or in the other formats
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 COUNTED = ("running", "pending", "succeeded", "failed", "cancelled")  # in the order in which they are told
+UNWATCHED = "no maestro runs: running jobs are shown as last known; `cloudsend wait` brings news"
 PHASES = {  # the seeds' words, each with the stored states in which it can be shown
     "UNKNOWN": ("running",),
     "WAIT": ("pending",),
@@ -43,7 +44,34 @@ def job_time(job: JobView, screen: Screen) -> str:
 
 def state_word(job: JobView) -> str:
     """The seeds' word, with the reason in brackets."""
-    return f"{job.phase} ({job.reason})" if job.reason else job.phase
+    why = why_not_home(job)
+    reason = f"results not home: {why}" if why else job.reason
+    return f"{job.phase} ({reason})" if reason else job.phase
+
+
+def why_not_home(job: JobView) -> str:
+    """Why the results of a job that succeeded could not be brought home; empty for any other."""
+    if job.state != "succeeded" or not job.outputs.startswith("failed"):
+        return ""
+    return job.outputs.removeprefix("failed").removeprefix(":").strip() or "no reason is known"
+
+
+def is_good(job: JobView) -> bool:
+    """It succeeded, and its results are not lost."""
+    return job.state == "succeeded" and not why_not_home(job)
+
+
+def say_if_unwatched(session: Session, jobs: Iterable[JobView]) -> None:
+    """Without a maestro nobody hears of running jobs: what is shown may be old."""
+    if any(job.state == "running" for job in jobs) and not _maestro_runs(session):
+        session.screen.say(UNWATCHED)
+
+
+def _maestro_runs(session: Session) -> bool:
+    try:
+        return session.client.maestro_status().running
+    except MaestroError:
+        return False
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
@@ -137,6 +165,7 @@ def list_jobs(
         jobs = [job for job in jobs if job.phase in phases or job.state in words][:most]
     if cut and len(jobs) == TABLE_ROWS:
         session.screen.say(f"the newest {TABLE_ROWS:,} jobs; -n N for more, -o csv or -o json for all")
+    say_if_unwatched(session, jobs)
     session.screen.list(jobs, JOBS)
 
 
@@ -185,6 +214,7 @@ def info_job(ctx: typer.Context, job: Job) -> None:
     session = session_of(ctx)
     found = session.client.find_job(job)
     attempts = session.client.attempts(found.id)
+    say_if_unwatched(session, [found])
     if session.screen.machine:
         _one(session, found, JOBS, {"attempts": attempts})
         return
@@ -320,7 +350,9 @@ def getstate(
             session.screen.data({"job": found.id, **attempt})
         else:
             session.screen.write(one_line(attempt_word(attempt)))
-    elif session.screen.machine:
+        return
+    say_if_unwatched(session, [found])
+    if session.screen.machine:
         _one(session, found, JOBS)
     else:
         session.screen.write(one_line(state_word(found)))

@@ -10,7 +10,7 @@ import typer
 
 from cloudsend_cli.errors import UsageError
 
-from .listing import COUNTED, JOBS, counts_text
+from .listing import COUNTED, JOBS, counts_text, is_good, why_not_home
 from .parameters import Set, UseProvider, whole_number
 from .problems import problem_json
 from .progress import Block, Lines
@@ -182,17 +182,24 @@ def _conclude(session: Session, run: str) -> int:
     elif screen.machine or len(jobs) <= ROWS_MOST:
         screen.list(jobs, JOBS)
     else:
-        bad = [job for job in jobs if job.state != "succeeded"]
+        bad = [job for job in jobs if not is_good(job)]
         if bad:
             screen.list(bad[:ROWS_MOST], JOBS)
-        screen.say(f"{len(bad[:ROWS_MOST]):,} of {plural(len(jobs), 'job')} shown: cloudsend list jobs --run {run}")
+            screen.say(
+                f"{len(bad[:ROWS_MOST]):,} of {plural(len(jobs), 'job')} shown: cloudsend list jobs --run {run}"
+            )
     screen.out.flush()
     _show_tails(session, jobs)
+    lost = [job for job in jobs if why_not_home(job)]
+    _show_lost(screen, lost)
+    good = view.state == "succeeded" and not lost
     end = f"run {run}: {view.state} after {duration(screen.now - screen.begun)}, {counts_text(view.counts)}"
-    screen.say(end, color="green" if view.state == "succeeded" else "red")
+    if lost:
+        end += f"; the results of {plural(len(lost), 'job')} are not home"
+    screen.say(end, color="green" if good else "red")
     if view.results_dir and any(job.outputs == "home" for job in jobs):
         screen.say(f"results: {one_line(_near(view.results_dir))}")
-    return 0 if view.state == "succeeded" else 1
+    return 0 if good else 1
 
 
 def _run_json(run: RunView, jobs: list[JobView]) -> dict[str, Any]:
@@ -219,8 +226,21 @@ def _show_tails(session: Session, jobs: list[JobView]) -> None:
         screen.say(f"{len(failed) - TAILS_MOST:,} more failed; cloudsend tail JOB --stderr shows why")
 
 
+def _show_lost(screen: Screen, lost: list[JobView]) -> None:
+    """What succeeded, and whose results stayed where they are."""
+    for job in lost[:TAILS_MOST]:
+        why = one_line(why_not_home(job))
+        screen.say(f"{one_line(job.name)} ({job.id}): results could not be brought home: {why}", color="red")
+        screen.say(f"  help: mend it and run `cloudsend fetch {job.id}`")
+    if len(lost) > TAILS_MOST:
+        screen.say(f"and {len(lost) - TAILS_MOST:,} more")
+
+
 def _near(path: str) -> str:
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except OSError:  # there is no working directory any more
+        return path
     return path if relative.startswith("..") else relative
 
 

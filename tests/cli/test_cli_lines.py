@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from cloudsend_cli.cli.execute import execute
 from cloudsend_cli.cli.session import Session
 from cloudsend_cli.cli.settings import Settings
 from cloudsend_cli.core.explain import Explanation
-from cloudsend_cli.core.views import JobView, RunView
-from cloudsend_cli.errors import AuthError, NotFoundError, QuotaError, UnreachableError, WaitTimeout
+from cloudsend_cli.core.submission import Submitted
+from cloudsend_cli.core.views import JobView, MaestroView, Progress, RunView
+from cloudsend_cli.errors import AuthError, MaestroError, NotFoundError, QuotaError, UnreachableError, WaitTimeout
 
 COUNTS = {"pending": 0, "running": 0, "succeeded": 1, "failed": 1, "cancelled": 0}
 RUN = RunView("ab12cd", "demo", "", "failed", COUNTS, 1, "", MIDNIGHT, MIDNIGHT + 60)
@@ -28,6 +30,8 @@ class Answers:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.raises: BaseException | None = None
+        self.jobs = [make_job(), FAILED]
+        self.maestro: MaestroView | BaseException = MaestroView(running=False)
 
     def _note(self, *call: Any) -> None:
         self.asked.append(call)
@@ -36,7 +40,7 @@ class Answers:
 
     def list_jobs(self, run: str | None = None, **options: Any) -> list[JobView]:
         self._note("list_jobs", run, options)
-        return [make_job(), FAILED]
+        return self.jobs
 
     def list_runs(self, limit: int | None = None) -> list[RunView]:
         self._note("list_runs", limit)
@@ -44,7 +48,7 @@ class Answers:
 
     def find_job(self, ref: str) -> JobView:
         self._note("find_job", ref)
-        return FAILED
+        return self.jobs[-1]
 
     def attempts(self, ref: str) -> list[dict[str, Any]]:
         common = {"exit_code": 9, "node": "local-0", "started_at": None, "ended_at": None}
@@ -58,7 +62,7 @@ class Answers:
 
     def wait(self, refs: list[str], timeout: float | None = None) -> list[JobView]:
         self._note("wait", refs, timeout)
-        return [make_job()] if refs == ["good"] else [make_job(), FAILED]
+        return self.jobs[:1] if refs == ["good"] else self.jobs
 
     def cancel(self, refs: list[str]) -> list[JobView]:
         self._note("cancel", refs)
@@ -78,6 +82,25 @@ class Answers:
     def fetch(self, ref: str, directory: str | None) -> list[Path]:
         self._note("fetch", ref, directory)
         return [Path("results/a"), Path("results/b\n")]
+
+    def maestro_status(self) -> MaestroView:
+        if isinstance(self.maestro, BaseException):
+            raise self.maestro
+        return self.maestro
+
+    def submit(self, config: str | None, argv: tuple[str, ...], options: Any) -> Submitted:
+        return Submitted("ab12cd", None, ())
+
+    def follow(self, run: str) -> Iterator[Progress]:
+        return iter(())
+
+    def find_run(self, run: str) -> RunView:
+        counts = Counter(job.state for job in self.jobs)
+        word = "failed" if counts["failed"] else "succeeded"
+        return RunView("ab12cd", "demo", "", word, counts, 1, "/r/ab12cd", MIDNIGHT, MIDNIGHT + 60)
+
+    def log_tail(self, ref: str, lines: int) -> bytes:
+        return b""
 
     def maestro_stop(self) -> bool:
         return True
@@ -202,6 +225,57 @@ def test_wait_fails_with_its_jobs(line: Line, answers: Answers) -> None:
     assert line("wait", "good", "--timeout", "1.5m")[0] == 0
     assert line("wait", "good", "bad")[0] == 1
     assert answers.asked == [("wait", ["good"], 90.0), ("wait", ["good", "bad"], None)]
+
+
+LOST = "failed: no space left on device"
+
+
+def test_results_that_are_not_home_are_a_failure(line: Line, answers: Answers) -> None:
+    answers.jobs = [make_job(1, outputs="home"), make_job(2, outputs=LOST)]
+    status, out, _ = line("wait", "good", "bad")
+    assert status == 1
+    assert "DONE (results not home: no space left on device)" in out
+    assert line("getstate", "x")[1] == "DONE (results not home: no space left on device)\n"
+    assert json.loads(line("list", "-o", "json")[1])[1]["outputs"] == LOST
+    status, out, err = line("run", "--", "true")
+    assert status == 1
+    assert "DONE (results not home: no space left on device)" in out
+    assert (
+        "train-2 (ab12cd.2): results could not be brought home: no space left on device\n"
+        "  help: mend it and run `cloudsend fetch ab12cd.2`\n"
+    ) in err
+    assert "2 succeeded; the results of 1 job are not home\n" in err
+    answers.jobs = [make_job(number, outputs=LOST) for number in range(1, 9)]
+    err = line("run", "--", "true")[2]
+    assert err.count("could not be brought home") == 5
+    assert "\nand 3 more\n" in err
+
+
+def test_a_large_run_shows_what_did_not_succeed_if_anything(line: Line, answers: Answers) -> None:
+    answers.jobs = [make_job(number, outputs="home") for number in range(1, 501)]
+    status, out, err = line("run", "--", "true")
+    assert (status, out) == (0, "")
+    assert "shown" not in err
+    assert err.splitlines()[-2].startswith("run ab12cd: succeeded after ")
+    assert err.splitlines()[-1] == "results: /r/ab12cd"
+    answers.jobs[7] = FAILED
+    status, out, err = line("run", "--", "true")
+    assert (status, out.count("\n")) == (1, 2)
+    assert "1 of 500 jobs shown: cloudsend list jobs --run ab12cd\n" in err
+
+
+@pytest.mark.parametrize("words", ["list jobs", "info job x", "getstate x", "list jobs -o json", "getstate x -o csv"])
+def test_running_jobs_without_a_maestro_are_said_to_be_old(line: Line, answers: Answers, words: str) -> None:
+    said = "no maestro runs: running jobs are shown as last known; `cloudsend wait` brings news\n"
+    assert line(*words.split())[2] == ""
+    answers.jobs = [make_job(number, state="running", phase="UNKNOWN", ended_at=None) for number in (1, 2)]
+    status, out, err = line(*words.split())
+    assert (status, err) == (0, said)
+    assert said not in out
+    answers.maestro = MaestroError("it ended")
+    assert line(*words.split())[2] == said
+    answers.maestro = MaestroView(running=True)
+    assert line(*words.split())[2] == ""
 
 
 def test_kill(line: Line, answers: Answers) -> None:
