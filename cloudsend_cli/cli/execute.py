@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -10,12 +11,12 @@ from collections.abc import Sequence
 from functools import cache
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TextIO
 
 import typer
 from typer.main import get_command
 
-from cloudsend_cli.errors import CloudsendError, UsageError
+from cloudsend_cli.errors import AuthError, CloudsendError, UsageError
 
 from .problems import error_json, error_text
 from .render import Screen, paint
@@ -54,8 +55,10 @@ def execute(argv: Sequence[str], earlier: Session | None = None) -> int:
         print(file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        silence(sys.stdout)
         return BROKEN_PIPE
+    except OSError as error:
+        return show_error(system_error(error), settings)
     except Exception as error:  # noqa: BLE001 - a bug of ours: the user gets a file, never a traceback
         return _show_bug(error, session, settings)
     finally:
@@ -92,11 +95,7 @@ def show_error(error: CloudsendError, settings: Settings) -> int:
         text = dumps(error_json(error)) + "\n"
     else:
         text = error_text(error, lambda part, color: paint(part, color if screen.err_color else ""))
-    try:
-        screen.err.write(text)
-        screen.err.flush()
-    except OSError:
-        pass
+    _tell(screen, text)
     return error.exit_status
 
 
@@ -107,6 +106,41 @@ def _usage_error(error: typer.TyperException) -> CloudsendError:
     result = UsageError(error.format_message().replace("\n\t", " "), hint=f"`{command} --help` shows what there is")
     result.exit_status = error.exit_code
     return result
+
+
+_HINTS: Final = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "mend the permissions, or name another place"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room where it is written, and try again"),
+    **dict.fromkeys(
+        (errno.EAGAIN, errno.ENOMEM),
+        "this machine is short of processes or memory: end some, or raise `ulimit -u`, and try again",
+    ),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise `ulimit -n`, or close some files, and try again"),
+    errno.EROFS: "it is read-only: name another place",
+    errno.ENOENT: "see whether it is there, and try again",
+}
+
+
+def system_error(error: OSError) -> CloudsendError:
+    """What the system refused: the user or its administrator can mend it."""
+    what = error.strerror or str(error) or type(error).__name__
+    message = what[:1].lower() + what[1:]
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    hint = _HINTS.get(error.errno or 0, "see what is wrong there, and try again")
+    if names:
+        message += ": " + " and ".join(map(repr, names))
+    elif error.errno == errno.ENOENT and not _has_working_directory():
+        message, hint = "the working directory does not exist any more", "cd to one that does, and try again"
+    kind = AuthError if error.errno in {errno.EACCES, errno.EPERM} else CloudsendError
+    return kind(message, hint=hint)
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def _show_bug(error: Exception, session: Session | None, settings: Settings) -> int:
@@ -123,10 +157,11 @@ def _show_bug(error: Exception, session: Session | None, settings: Settings) -> 
             "exit_status": BUG,
             "problems": [],
         }
-        print(dumps(value), file=screen.err)
+        text = dumps(value) + "\n"
     else:
-        print(paint("error:", "red" if screen.err_color else ""), f"a bug in cloudsend: {summary}", file=screen.err)
-        print(f"  help: please report it with {untrusted(place)}", file=screen.err)
+        title = paint("error:", "red" if screen.err_color else "")
+        text = f"{title} a bug in cloudsend: {summary}\n  help: please report it with {untrusted(place)}\n"
+    _tell(screen, text)
     return BUG
 
 
@@ -154,14 +189,22 @@ def _flush(screen: Screen) -> None:
     try:
         screen.out.flush()
     except OSError:
-        _silence_stdout()
+        silence(screen.out)
 
 
-def _silence_stdout() -> None:
-    """Nobody reads stdout any more: Python may not complain of it when it leaves."""
+def _tell(screen: Screen, text: str) -> None:
+    try:
+        screen.err.write(text)
+        screen.err.flush()
+    except OSError:
+        silence(screen.err)
+
+
+def silence(stream: TextIO) -> None:
+    """Nobody can read it any more: Python may not complain of that when it leaves."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)
     except (OSError, ValueError):
         pass

@@ -208,6 +208,57 @@ def test_a_closed_pipe_is_no_error(ran: Command) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("words", ["list jobs", "tail @last", "--help", "version", "lst", "__complete li"])
+@pytest.mark.parametrize("closed", ["<&- >&-", ">&- 2>&-", "<&- >&- 2>&-", "1</dev/null", ">/dev/null 2>/dev/full"])
+def test_closed_streams_are_no_error(ran: Command, words: str, closed: str) -> None:
+    script = f"{sys.executable} -m cloudsend_cli {words} {closed}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=ran.environ,
+        cwd=ran.folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == (2 if words == "lst" else 0)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == (2 if words == "lst" and "2>" not in closed else 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "said"),
+    [
+        ("cloudsend list jobs >/dev/full", 7, "error: no space left on device\n  help: make room "),
+        ("cloudsend tail good >/dev/full", 7, "error: no space left on device\n  help: make room "),
+        ("cloudsend __complete li >/dev/full", 0, ""),
+        ("cloudsend lst >/dev/full 2>/dev/full", 2, ""),
+        ("cloudsend init /proc", 7, "error: no such file or directory: '/proc/config.yml'\n  help: "),
+        (
+            "mkdir gone; cd gone; rmdir ../gone; cloudsend run -- true",
+            7,
+            "error: the working directory does not exist",
+        ),
+        ("mkdir gone; cd gone; rmdir ../gone; cloudsend init", 7, "error: the working directory does not exist"),
+        ("mkdir gone; cd gone; rmdir ../gone; cloudsend getstate good", 0, ""),
+    ],
+)
+def test_what_the_system_refuses_is_said(ran: Command, script: str, status: int, said: str) -> None:
+    script = f'cloudsend() {{ {sys.executable} -m cloudsend_cli "$@"; }}\n{script}'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=ran.environ,
+        cwd=ran.folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == (2 if said else 0)
+
+
 def test_lines_from_a_pipe_stop_at_the_first_failure(ran: Command) -> None:
     script = "# a comment\n\nversion\ncloudsend getstate good\ngetstate 'no such'\nversion\n"
     done = ran(stdin=script, status=3)

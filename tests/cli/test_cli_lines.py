@@ -118,10 +118,10 @@ Line = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def line(answers: Answers, capfd: pytest.CaptureFixture[str]) -> Line:
+def line(answers: Answers, state_dir: Path, capfd: pytest.CaptureFixture[str]) -> Line:
     """Carry out a line; its exit status, stdout and stderr."""
     session: Any = Session(Settings())
-    session._clients[None] = answers
+    session._clients = dict.fromkeys((None, str(state_dir)), answers)
 
     def carry_out(*argv: str) -> tuple[int, str, str]:
         status = execute(argv, session)
@@ -219,6 +219,32 @@ def test_a_bug_is_a_file_and_never_a_traceback(
     )  # fmt: skip
     assert "Traceback" in crash.read_text()
     assert crash.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (PermissionError(13, "Permission denied", "/a\x1b"), 4, "permission denied: '/a\\x1b'"),
+        (PermissionError(1, "Operation not permitted"), 4, "operation not permitted"),
+        (OSError(28, "No space left on device"), 7, "no space left on device"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), 7, "resource temporarily unavailable"),
+        (FileNotFoundError(2, "No such file or directory", "/x", None, "/y"), 7, ": '/x' and '/y'"),
+        (TimeoutError("timed out"), 7, "timed out"),
+        (OSError(), 7, "OSError"),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug(
+    line: Line, answers: Answers, state_dir: Path, error: OSError, status: int, text: str
+) -> None:
+    answers.raises = error
+    code, out, err = line("list", "jobs", "--state-dir", str(state_dir))
+    assert (code, out) == (status, "")
+    assert err.startswith("error: ")
+    assert text.lower() in err.lower()
+    assert "\n  help: " in err
+    assert "bug" not in err
+    assert not list(state_dir.iterdir())  # no file tells of a crash
+    assert json.loads(line("list", "jobs", "-o", "json")[2])["exit_status"] == status
 
 
 def test_wait_fails_with_its_jobs(line: Line, answers: Answers) -> None:
