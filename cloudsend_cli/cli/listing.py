@@ -377,6 +377,7 @@ def _attempt(attempts: list[Json], job: JobView, uid: str) -> Json:
 def explain(ctx: typer.Context, job: Job) -> None:
     """Say why a job is not running: what it asks for, and what each node has."""
     session = session_of(ctx)
+    session.screen.refuse("csv", "name")
     found = session.client.find_job(job)
     why = session.client.explain(found.id)
     if session.screen.machine:

@@ -19,8 +19,9 @@ def maestro_status(ctx: typer.Context) -> None:
     """Say whether one runs, since when, and for which runs."""
     session = session_of(ctx)
     screen = session.screen
+    screen.refuse("name")
     view = session.client.maestro_status()
-    if screen.format in {"json", "yaml"}:
+    if screen.machine:
         screen.data(view.as_json())
     elif not view.running:
         screen.write("not running; it starts when a run needs it")
@@ -49,7 +50,11 @@ def maestro_logs(
 ) -> None:
     """Print the end of its log."""
     session = session_of(ctx)
+    session.screen.refuse("csv", "name")
     text = session.client.maestro_log(whole_number(lines, "--lines") or 50)
+    if session.screen.machine:
+        session.screen.data(text.splitlines())
+        return
     if session.screen.out_tty:
         text = TerminalLog().feed(text.encode("utf-8", "replace"), final=True)
     session.screen.write(text)

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TextIO
 
+from cloudsend_cli.errors import UsageError
+
 from .sanitise import one_line, untrusted
-from .settings import Settings
+from .settings import OUTPUTS, Settings
 
 _SGR = re.compile(r"\x1b\[[0-9;]*m")
 _COLORS: Final = {"red": "31;1", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
@@ -81,6 +83,12 @@ class Screen:
         """A program reads the output."""
         return self.format in {"json", "yaml", "csv", "name"}
 
+    def refuse(self, *formats: str) -> None:
+        """UsageError if one of these is asked for: what the command prints has no such form."""
+        if self.format in formats:
+            taken = ", ".join(name for name in OUTPUTS if name not in formats)
+            raise UsageError(f"this command has no output format '{self.format}'", hint=f"it takes {taken}")
+
     # ---- talk ---------------------------------------------------------------------------------------------------
 
     def say(self, text: str, *, color: str = "") -> None:
@@ -127,7 +135,10 @@ class Screen:
         self.write("".join(f"{key:<{width}}  {self._cell(value, cut=False)}\n" for key, value in shown))
 
     def data(self, value: object) -> None:
-        """A JSON value as JSON or YAML: a list has one item a line."""
+        """A JSON value as JSON or YAML: a list has one item a line. Objects, or one object, also as CSV."""
+        if self.format == "csv":
+            self.write(csv_text(value if isinstance(value, list) else [value]))  # type: ignore[list-item]
+            return
         self.write(yaml_text(value) if self.format == "yaml" else json_text(value))
 
     def _cell(self, text: str, cut: bool) -> str:

@@ -248,8 +248,9 @@ def _near(path: str) -> str:
 
 
 def _show_plan(session: Session, config: str | None, argv: tuple[str, ...], options: SubmitOptions) -> None:
-    plan = session.client.plan(config, argv, options)
     screen = session.screen
+    screen.refuse("csv", "name")
+    plan = session.client.plan(config, argv, options)
     if screen.format in {"json", "yaml"}:
         screen.data(_plan_json(plan))
         return

@@ -39,6 +39,7 @@ def show_warnings(screen: Screen, warnings: Any) -> None:
 def validate(ctx: typer.Context, config: Config, provider: UseProvider = None, set_: Set = None) -> int:
     """Check a config: all its problems at once. Nothing is started."""
     session = session_of(ctx)
+    session.screen.refuse("csv", "name")
     options = submit_options(provider=provider, overrides=tuple(set_ or ()))
     try:
         loaded = session.client.validate(config, options)
@@ -75,9 +76,10 @@ def config_show(
 ) -> None:
     """Show every value that a run of this config would use."""
     session = session_of(ctx)
+    session.screen.refuse("name")
     rows = session.client.config_show(config, submit_options(provider=provider, overrides=tuple(set_ or ())))
     screen = session.screen
-    if screen.format in {"json", "yaml"}:
+    if screen.machine:
         names = ("key", "value", "origin")
         screen.data([dict(zip(names, row, strict=True)) for row in rows])
     elif origin:
@@ -137,9 +139,10 @@ def _confirm(session: Session, question: str, *, default: bool) -> bool:
 def check(ctx: typer.Context) -> int:
     """Check this machine, the state directory and each provider. Exit status 1 if something is wrong."""
     session = session_of(ctx)
+    session.screen.refuse("name")
     checks = session.client.check()
     screen = session.screen
-    if screen.format in {"json", "yaml"}:
+    if screen.machine:
         screen.data([item.as_json() for item in checks])
     else:
         marks = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "dim")}
@@ -173,7 +176,8 @@ def version(ctx: typer.Context) -> None:
     from cloudsend_cli import __version__
 
     session = session_of(ctx)
-    if session.screen.format in {"json", "yaml"}:
+    session.screen.refuse("name")
+    if session.screen.machine:
         import platform
 
         session.screen.data(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import Command
 from json_schema import check
 
@@ -319,6 +321,37 @@ def test_config_show_and_schema(ran: Command) -> None:
     assert re.search(r"^project +demo$", ran("config", "show", "config.yml").stdout, re.MULTILINE)
     assert "config.yml:1" in ran("config", "show", "config.yml", "--origin").stdout
     assert json.loads(ran("config", "schema").stdout)["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    ("words", "header"),
+    [
+        ("check", "name,ok,text,hint"),
+        ("config show config.yml", "key,value,origin"),
+        ("maestro status", "running,pid,since,epoch,runs"),
+        ("version", "cloudsend,python,typer"),
+        ("maestro logs", ""),
+        ("validate config.yml", ""),
+        ("explain good", ""),
+        ("run --dry-run config.yml", ""),
+    ],
+)
+def test_formats_are_honoured_or_refused(ran: Command, words: str, header: str) -> None:
+    value = ran.json(*words.split())
+    assert yaml.safe_load(ran(*words.split(), "-o", "yaml").stdout) is not None
+    done = ran(*words.split(), "-o", "csv", status=0 if header else 2)
+    if header:
+        rows = list(csv.reader(done.stdout.splitlines()))
+        assert ",".join(rows[0]) == header
+        assert len(rows) == 1 + (len(value) if isinstance(value, list) else 1)
+    else:
+        assert done.stdout == ""
+        assert done.stderr == (
+            "error: this command has no output format 'csv'\n  help: it takes table, wide, json, yaml\n"
+        )
+    refused = ran(*words.split(), "-o", "name", status=2)
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("error: this command has no output format 'name'\n  help: it takes table, ")
 
 
 def test_version(cloudsend: Command) -> None:
