@@ -20,7 +20,7 @@ def measure(jobs: int) -> Table:
         rates = [(part - 1) / (ends[i + part - 1] - ends[i]) for i in range(0, jobs - part + 1, part)]
         listing = {
             words: [run_timed(cloudsend_command(cloudsend.state_dir, *words.split()))[0] for _ in range(REPEATS)]
-            for words in ("list jobs -n 20", "list jobs")
+            for words in ("list jobs -n 20", "list jobs", "list jobs -o json")
         }
         database = (cloudsend.state_dir / "state.db").stat().st_size / 1e6
         size, files = _disk(cloudsend.state_dir / "agent")
@@ -35,7 +35,7 @@ def measure(jobs: int) -> Table:
         "agent_files": files,
     }
     slowest = rates[-1] / rates[0]
-    few, everything = (median(listing[words]) for words in listing)
+    few, table_rows, everything = (median(listing[words]) for words in listing)
     table.rows = [
         ["submit to settled", f"{settled:.0f} s, {ms(settled / jobs, 2)} ms a job", "", ""],
         ["of it until submitted", f"{submitted:.1f} s", "", ""],
@@ -46,7 +46,8 @@ def measure(jobs: int) -> Table:
             for role in ("maestro", "agent", "runner")
         ),
         ["`list jobs -n 20`", f"{ms(few, 0)} ms", "1 s", verdict(few, LIST_LIMIT)],
-        ["`list jobs`, all of them", f"{everything:.1f} s", "1 s", verdict(everything, LIST_LIMIT)],
+        ["`list jobs` (its newest 1,000)", f"{ms(table_rows, 0)} ms", "1 s", verdict(table_rows, LIST_LIMIT)],
+        ["`list jobs -o json`, all of them", f"{everything:.1f} s", "", ""],
         ["database", f"{database:.0f} MB", "", ""],
         ["the agent's directory", f"{size:.0f} MB in {files:,} files and directories", "", ""],
     ]

@@ -55,13 +55,13 @@ def _errors() -> Iterator[str]:
 
 EXIT_STATUS = {
     0: "good",
-    1: "some job failed or was cancelled",
+    1: "some job failed or was cancelled, or its results could not be brought home",
     2: "wrong usage, or a config with mistakes; nothing was started",
     3: "not found",
     4: "credentials or permissions",
     5: "the provider refuses: capacity, quota, price",
     6: "unreachable",
-    7: "another error of a provider, the store or the maestro",
+    7: "another error of a provider, the store, the maestro or the system",
     70: "a bug of cloudsend's",
     124: "`wait --timeout` ran out; the jobs go on",
     130: "interrupted; the jobs go on",

@@ -36,6 +36,6 @@ def parse_job_ref(text: str) -> JobRef:
 
 def not_found(kind: str, text: str, known: list[str]) -> NotFoundError:
     """An error that names near matches."""
-    near = get_close_matches(text, known, n=3, cutoff=0.5)
+    near = get_close_matches(text, list(dict.fromkeys(known)), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"`cloudsend list {kind}s` shows what there is"
     return NotFoundError(f"no {kind} {text!r}", hint=hint)
