@@ -89,5 +89,5 @@ def test_words_for_jobs(text: str, ref: JobRef) -> None:
 
 
 def test_what_is_not_found_names_near_matches() -> None:
-    assert not_found("job", "trian", ["train", "test"]).hint == "did you mean train?"
+    assert not_found("job", "trian", ["train", "train", "test"]).hint == "did you mean train?"
     assert "list jobs" in not_found("job", "x", []).hint
