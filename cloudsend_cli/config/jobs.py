@@ -278,6 +278,7 @@ class JobReader:
                 continue
             node = entry.values["name"].node
             path = entry.values["name"].path
+            entry.names = [entry.base]  # also of a bad one, so that its other mistakes are found as well
             bad = describe_bad_name(entry.base)
             if bad:
                 self.report.error(f"{path}: the name {clip(entry.base)} {bad}", node.place, path=path)
@@ -287,7 +288,6 @@ class JobReader:
                 self.report.error(f"{path}: a second job is called {clip(entry.base)}", node.place, hint, path)
             else:
                 places[entry.base] = node.place.line
-                entry.names = [entry.base]
         for entry in entries:
             if not (entry.explicit and entry.single):
                 entry.names = list(self._made_names(entry, book))

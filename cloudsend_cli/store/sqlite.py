@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,6 +79,8 @@ class SqliteStore(Queries):
         A reader gets an empty database in memory where there is none yet. `actor` signs the audit trail.
         """
         if readonly and not (state_dir.expanduser() / FILE_NAME).exists():
+            if os.path.lexists(state_dir.expanduser()):
+                open_state_dir(state_dir, create=False)  # what is there has to be a directory of ours
             db = sqlite3.connect(":memory:", isolation_level=None)
             prepare_empty(db)
             db.execute("PRAGMA query_only=ON")

@@ -338,3 +338,11 @@ def test_problems_of_an_environment_get_the_place_of_their_key(desk) -> None:
 def test_thousands_of_mistakes_are_explained_by_the_first(desk) -> None:
     text = "jobs:\n" + "- {rnu: a}\n" * 5000
     assert len(desk.problems(text).splitlines()) == 200
+
+
+def test_a_job_whose_name_is_taken_has_its_other_mistakes_told_as_well(desk) -> None:
+    text = "jobs:\n  - {name: x, run: 'true'}\n  - {name: x, run: 'true', after: [nosuch], output: ../p}\n"
+    found = desk.problems(text)
+    assert "a second job is called 'x'" in found
+    assert "no job is called 'nosuch'" in found
+    assert "'../p' leaves the run directory" in found

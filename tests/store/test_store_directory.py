@@ -148,3 +148,10 @@ def test_broken_mount_tables_are_read_as_far_as_they_go() -> None:
 def test_the_table_of_this_machine_is_understood(directory: Path) -> None:
     text = Path("/proc/self/mountinfo").read_text()
     assert file_system_of(str(directory), text) not in {"", *NETWORK_TYPES}
+
+
+def test_a_reader_refuses_a_file_where_a_directory_should_be(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    with pytest.raises(StateDirError, match="is not a directory"):
+        SqliteStore.open(place, readonly=True)
