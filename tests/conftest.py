@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -28,6 +29,10 @@ TIERS = {
     "real": "real",
 }
 SUMMARY_PROPERTY = "line of the summary"
+
+# A shell starts what it puts into the background with SIGINT ignored, and children inherit that: then no Ctrl-C would
+# reach the commands under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 LAST_LINE = pytest.StashKey[str]()
 
 

@@ -122,7 +122,7 @@ def ask_to_end(find, grace):
     """TERM to each once. True when all have ended within the grace."""
     asked, pause, until = set(), 0.002, time.monotonic() + grace
     while time.monotonic() < until:
-        found = find()
+        found = look_twice(find)
         if not found:
             return True
         for pid, start, _ in found - asked:
@@ -137,7 +137,7 @@ def force_to_end(find):
     """STOP and KILL until nothing is found, for a minute. Returns how many survive."""
     stopped, rounds, pause, until = set(), 0, 0.001, time.monotonic() + 60
     while True:
-        found = find()
+        found = look_twice(find)
         if not found or time.monotonic() > until:
             return len(found)
         rounds += 1
@@ -148,6 +148,11 @@ def force_to_end(find):
             time.sleep(pause)
             pause = min(pause * 2, 0.2)
         stopped |= found
+
+
+def look_twice(find):
+    """One look can miss a process that is handed to another parent, or is in the middle of an exec, meanwhile."""
+    return find() or find()
 
 
 def stop_with_groups(found):
