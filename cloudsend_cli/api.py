@@ -101,6 +101,8 @@ class Client:
         store: SqliteStore | None = getattr(self._local, "reader", None)
         if store is None or not self._local.reads_file:
             # Before the first submit there is no database: the reader shows an empty one, and is opened anew later.
+            if store is not None:
+                store.close()
             self._local.reads_file = (self.state_dir / FILE_NAME).exists()
             store = self._local.reader = SqliteStore.open(self.state_dir, readonly=True)
         return store

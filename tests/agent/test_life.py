@@ -74,7 +74,7 @@ def test_a_cancel_that_comes_first_forbids_the_start_for_ever(agent: Client, hos
 
 
 def test_revocation_is_exact(agent: Client, tmp_path: Path) -> None:
-    agent.start(sh("r.1", "sleep 60", cpus=4), sh("r.2", f"touch {tmp_path}/ran"))
+    agent.start(sh("r.1", "exec sleep 60", cpus=4), sh("r.2", f"touch {tmp_path}/ran"))
     agent.running("r.1")
     answers = agent.call("revoke", attempts=["r.1", "r.2", "r.3"])["results"]
     assert answers == {"r.1": "too-late", "r.2": "revoked", "r.3": "unknown"}
