@@ -122,7 +122,7 @@ def test_results_of_a_running_job_can_be_fetched_again_and_again(stack: Stack) -
     os.mkfifo(gate)
     command = f"echo 1 > out; read x < {gate}; echo 2 >> out; read x < {gate}"
     run = stack.submit(jobs=[{"name": "j", "run": command, "output": "out"}])
-    wait_for(lambda: list(stack.home.glob("attempts/*/work/out")))
+    wait_for(lambda: [p for p in stack.home.glob("attempts/*/work/out") if p.read_text() == "1\n"])
     (home,) = stack.client.fetch("j")
     assert (home / "out").read_text() == "1\n"
     gate.write_text("\n")
