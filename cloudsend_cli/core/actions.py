@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .model import HostAddress, JobSpec, Upload
 
@@ -98,10 +98,3 @@ Action = (
     | AckAttempts
     | FetchOutputs
 )
-
-
-@dataclass(slots=True)
-class ActionList:
-    """Actions in the order they are to be executed."""
-
-    items: list[Action] = field(default_factory=list)

@@ -236,7 +236,6 @@ class Policy:
     hand_out_most: int = 512  # in one tick
     retry_delay: float = 1.0
     retry_delay_most: float = 60.0
-    unknown_after: float = 20.0
     boot_limit: float = 900.0
     create_retry: float = 10.0  # also between requests to give a machine back
     look_again: float = 5.0  # at machines that are coming, going or silent

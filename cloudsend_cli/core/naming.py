@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from .model import JobSpec
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base32, lower case: no i, l, o, u
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+=,@%-]{0,199}")
 RUN_ID_LENGTH = 6
 
 
