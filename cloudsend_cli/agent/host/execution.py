@@ -88,7 +88,7 @@ class Execution:
     def environment(self):
         """The daemon's, then the spec's, then the secrets, which are gone from the disk before the job starts."""
         env, spec = dict(self.runner.env), self.spec
-        for name, value in spec.get("env", {}).items():
+        for name, value in (spec.get("env") or {}).items():
             env[to_bytes(name)] = to_bytes(value)
         if spec.get("has_secrets"):
             for name, value in (parse(read_file(self.base + "/secrets")) or {}).items():
