@@ -91,6 +91,12 @@ class AuthError(CloudsendError):
     exit_status = 4
 
 
+class HostKeyError(AuthError):
+    """The machine's host key is unknown, changed or revoked. Nothing was sent to it; compare fingerprints first."""
+
+    code = "host-key"
+
+
 class QuotaError(CloudsendError):
     """Ask the provider for more, or use less; a retry does not help."""
 
@@ -119,6 +125,12 @@ class ProviderError(CloudsendError):
 
     code = "provider"
     exit_status = 7
+
+
+class UnfitError(ProviderError):
+    """The machine answers but cannot be used as it is: no Python, no writable home, taken by another user."""
+
+    code = "unfit"
 
 
 class ConflictError(CloudsendError):

@@ -97,6 +97,24 @@ class InstanceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderDefinition:
+    """A provider as the user configured it, kept with each run: later edits of its file do not reach what runs."""
+
+    name: str
+    type: str
+    settings: str = "{}"  # JSON, checked; the provider's own
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """One machine of an InstanceSpec. `request` is the complete request as JSON text, repeated to the byte."""
+
+    request: str
+    capacity: Resources | None = None  # None: not known before the machine exists
+    label: str = ""  # the machine's own short name where it has one; "" lets nodes be numbered
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """One command with all it needs. Equal specs have equal content hashes (see naming.job_hash)."""
 
@@ -133,6 +151,7 @@ class RunSpec:
     results_dir: str = ""  # absolute
     max_parallel: int | None = None
     base_env: tuple[tuple[str, str], ...] = ()  # what jobs on this machine inherit from the submitting shell
+    providers: tuple[ProviderDefinition, ...] = ()  # of the instances
     recover: bool = True
     auto_stop: bool = True
     settings: tuple[tuple[str, str], ...] = ()  # further globals, as text, for display and later use
@@ -150,9 +169,9 @@ class HostAddress:
     key: str
     home: str = ""  # the agent's home directory there; "" = its default
     host: str = ""
-    port: int = 22
-    user: str = ""
-    settings: tuple[tuple[str, str], ...] = ()
+    port: int = 0  # 0: what the user's ssh configuration says, else 22
+    user: str = ""  # "": what the user's ssh configuration says, else the user's own name
+    settings: tuple[tuple[str, str], ...] = ()  # key, jump, python, shared, max_load, host_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from .explain import describe
-from .model import CANCELLED, NOTHING, PENDING, RUNNING, SUCCEEDED, JobSpec, Resources, RunSpec
+from .model import CANCELLED, NOTHING, PENDING, RUNNING, SUCCEEDED, JobSpec, ProviderDefinition, Resources, RunSpec
 from .naming import job_hash, match_names
 from .state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
 
@@ -48,6 +48,7 @@ def plan_run(spec: RunSpec, nodes: Sequence[NodePlan], run_id: str, now: float) 
         max_parallel=spec.max_parallel,
         base_env=spec.base_env,
         settings=spec.settings,
+        providers=spec.providers,
     )
     return RunState(run, jobs, _node_records(nodes, {}), (), spec.environments)
 
@@ -82,12 +83,19 @@ def plan_continue(state: RunState, spec: RunSpec, nodes: Sequence[NodePlan], now
             max_parallel=spec.max_parallel,
             base_env=spec.base_env,
             settings=spec.settings,
+            providers=_providers(state, spec),
         ),
         jobs=merge.changed,
         nodes=node_records,
         builds={key: _reopen_build(b) for key, b in state.builds.items() if b.state == "failed"},
     )
     return changes, merge.result()
+
+
+def _providers(state: RunState, spec: RunSpec) -> tuple[ProviderDefinition, ...]:
+    """Those of the config as it is now, and earlier ones, from which machines may still be had."""
+    newest = {p.name: p for p in (*state.run.providers, *spec.providers)}
+    return tuple(newest.values())
 
 
 def _reopen_build(build: BuildRecord) -> BuildRecord:

@@ -13,6 +13,7 @@ from .model import (
     HostView,
     InstanceSpec,
     InstanceStatus,
+    MachinePlan,
     Request,
     Resources,
     Upload,
@@ -59,8 +60,8 @@ class Provider(Protocol):
     def largest(self, spec: InstanceSpec) -> Resources | None:
         """What the machine of `spec` will have, None when that is not known before it exists."""
 
-    def render_request(self, spec: InstanceSpec, node: str) -> str:
-        """The complete request as JSON text; it is stored with the intent and repeated to the byte."""
+    def plan_machines(self, specs: Sequence[InstanceSpec]) -> Sequence[MachinePlan]:
+        """The machines of one run here, each planned once, in the order of `specs`; pure."""
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         """Ask for the machine; return its id. The same token asks for the same machine, however often.
@@ -130,9 +131,14 @@ class Host(Protocol):
     """A reachable machine."""
 
     address: HostAddress
+    patience: float  # seconds without a word after which the channel is taken for dead; the agent speaks every 5 s
 
     def open_agent(self, source: bytes, sha256: str) -> ByteStream:
-        """Put the agent there if it differs and attach to it. UnreachableError never means that anything died."""
+        """Put the agent there if it differs and attach to it.
+
+        UnreachableError never means that anything died. AuthError, HostKeyError and UnfitError: trying again at once
+        does not help; nothing was started.
+        """
 
     def open_shell(self, command: Sequence[str]) -> int:
         """Give the user's terminal to a shell (or a command) there; return its exit status."""

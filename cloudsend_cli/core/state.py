@@ -17,6 +17,7 @@ from .model import (
     SUCCEEDED,
     EnvironmentBuild,
     JobSpec,
+    ProviderDefinition,
     Resources,
 )
 from .naming import attempt_id
@@ -100,6 +101,7 @@ class RunRecord:
     max_parallel: int | None = None
     base_env: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    providers: tuple[ProviderDefinition, ...] = ()
     cancelled: bool = False
     ended_at: float | None = None
     version: int = 0

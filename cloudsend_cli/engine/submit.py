@@ -118,20 +118,19 @@ class Submitter:
 
     def _plan_nodes(self, spec: RunSpec) -> list[NodePlan]:
         instances = spec.instances or (InstanceSpec(provider="local"),)
-        plans: list[NodePlan] = []
+        by_provider: dict[str, list[InstanceSpec]] = {}
         problems: list[Problem] = []
-        counts: dict[str, int] = {}
         for instance in instances:
-            provider = self.providers[instance.provider]
-            problems.extend(Problem(text, file=spec.config_path) for text in provider.check(instance))
-            for _ in range(instance.number):
-                number = counts[instance.provider] = counts.get(instance.provider, -1) + 1
-                name = f"{instance.provider}-{number}"
-                request = provider.render_request(instance, name)
-                plans.append(NodePlan(name, instance.provider, provider.largest(instance), request))
+            by_provider.setdefault(instance.provider, []).append(instance)
+            texts = self.providers[instance.provider].check(instance)
+            problems.extend(Problem(text, file=spec.config_path) for text in texts)
         if problems:
             raise ConfigError(problems)
-        return plans
+        return [
+            NodePlan(f"{name}-{machine.label or number}", name, machine.capacity, machine.request)
+            for name, specs in by_provider.items()
+            for number, machine in enumerate(self.providers[name].plan_machines(specs))
+        ]
 
     def _list_providers(self, folder: str) -> dict[str, ProviderInfo]:
         """Those of `providers.yml`, each with the largest machine that it is known to have."""

@@ -53,6 +53,8 @@ class SocketStream:
 class LocalHost:
     """This machine. `address.home` is the agent's directory, inside the state directory."""
 
+    patience = 20.0
+
     def __init__(self, address: HostAddress) -> None:
         self.address = address
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, Resources
+from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, MachinePlan, Resources
 from cloudsend_cli.errors import ProviderError, UnreachableError
 
 _CLAIM = re.compile(r"(?P<run>[a-z0-9]+)--(?P<node>[^/\0]+)--(?P<generation>\d+)\.json")
@@ -39,9 +39,9 @@ class LocalProvider:
     def largest(self, spec: InstanceSpec) -> Resources | None:
         return spec.capacity or list_resources()
 
-    def render_request(self, spec: InstanceSpec, node: str) -> str:
-        capacity = self.largest(spec)
-        return json.dumps({"node": node, "cpus": capacity.cpus if capacity else None}, sort_keys=True)
+    def plan_machines(self, specs: Sequence[InstanceSpec]) -> Sequence[MachinePlan]:
+        sizes = [self.largest(spec) for spec in specs for _ in range(spec.number)]
+        return [MachinePlan(json.dumps({"cpus": size.cpus if size else None}), size) for size in sizes]
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         instance_id = f"{run}--{node}--{generation}"

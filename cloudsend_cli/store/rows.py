@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Final, TypeVar
 
-from cloudsend_cli.core.model import JOB_STATES, EnvironmentBuild, JobSpec, Output, Resources, Upload
+from cloudsend_cli.core.model import (
+    JOB_STATES,
+    EnvironmentBuild,
+    JobSpec,
+    Output,
+    ProviderDefinition,
+    Resources,
+    Upload,
+)
 from cloudsend_cli.core.naming import digest
 from cloudsend_cli.core.state import BuildRecord, JobRecord, NodeRecord, RunRecord
 
@@ -69,6 +77,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "resources": _resources,
     "capacity": _resources,
     "uploads": lambda values: tuple(Upload(**v) for v in values),
+    "providers": lambda values: tuple(ProviderDefinition(**v) for v in values),
     "outputs": lambda values: tuple(Output(**v) for v in values),
 }
 

@@ -164,12 +164,12 @@ class ProviderContract:
         assert provider.check(spec) == []
 
     def test_request_is_rendered_alike_each_time(self, provider: Provider, spec: InstanceSpec) -> None:
-        assert provider.render_request(spec, "n-0") == provider.render_request(spec, "n-0")
+        assert provider.plan_machines([spec]) == provider.plan_machines([spec])
 
     def test_same_token_gives_the_same_machine(
         self, provider: Provider, spec: InstanceSpec, wait: Callable[[], None]
     ) -> None:
-        request = provider.render_request(spec, "n-0")
+        request = provider.plan_machines([spec])[0].request
         ids = {provider.create_instance(RUN, "n-0", 1, "token-1", request) for _ in range(3)}
         wait()
         ids |= {provider.create_instance(RUN, "n-0", 1, "token-1", request)}
@@ -179,7 +179,7 @@ class ProviderContract:
     def test_machine_is_listed_with_its_node_generation_and_address(
         self, provider: Provider, spec: InstanceSpec, wait: Callable[[], None]
     ) -> None:
-        instance_id = provider.create_instance(RUN, "n-0", 3, "token-3", provider.render_request(spec, "n-0"))
+        instance_id = provider.create_instance(RUN, "n-0", 3, "token-3", provider.plan_machines([spec])[0].request)
         wait()
         (status,) = provider.list_instances(RUN)
         assert (status.instance_id, status.node, status.generation) == (instance_id, "n-0", 3)
@@ -187,12 +187,12 @@ class ProviderContract:
         assert status.address is not None and status.address.key
 
     def test_other_runs_are_not_listed(self, provider: Provider, spec: InstanceSpec, wait: Callable[[], None]) -> None:
-        provider.create_instance("rother", "n-0", 1, "token-o", provider.render_request(spec, "n-0"))
+        provider.create_instance("rother", "n-0", 1, "token-o", provider.plan_machines([spec])[0].request)
         wait()
         assert list(provider.list_instances(RUN)) == []
 
     def test_machine_given_back_ends(self, provider: Provider, spec: InstanceSpec, wait: Callable[[], None]) -> None:
-        instance_id = provider.create_instance(RUN, "n-0", 1, "token-1", provider.render_request(spec, "n-0"))
+        instance_id = provider.create_instance(RUN, "n-0", 1, "token-1", provider.plan_machines([spec])[0].request)
         wait()
         for _ in range(2):
             provider.terminate_instance(RUN, "n-0", instance_id)
@@ -206,7 +206,7 @@ class ProviderContract:
     def test_next_generation_is_another_machine(
         self, provider: Provider, spec: InstanceSpec, wait: Callable[[], None]
     ) -> None:
-        request = provider.render_request(spec, "n-0")
+        request = provider.plan_machines([spec])[0].request
         first = provider.create_instance(RUN, "n-0", 1, "token-1", request)
         wait()
         provider.terminate_instance(RUN, "n-0", first)

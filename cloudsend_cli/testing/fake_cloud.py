@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, Resources
+from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, MachinePlan, Resources
 from cloudsend_cli.errors import (
     AuthError,
     CapacityError,
@@ -85,8 +85,12 @@ class FakeProvider:
     def largest(self, spec: InstanceSpec) -> Resources | None:
         return spec.capacity or self.capacity
 
-    def render_request(self, spec: InstanceSpec, node: str) -> str:
-        return json.dumps({"node": node, "settings": [list(pair) for pair in spec.settings]}, sort_keys=True)
+    def plan_machines(self, specs: Sequence[InstanceSpec]) -> Sequence[MachinePlan]:
+        return [
+            MachinePlan(json.dumps({"settings": [list(pair) for pair in spec.settings]}), self.largest(spec))
+            for spec in specs
+            for _ in range(spec.number)
+        ]
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         self.edge("create before")
