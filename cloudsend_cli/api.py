@@ -44,7 +44,7 @@ from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_mae
 from cloudsend_cli.maestro.relay import RelaySource
 from cloudsend_cli.maestro.replies import parse_progress, parse_view
 from cloudsend_cli.maestro.secrets import write_secrets
-from cloudsend_cli.maestro.wiring import PROVIDER_TYPES, open_host, open_provider
+from cloudsend_cli.maestro.wiring import LOCAL, open_host, open_provider
 from cloudsend_cli.store.database import FILE_NAME
 from cloudsend_cli.store.directory import open_state_dir
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -118,7 +118,7 @@ class Client:
     def _submitter(self) -> Submitter:
         from cloudsend_cli.engine.submit import Submitter
 
-        providers = {name: open_provider(name, self.state_dir) for name in PROVIDER_TYPES}
+        providers = {LOCAL.name: open_provider(LOCAL, self.state_dir)}
         return Submitter(self.state_dir, providers, self._environ, Path.cwd())
 
     def validate(self, config: str, options: SubmitOptions = DEFAULTS) -> Loaded:
@@ -263,11 +263,8 @@ class Client:
         raise not_found("instance", ref, [f"{i.run}/{i.name}" for i in found])
 
     def list_providers(self) -> list[ProviderView]:
-        found = []
-        for name in PROVIDER_TYPES:
-            largest = open_provider(name, self.state_dir).largest(InstanceSpec(provider=name))
-            found.append(ProviderView(name, name, "ready", describe(largest) if largest else ""))
-        return found
+        largest = open_provider(LOCAL, self.state_dir).largest(InstanceSpec(provider=LOCAL.name))
+        return [ProviderView(LOCAL.name, LOCAL.type, "ready", describe(largest) if largest else "")]
 
     def list_environments(self, run: str | None = None) -> list[EnvironmentView]:
         store = self._reader()
@@ -304,7 +301,7 @@ class Client:
         elif kind == "instances":
             words = [(i.name, f"{i.run} {i.state}") for i in self.list_instances()]
         elif kind == "providers":
-            words = [(name, "") for name in PROVIDER_TYPES]
+            words = [(LOCAL.name, "")]
         return list({w: (w, text) for w, text in words if w.startswith(prefix)}.values())
 
     # ---- watching --------------------------------------------------------------------------------------------------
@@ -528,7 +525,8 @@ class Client:
         """Whether this machine can do the work: state directory, disk, agent."""
         from cloudsend_cli.engine.checks import list_checks
 
-        return list(list_checks(self.state_dir, open_provider("local", self.state_dir), open_host))
+        provider = open_provider(LOCAL, self.state_dir)
+        return list(list_checks(self.state_dir, provider, lambda address: open_host(address, self.state_dir)))
 
     def config_show(self, config: str, options: SubmitOptions = DEFAULTS) -> list[tuple[str, str, str]]:
         """(key, value, where it comes from) of every key of the config."""

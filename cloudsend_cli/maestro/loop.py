@@ -27,7 +27,7 @@ from .progress import RecentFailures, render_progress
 from .secrets import delete_secrets, read_secrets
 from .server import Connection, Server
 from .sockets import Message
-from .wiring import PROVIDER_TYPES, open_host, open_provider
+from .wiring import LOCAL, open_host, open_provider
 
 # Ticks of one run follow each other at once until they have taken BURST seconds, and then take DUTY of the time: a
 # single job is noticed without delay, and the news of many shares a commit.
@@ -98,8 +98,8 @@ class Loop:
         self._log = log
         self._in_office = in_office
         self._fenced_off = False  # an agent refused our epoch
-        self._pool = HostPool(open_host, store.installation_id(), epoch, log)
-        self._providers = {name: open_provider(name, state_dir) for name in PROVIDER_TYPES}
+        self._pool = HostPool(lambda address: open_host(address, state_dir), store.installation_id(), epoch, log)
+        self._providers = {LOCAL.name: open_provider(LOCAL, state_dir)}
         self._active: dict[str, Active] = {}
         self._news: set[str] = set()
         self._replies: list[tuple[Connection, Message]] = []

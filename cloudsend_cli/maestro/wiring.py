@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudsend_cli.core.model import HostAddress
+from cloudsend_cli.core.model import HostAddress, ProviderDefinition
 from cloudsend_cli.core.ports import Host, Provider
 from cloudsend_cli.errors import NotFoundError, UnreachableError
 
-PROVIDER_TYPES = ("local",)
+PROVIDER_TYPES = ("local", "ssh")
+LOCAL = ProviderDefinition("local", "local")
 
 
-def open_provider(name: str, state_dir: Path) -> Provider:
-    """The provider of that name. NotFoundError names those that exist."""
-    if name == "local":
+def open_provider(definition: ProviderDefinition, state_dir: Path) -> Provider:
+    """The provider that is so defined. NotFoundError: a type of a later version."""
+    if definition.type == "local":
         from cloudsend_cli.providers.local import LocalProvider
 
         return LocalProvider(state_dir)
-    raise NotFoundError(f"no provider {name!r}", hint=f"providers here: {', '.join(PROVIDER_TYPES)}")
+    raise NotFoundError(
+        f"provider {definition.name!r} is of the unknown type {definition.type!r}",
+        hint=f"types here: {', '.join(PROVIDER_TYPES)}; was the run submitted by a newer cloudsend?",
+    )
 
 
-def open_host(address: HostAddress) -> Host:
+def open_host(address: HostAddress, state_dir: Path) -> Host:
     if address.kind == "local":
         from cloudsend_cli.hosts.local import LocalHost
 
