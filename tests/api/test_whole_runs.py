@@ -13,7 +13,7 @@ from cloudsend_cli.errors import NotFoundError, ResultError, WaitTimeout
 
 
 def results(stack: Stack, run: str) -> dict[str, str]:
-    root = Path(stack.client._reader().run_row(run).run.results_dir) / run
+    root = Path(stack.client.find_run(run).results_dir)
     return {
         str(p.relative_to(root)): p.read_text()
         for p in sorted(root.rglob("*"))

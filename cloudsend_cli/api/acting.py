@@ -1,0 +1,152 @@
+"""What changes a run: submitting it, ending its jobs, bringing results home."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudsend_cli.core.model import FINAL_STATES, RUNNING, Request
+from cloudsend_cli.core.plan import plan_fetch
+from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
+from cloudsend_cli.core.views import JobView, RunView
+from cloudsend_cli.engine import lookup
+from cloudsend_cli.errors import CloudsendError, MaestroError, ResultError, UnreachableError
+from cloudsend_cli.maestro.secrets import write_secrets
+from cloudsend_cli.maestro.wiring import LOCAL, open_provider
+from cloudsend_cli.store.directory import open_state_dir
+from cloudsend_cli.store.sqlite import SqliteStore
+from cloudsend_cli.store.tables import JobRow
+
+from .directory import Directory
+from .reading import find_run, many_views
+from .watching import follow
+
+if TYPE_CHECKING:
+    from cloudsend_cli.config.load import Loaded
+    from cloudsend_cli.engine.submit import Submitter
+
+FETCH_LIMIT = 24 * 3600.0
+CONNECT_LIMIT = 20.0
+LOOK_AGAIN = 0.05
+
+
+# ---- submitting ----------------------------------------------------------------------------------------------------
+
+
+def _submitter(home: Directory) -> Submitter:
+    from cloudsend_cli.engine.submit import Submitter
+
+    providers = {LOCAL.name: open_provider(LOCAL, home.path)}
+    return Submitter(home.path, providers, home.environ, Path.cwd())
+
+
+def validate(home: Directory, config: str, options: SubmitOptions) -> Loaded:
+    return _submitter(home).load(config, (), options, keep=False)
+
+
+def plan(home: Directory, config: str | None, argv: Sequence[str], options: SubmitOptions) -> PlanView:
+    return _submitter(home).plan(home.reader(), config, argv, options)
+
+
+def submit(home: Directory, config: str | None, argv: Sequence[str], options: SubmitOptions) -> Submitted:
+    open_state_dir(home.path)
+    submitted = _submitter(home).submit(
+        home.writer(), config, argv, options, lambda run, values: write_secrets(home.path, run, values)
+    )
+    home.hint(submitted.run).close()
+    return submitted
+
+
+# ---- ending --------------------------------------------------------------------------------------------------------
+
+
+def cancel(home: Directory, refs: Sequence[str]) -> list[JobView]:
+    store = home.writer()
+    rows = lookup.find_jobs(store, refs)
+    for run in dict.fromkeys(r.run for r in rows):
+        numbers = tuple(r.number for r in rows if r.run == run and r.state not in FINAL_STATES)
+        if numbers:
+            _request_cancel(home, store, run, numbers)
+    return many_views(home, store, rows)
+
+
+def cancel_run(home: Directory, run: str) -> RunView:
+    store = home.writer()
+    run = lookup.find_run(store, run)
+    if run in store.list_active_runs():
+        _request_cancel(home, store, run, None)
+    return find_run(home, run)
+
+
+def _request_cancel(home: Directory, store: SqliteStore, run: str, numbers: tuple[int, ...] | None) -> None:
+    store.add_request(run, Request(os.urandom(16).hex(), "cancel", numbers, time.time()))
+    home.hint(run).close()
+
+
+# ---- results -------------------------------------------------------------------------------------------------------
+
+
+def fetch(home: Directory, ref: str, directory: str | None) -> list[Path]:
+    store = home.reader()
+    rows = lookup.find_jobs_or_run(store, ref)
+    return [path for row in rows if (path := _fetch_one(home, store, row, directory)) is not None]
+
+
+def _fetch_one(home: Directory, store: SqliteStore, row: JobRow, directory: str | None) -> Path | None:
+    from cloudsend_cli.engine.results import Home, job_directory
+
+    run = store.run_row(row.run).run
+    there = job_directory(Home(run.results_dir, row.run, row.name))
+    if row.fetch == "home":
+        if directory is None:
+            return there
+        target = job_directory(Home(str(Path(directory).absolute()), row.run, row.name))
+        from shutil import copytree
+
+        copytree(there, target, dirs_exist_ok=True)
+        return target
+    if row.fetch.startswith("failed"):
+        return _fetch_again(home, row, directory)
+    if row.state != RUNNING:
+        return None
+    results = str(Path(directory).absolute()) if directory else run.results_dir
+    _fetch_now(home, row, results)
+    return job_directory(Home(results, row.run, row.name))
+
+
+def _fetch_now(home: Directory, row: JobRow, results: str) -> None:
+    """Results of a job that runs, through the maestro's connection."""
+    until = time.monotonic() + CONNECT_LIMIT
+    while True:
+        maestro = home.hint(row.run)
+        try:
+            answer = maestro.ask("fetch", run=row.run, number=row.number, results=results, limit=FETCH_LIMIT)
+        except MaestroError:
+            answer = {"later": "the maestro has ended"}
+        finally:
+            maestro.close()
+        if "later" not in answer:
+            break
+        if time.monotonic() > until:
+            raise UnreachableError(f"{row.name}: {answer['later']}", hint="try again")
+        time.sleep(LOOK_AGAIN)
+    if answer.get("problem"):
+        raise CloudsendError(f"{row.name}: {answer['problem']}", hint="try again when the job has written more")
+
+
+def _fetch_again(home: Directory, row: JobRow, directory: str | None) -> Path | None:
+    """What could not be brought home is still on its machine. ResultError: it could not be brought again."""
+    store = home.writer()
+    store.write_run(row.run, lambda state: plan_fetch(state, [row.number]))
+    for _ in follow(home, row.run, None):
+        pass
+    again = store.find_jobs(run=row.run, number=row.number)[0]
+    if again.fetch != "home":
+        raise ResultError(
+            f"{row.name}: results could not be brought home: {again.fetch.removeprefix('failed: ')}",
+            hint="mend it and fetch again; they are kept where the job ran",
+        )
+    return _fetch_one(home, store, again, directory)

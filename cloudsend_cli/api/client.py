@@ -1,0 +1,207 @@
+"""`Client`: everything that can be done with one state directory, a line each. The work is in the modules beside."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from cloudsend_cli.core.explain import Explanation
+from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
+from cloudsend_cli.core.views import (
+    CheckView,
+    EnvironmentView,
+    InstanceView,
+    JobView,
+    Json,
+    MaestroView,
+    Progress,
+    ProviderView,
+    RunView,
+)
+
+from . import acting, machines, reading, setup, watching
+from .directory import Directory, default_state_dir
+
+if TYPE_CHECKING:
+    from cloudsend_cli.config.load import Loaded
+
+DEFAULTS = SubmitOptions()
+
+
+class Client:
+    """One state directory. A Client may be used from several threads; each gets a database connection of its own."""
+
+    def __init__(self, state_dir: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> None:
+        chosen_environ = dict(os.environ if environ is None else environ)
+        chosen = Path(state_dir).expanduser() if state_dir is not None else default_state_dir(chosen_environ)
+        self.state_dir = chosen.absolute()
+        self._home = Directory(self.state_dir, chosen_environ)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what the calling thread has open. The maestro and the jobs go on."""
+        self._home.close()
+
+    # ---- submitting ------------------------------------------------------------------------------------------------
+
+    def validate(self, config: str, options: SubmitOptions = DEFAULTS) -> Loaded:
+        """The config as it would be run. ConfigError carries all problems at once."""
+        return acting.validate(self._home, config, options)
+
+    def plan(self, config: str | None, argv: Sequence[str] = (), options: SubmitOptions = DEFAULTS) -> PlanView:
+        """What `submit` would do; nothing is written and nothing is started."""
+        return acting.plan(self._home, config, argv, options)
+
+    def submit(self, config: str | None, argv: Sequence[str] = (), options: SubmitOptions = DEFAULTS) -> Submitted:
+        """Commit the run and wake the maestro. When this returns, the run is durable and will be carried on."""
+        return acting.submit(self._home, config, argv, options)
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def list_runs(self, limit: int | None = None) -> list[RunView]:
+        """The newest first."""
+        return reading.list_runs(self._home, limit)
+
+    def list_jobs(
+        self,
+        run: str | None = None,
+        *,
+        states: Sequence[str] = (),
+        provider: str | None = None,
+        limit: int | None = None,
+        history: bool = False,
+    ) -> list[JobView]:
+        """Jobs of one run by number; without a run, of all runs, newest run first. `limit`: the newest so many."""
+        return reading.list_jobs(self._home, run, states, provider, limit, history)
+
+    def find_jobs(self, refs: Sequence[str]) -> list[JobView]:
+        """Each job that the words name, once. NotFoundError and AmbiguousError name candidates."""
+        return reading.find_jobs(self._home, refs)
+
+    def find_job(self, ref: str) -> JobView:
+        """The one job that the word names."""
+        return reading.find_job(self._home, ref)
+
+    def find_run(self, ref: str) -> RunView:
+        """By its id, a unique beginning of it, a project's name, or `@last`."""
+        return reading.find_run(self._home, ref)
+
+    def attempts(self, ref: str) -> list[Json]:
+        """Earlier attempts, oldest first, and the newest at the end."""
+        return reading.attempts(self._home, ref)
+
+    def list_instances(self, run: str | None = None, provider: str | None = None) -> list[InstanceView]:
+        """Machines in use; with a run, all that it ever planned."""
+        return reading.list_instances(self._home, run, provider)
+
+    def find_instance(self, ref: str) -> InstanceView:
+        """By `RUN/NAME`, a name, or the provider's id."""
+        return reading.find_instance(self._home, ref)
+
+    def list_environments(self, run: str | None = None) -> list[EnvironmentView]:
+        """Environments of one run, or of the newest runs, each with the machines where it was built."""
+        return reading.list_environments(self._home, run)
+
+    def explain(self, ref: str) -> Explanation:
+        """Why the job is where it is, from the same facts that decide."""
+        return reading.explain_job(self._home, ref)
+
+    def complete(self, kind: str, prefix: str) -> list[tuple[str, str]]:
+        """Words that begin with `prefix`, each with a short explanation; never starts anything."""
+        return reading.complete(self._home, kind, prefix)
+
+    # ---- watching --------------------------------------------------------------------------------------------------
+
+    def follow(self, run: str, *, timeout: float | None = None) -> Iterator[Progress]:
+        """Moments of a run until it is settled. A maestro that dies meanwhile is replaced."""
+        return watching.follow(self._home, run, timeout)
+
+    def wait(self, refs: Sequence[str], timeout: float | None = None) -> list[JobView]:
+        """The jobs (and the jobs of the runs) that the words name, once all are final. WaitTimeout: they go on."""
+        return watching.wait(self._home, refs, timeout)
+
+    def read_log(
+        self,
+        ref: str,
+        stream: str = "stdout",
+        *,
+        follow: bool = False,
+        lines: int | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[bytes]:
+        """The job's own bytes, exactly; of a job whose environment failed, those of the build.
+
+        NotFoundError: it has not started and `follow` is not asked for, or it ended without being started.
+        """
+        return watching.read_log(self._home, ref, watching.reading(stream, follow, lines, stop))
+
+    def follow_logs(self, run: str, *, since: int | None = None) -> Iterator[tuple[str, str, bytes] | Progress]:
+        """Whole new lines of all jobs of the run as (name, stream, bytes), and its progress, until it is settled."""
+        return watching.follow_logs(self._home, run, since)
+
+    def log_tail(self, ref: str, lines: int = 10) -> bytes:
+        """The last lines of a job's stderr, else of its stdout; for a failed environment, of its build."""
+        return watching.log_tail(self._home, ref, lines)
+
+    # ---- acting ----------------------------------------------------------------------------------------------------
+
+    def cancel(self, refs: Sequence[str]) -> list[JobView]:
+        """Ask for the end of these jobs; repeated asking changes nothing. Ends are seen by `wait`."""
+        return acting.cancel(self._home, refs)
+
+    def cancel_run(self, run: str) -> RunView:
+        """Ask for the end of all jobs of a run that are not final."""
+        return acting.cancel_run(self._home, run)
+
+    def fetch(self, ref: str, directory: str | None = None) -> list[Path]:
+        """Bring the results of a job, or of all jobs of a run, to where they belong (or into `directory`), now."""
+        return acting.fetch(self._home, ref, directory)
+
+    # ---- machines --------------------------------------------------------------------------------------------------
+
+    def list_providers(self) -> list[ProviderView]:
+        """Where machines come from."""
+        return machines.list_providers(self._home)
+
+    def check(self) -> list[CheckView]:
+        """Whether this machine can do the work: state directory, disk, agent."""
+        return machines.check(self._home)
+
+    # ---- set-up ----------------------------------------------------------------------------------------------------
+
+    def config_show(self, config: str, options: SubmitOptions = DEFAULTS) -> list[tuple[str, str, str]]:
+        """(key, value, where it comes from) of every key of the config."""
+        return [(key, value, origin) for key, (value, origin) in self.validate(config, options).origins.items()]
+
+    def config_schema(self) -> Json:
+        """The JSON Schema of configs, for editors."""
+        return setup.config_schema()
+
+    def starter_config(self, directory: Path) -> str:
+        """A commented config to begin with, fitted to what lies in `directory`."""
+        return setup.starter_config(directory)
+
+    # ---- the maestro -----------------------------------------------------------------------------------------------
+
+    def maestro_status(self) -> MaestroView:
+        """Whether one runs, since when, and for which runs."""
+        return setup.maestro_status(self._home)
+
+    def maestro_stop(self) -> bool:
+        """Have the maestro leave; jobs go on and their ends are read by the next one. False: none was running."""
+        return setup.maestro_stop(self._home)
+
+    def maestro_log(self, lines: int = 50) -> str:
+        """The end of its log."""
+        return setup.maestro_log(self._home, lines)

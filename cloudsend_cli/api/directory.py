@@ -1,0 +1,84 @@
+"""A state directory in use: its database, a connection of its own for each thread, and its maestro."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from cloudsend_cli.core.model import HostView
+from cloudsend_cli.errors import MaestroError
+from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro
+from cloudsend_cli.maestro.replies import parse_view
+from cloudsend_cli.store.database import FILE_NAME
+from cloudsend_cli.store.sqlite import SqliteStore
+
+HINTS_MOST = 10
+
+
+def default_state_dir(environ: Mapping[str, str]) -> Path:
+    """`CLOUDSEND_HOME`, else `~/.cloudsend`."""
+    chosen = environ.get("CLOUDSEND_HOME")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cloudsend"
+
+
+class Directory:
+    """What the parts of the interface share. May be used from several threads."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.path = path
+        self.environ = environ
+        self._local = threading.local()
+
+    def close(self) -> None:
+        """Close what the calling thread has open."""
+        for name in ("reader", "writer"):
+            store = getattr(self._local, name, None)
+            if store is not None:
+                store.close()
+                setattr(self._local, name, None)
+
+    def reader(self) -> SqliteStore:
+        store: SqliteStore | None = getattr(self._local, "reader", None)
+        if store is None or not self._local.reads_file:
+            # Before the first submit there is no database: the reader shows an empty one, and is opened anew later.
+            if store is not None:
+                store.close()
+            self._local.reads_file = (self.path / FILE_NAME).exists()
+            store = self._local.reader = SqliteStore.open(self.path, readonly=True)
+        return store
+
+    def writer(self) -> SqliteStore:
+        store: SqliteStore | None = getattr(self._local, "writer", None)
+        if store is None:
+            store = self._local.writer = SqliteStore.open(self.path)
+        return store
+
+    def hint(self, run: str) -> MaestroClient:
+        """A connection to a maestro that knows of the run's news. One that ends meanwhile is replaced."""
+        for left in reversed(range(HINTS_MOST)):
+            maestro = ensure_maestro(self.path)
+            try:
+                maestro.ask("hint", run=run)
+            except MaestroError:
+                maestro.close()
+                if not left:
+                    raise
+            else:
+                break
+        return maestro
+
+    def views(self, store: SqliteStore, run: str) -> dict[str, HostView]:
+        """How the run's machines are seen now; empty without a maestro, or when nothing of the run is open."""
+        if run not in store.list_active_runs():
+            return {}
+        maestro = find_maestro(self.path)
+        if maestro is None:
+            return {}
+        try:
+            answer = maestro.ask("views", run=run).get("views")
+        except MaestroError:
+            return {}
+        finally:
+            maestro.close()
+        return {n: parse_view(v) for n, v in answer.items()} if isinstance(answer, dict) else {}

@@ -1,0 +1,161 @@
+"""Look-ups and tables: what is remembered, and how a running maestro sees it. Nothing is started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from cloudsend_cli.core.explain import Explanation, explain
+from cloudsend_cli.core.model import RUNNING
+from cloudsend_cli.core.refs import not_found
+from cloudsend_cli.core.views import EnvironmentView, InstanceView, JobView, Json, RunView, iso, run_state_word
+from cloudsend_cli.engine import lookup
+from cloudsend_cli.store.sqlite import SqliteStore
+from cloudsend_cli.store.tables import JobRow
+
+from .directory import Directory
+
+
+def list_runs(home: Directory, limit: int | None) -> list[RunView]:
+    return [lookup.run_view(row) for row in home.reader().list_runs(limit)]
+
+
+def find_run(home: Directory, ref: str) -> RunView:
+    store = home.reader()
+    return lookup.run_view(store.run_row(lookup.find_run(store, ref)))
+
+
+# ---- jobs ----------------------------------------------------------------------------------------------------------
+
+
+def list_jobs(
+    home: Directory,
+    run: str | None,
+    states: Sequence[str],
+    provider: str | None,
+    limit: int | None,
+    history: bool,
+) -> list[JobView]:
+    store = home.reader()
+    runs = [lookup.find_run(store, run)] if run is not None else store.find_runs("")
+    views: list[JobView] = []
+    for one in runs:
+        left = None if limit is None else limit - len(views)
+        if left is not None and left <= 0:
+            break
+        newest = None if provider else left
+        rows = store.list_jobs(one, states or None, newest, newest_first=left is not None, superseded=history)
+        found = list(islice(job_views(home, store, one, rows, provider), left))
+        views.extend(found if left is None else reversed(found))
+    return views
+
+
+def job_views(
+    home: Directory, store: SqliteStore, run: str, rows: Iterator[JobRow], provider: str | None = None
+) -> Iterator[JobView]:
+    facts = lookup.RunFacts(store, run, home.views(store, run))
+    return (lookup.job_view(r, facts) for r in rows if provider is None or r.provider == provider)
+
+
+def find_jobs(home: Directory, refs: Sequence[str]) -> list[JobView]:
+    store = home.reader()
+    return many_views(home, store, lookup.find_jobs(store, refs))
+
+
+def many_views(home: Directory, store: SqliteStore, rows: Sequence[JobRow]) -> list[JobView]:
+    """Views of rows of several runs, in their order."""
+    facts = {run: lookup.RunFacts(store, run, home.views(store, run)) for run in {r.run for r in rows}}
+    return [lookup.job_view(row, facts[row.run]) for row in rows]
+
+
+def find_job(home: Directory, ref: str) -> JobView:
+    store = home.reader()
+    row = lookup.find_job(store, ref)
+    return next(job_views(home, store, row.run, iter((row,))))
+
+
+def attempts(home: Directory, ref: str) -> list[Json]:
+    store = home.reader()
+    row = lookup.find_job(store, ref)
+    earlier = [
+        {
+            **a._asdict(),
+            "handed_at": iso(a.handed_at),
+            "started_at": iso(a.started_at),
+            "ended_at": iso(a.ended_at),
+        }
+        for a in store.history(row.run, row.number)
+    ]
+    newest = {k: getattr(row, k) for k in ("attempt", "state", "reason", "exit_code", "node", "maxrss")}
+    times = {k: iso(getattr(row, k)) for k in ("handed_at", "started_at", "ended_at")}
+    return [*earlier, {**newest, **times}] if row.attempt else list(earlier)
+
+
+def explain_job(home: Directory, ref: str) -> Explanation:
+    store = home.reader()
+    row = lookup.find_job(store, ref)
+    state = store.load(row.run)
+    others = lookup.count_others(store, state)
+    return explain(state, state.jobs[row.number], home.views(store, row.run), time.time(), others)
+
+
+# ---- machines and environments -------------------------------------------------------------------------------------
+
+
+def list_instances(home: Directory, run: str | None, provider: str | None) -> list[InstanceView]:
+    store = home.reader()
+    runs = [lookup.find_run(store, run)] if run is not None else store.list_active_runs()
+    found = []
+    for one in runs:
+        views = home.views(store, one)
+        running = list(store.list_jobs(one, [RUNNING]))
+        for node in store.load_without_jobs(one).nodes.values():
+            if provider is None or node.provider == provider:
+                mine = [r for r in running if r.node == node.name]
+                found.append(lookup.instance_view(one, node, mine, views.get(node.name)))
+    return found
+
+
+def find_instance(home: Directory, ref: str) -> InstanceView:
+    found = list_instances(home, None, None)
+    if not any(ref in {i.name, i.instance_id, f"{i.run}/{i.name}"} for i in found):
+        found = [i for run in list_runs(home, 20) for i in list_instances(home, run.id, None)]
+    for instance in found:
+        if ref in {instance.name, instance.instance_id, f"{instance.run}/{instance.name}"}:
+            return instance
+    raise not_found("instance", ref, [f"{i.run}/{i.name}" for i in found])
+
+
+def list_environments(home: Directory, run: str | None) -> list[EnvironmentView]:
+    store = home.reader()
+    runs = [lookup.find_run(store, run)] if run is not None else [r.run.id for r in store.list_runs(20)]
+    found = []
+    for one in runs:
+        frame = store.load_without_jobs(one)
+        for key, environment in frame.environments.items():
+            builds = [b for b in frame.builds.values() if b.key == key]
+            for build in builds:
+                found.append(EnvironmentView(key, environment.name, one, build.node, build.state, build.reason))
+            if not builds:
+                found.append(EnvironmentView(key, environment.name, one, "", "not built", ""))
+    return found
+
+
+# ---- completion ----------------------------------------------------------------------------------------------------
+
+
+def complete(home: Directory, kind: str, prefix: str) -> list[tuple[str, str]]:
+    store = home.reader()
+    words: list[tuple[str, str]] = []
+    if kind == "jobs":
+        for run in store.list_runs(5):
+            for row in store.list_jobs(run.run.id, limit=500, newest_first=True, superseded=False):
+                words += [(f"{row.run}.{row.number}", f"{row.name} {row.state}"), (row.name, row.state)]
+    elif kind == "runs":
+        words = [(r.run.id, f"{r.run.project} {run_state_word(r.counts)}") for r in store.list_runs(50)]
+    elif kind == "instances":
+        words = [(i.name, f"{i.run} {i.state}") for i in list_instances(home, None, None)]
+    elif kind == "providers":
+        words = [("local", "")]
+    return list({w: (w, text) for w, text in words if w.startswith(prefix)}.values())

@@ -1,0 +1,179 @@
+"""Waiting for ends, and reading what jobs write."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from cloudsend_cli.core.model import FINAL_STATES, JOB_STATES, PENDING, RUNNING
+from cloudsend_cli.core.naming import build_id
+from cloudsend_cli.core.views import JobView, Progress, run_state_word
+from cloudsend_cli.engine import logs, lookup
+from cloudsend_cli.errors import MaestroError, WaitTimeout
+from cloudsend_cli.maestro.client import MaestroClient
+from cloudsend_cli.maestro.relay import RelaySource
+from cloudsend_cli.maestro.replies import parse_progress
+from cloudsend_cli.store.sqlite import SqliteStore
+from cloudsend_cli.store.tables import JobRow
+
+from .directory import Directory
+from .reading import job_views
+
+OPEN_STATES = (PENDING, RUNNING)
+FEW = 50  # jobs that are asked for one by one
+LOG_PAUSE = 0.1
+
+
+def follow(home: Directory, run: str, timeout: float | None) -> Iterator[Progress]:
+    run = lookup.find_run(home.reader(), run)
+    return (progress for progress in _follow(home, run, timeout, None) if progress is not None)
+
+
+def _follow(home: Directory, run: str, timeout: float | None, every: float | None) -> Iterator[Progress | None]:
+    """As `follow`; None when `every` seconds went by without news."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while run in home.reader().list_active_runs():
+        maestro = home.hint(run)
+        try:
+            if maestro.ask("follow", run=run).get("active") is not True:
+                break
+            for progress in _listen(maestro, run, deadline, every):
+                yield progress
+                if progress is not None and progress.settled:
+                    return
+            return
+        except MaestroError:
+            continue
+        finally:
+            maestro.close()
+    yield _last_progress(home, run)
+
+
+def _listen(
+    maestro: MaestroClient, run: str, deadline: float | None, every: float | None
+) -> Iterator[Progress | None]:
+    """What the maestro tells of the run, until `deadline`. MaestroError: it is gone."""
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        messages = maestro.messages(min((t for t in (left, every) if t is not None), default=None))
+        for message in messages:
+            progress = parse_progress(message.get("progress"))
+            if progress is not None and progress.run == run:
+                yield progress
+        if not messages:
+            if left == 0.0:
+                return
+            yield None
+
+
+def _last_progress(home: Directory, run: str) -> Progress:
+    row = home.reader().run_row(run)
+    counts = {state: row.counts.get(state, 0) for state in JOB_STATES}
+    return Progress(run, run_state_word(counts), counts, (), (), (), settled=True)
+
+
+# ---- waiting -------------------------------------------------------------------------------------------------------
+
+
+def wait(home: Directory, refs: Sequence[str], timeout: float | None) -> list[JobView]:
+    store = home.reader()
+    wanted: dict[str, set[int]] = {}
+    for ref in refs:
+        for row in lookup.find_jobs_or_run(store, ref):
+            wanted.setdefault(row.run, set()).add(row.number)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    for run, numbers in wanted.items():
+        if _count_open_jobs(home, run, numbers):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            for progress in follow(home, run, left):
+                whole = len(numbers) == sum(progress.counts.values())
+                if not (_count_open(progress.counts) if whole else _count_open_jobs(home, run, numbers)):
+                    break
+        still = _count_open_jobs(home, run, numbers)
+        if still:
+            raise WaitTimeout(
+                f"{still} of {len(numbers)} jobs of run {run} are not finished after {timeout:g} s",
+                hint="they go on",
+            )
+    return [view for run, numbers in wanted.items() for view in _numbered(home, store, run, numbers)]
+
+
+def _numbered(home: Directory, store: SqliteStore, run: str, numbers: set[int]) -> Iterator[JobView]:
+    if len(numbers) <= FEW:
+        rows = (row for number in sorted(numbers) for row in store.find_jobs(run=run, number=number))
+    else:
+        rows = (row for row in store.list_jobs(run) if row.number in numbers)
+    return job_views(home, store, run, rows)
+
+
+def _count_open_jobs(home: Directory, run: str, numbers: set[int]) -> int:
+    """How many of these jobs are not final: by their rows where they are few, else by the run's counts first."""
+    store = home.reader()
+    if len(numbers) <= FEW:
+        rows = (row for number in numbers for row in store.find_jobs(run=run, number=number))
+        return sum(1 for row in rows if row.state not in FINAL_STATES)
+    counts = store.count_jobs(run, superseded=True)
+    open_jobs = _count_open(counts)
+    if not open_jobs or len(numbers) == sum(counts.values()):
+        return open_jobs
+    return sum(1 for row in store.list_jobs(run, OPEN_STATES) if row.number in numbers)
+
+
+def _count_open(counts: Mapping[str, int]) -> int:
+    return sum(counts.get(state, 0) for state in OPEN_STATES)
+
+
+# ---- logs ----------------------------------------------------------------------------------------------------------
+
+
+def read_log(home: Directory, ref: str, want: logs.Reading) -> Iterator[bytes]:
+    store = home.reader()
+    row = lookup.find_job(store, ref)
+    if want.follow and row.state not in FINAL_STATES:
+        home.hint(row.run).close()
+    build = _failed_build(store, row)
+    if build:
+        return logs.read_ended(_open_source(home, row, build, want.stream), want.lines)
+    return logs.read_log(store, row, lambda *place: _open_source(home, *place), want)
+
+
+def reading(stream: str, follow: bool, lines: int | None, stop: threading.Event | None) -> logs.Reading:
+    return logs.Reading(stream, follow, lines, stop or threading.Event())
+
+
+def _failed_build(store: SqliteStore, row: JobRow) -> str:
+    """The attempt id of the build for which the job was given up, whose log is then the job's; else empty."""
+    if not row.reason.startswith("environment-failed"):
+        return ""
+    builds = store.load_without_jobs(row.run).builds.values()
+    return next((build_id(row.run, b.key, b.attempt) for b in builds if b.key == row.environment), "")
+
+
+def _open_source(home: Directory, row: JobRow | None, attempt: str, stream: str) -> logs.LogSource:
+    if row is None or row.provider == "local" or not row.provider:
+        return logs.open_local(home.path)(row, attempt, stream)
+    return RelaySource(home.path, row.run, row.node, attempt, stream)
+
+
+def follow_logs(home: Directory, run: str, since: int | None) -> Iterator[tuple[str, str, bytes] | Progress]:
+    run = lookup.find_run(home.reader(), run)
+    merged = logs.MergedLogs(home.reader(), run, lambda *place: _open_source(home, *place))
+    merged.skip_past(since)
+    for progress in _follow(home, run, None, LOG_PAUSE):
+        if progress is not None:
+            yield progress
+        yield from merged.new_lines()
+
+
+def log_tail(home: Directory, ref: str, lines: int) -> bytes:
+    store = home.reader()
+    row = lookup.find_job(store, ref)
+    attempt = _failed_build(store, row) or logs.uid_of(row)
+    if attempt == logs.uid_of(row) and not row.attempt:
+        return b""
+    for stream in ("stderr", "stdout"):
+        text = logs.read_tail(_open_source(home, row, attempt, stream), lines)
+        if text.strip():
+            return text
+    return b""
