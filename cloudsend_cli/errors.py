@@ -30,6 +30,7 @@ class CloudsendError(Exception):
     code = "error"
     exit_status = 7
     transient = False
+    retry_after = 0.0  # seconds that whoever tries again waits at the least
 
     def __init__(self, message: str, *, hint: str = "", context: str = "") -> None:
         super().__init__(message)

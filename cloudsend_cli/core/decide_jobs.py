@@ -146,7 +146,8 @@ def _fail(draft: Draft, job: JobRecord, reason: str, status: AttemptStatus) -> N
 
 def _finish(draft: Draft, job: JobRecord, state: str, reason: str, status: AttemptStatus | None) -> None:
     ended = status.ended if status is not None and status.ended is not None else draft.seen.now
-    wanted = "wanted" if job.spec.outputs and status is not None and state != CANCELLED else ""
+    left = status is not None and ((job.spec.outputs and state != CANCELLED) or status.logs)
+    wanted = "wanted" if left else ""
     draft.put_job(
         replace(
             job,

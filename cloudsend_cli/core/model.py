@@ -204,6 +204,7 @@ class AttemptStatus:
     missing: tuple[str, ...] = ()
     maxrss: int | None = None
     cpu_seconds: float | None = None
+    logs: int = 0  # bytes of its log that are still to be brought home
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ class HostView:
     environments: frozenset[str] = frozenset()
     reported: frozenset[str] | None = None  # attempts in a full report that is new in this observation
     error: str = ""
+    error_code: str = ""  # of the error's class, where it is one of ours
 
 
 @dataclass(frozen=True, slots=True)

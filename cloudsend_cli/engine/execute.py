@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from cloudsend_cli.core.actions import (
     AckAttempts,
@@ -16,9 +17,9 @@ from cloudsend_cli.core.actions import (
     TerminateInstance,
 )
 from cloudsend_cli.core.naming import create_call, terminate_call
-from cloudsend_cli.core.state import RunState
+from cloudsend_cli.core.state import RunRecord, RunState
 
-from .session import Session
+from .session import FindProvider, Session
 
 
 def execute(session: Session, state: RunState, actions: Iterable[Action]) -> None:
@@ -45,13 +46,18 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
         case DisconnectHost(node):
             session.linked.pop(node, None)
             hosts.disconnect(node)
-        case CreateInstance(node, provider, generation, token, request):
-            maker = session.providers[provider]
-            run = session.run
-            call = create_call(node, generation)
-            session.calls.submit(call, lambda: maker.create_instance(run, node, generation, token, request))
-        case TerminateInstance(node, provider, instance_id):
-            ender = session.providers[provider]
-            run = session.run
-            call = terminate_call(instance_id)
-            session.calls.submit(call, lambda: ender.terminate_instance(run, node, instance_id))
+        case CreateInstance():
+            make = partial(_create, session.find_provider, state.run, action)
+            session.calls.submit(create_call(action.node, action.generation), make)
+        case TerminateInstance():
+            end = partial(_terminate, session.find_provider, state.run, action)
+            session.calls.submit(terminate_call(action.instance_id), end)
+
+
+def _create(find: FindProvider, run: RunRecord, wish: CreateInstance) -> None:
+    maker = find(wish.provider, run)
+    maker.create_instance(run.id, wish.node, wish.generation, wish.token, wish.request)
+
+
+def _terminate(find: FindProvider, run: RunRecord, wish: TerminateInstance) -> None:
+    find(wish.provider, run).terminate_instance(run.id, wish.node, wish.instance_id)

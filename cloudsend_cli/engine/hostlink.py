@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import select
 import threading
 import time
@@ -16,14 +17,18 @@ from typing import Protocol
 from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, ProtocolError, agent_sha256, agent_source
 from cloudsend_cli.core.model import HostView, Resources
 from cloudsend_cli.core.ports import ByteStream, Host
-from cloudsend_cli.errors import CloudsendError, UnreachableError
+from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
 
-from .wire import parse_resources
+from .wire import Vitals, parse_resources, parse_vitals
 
-SILENCE_LIMIT = 20.0  # the agent's heartbeat comes every 5 s
 HELLO_LIMIT = 15.0
+PING_EVERY = 5.0
+ANSWER_LIMIT = 30.0  # with requests open and no reply to any: what we send no longer arrives
 HEALTHY_AFTER = 1.0  # a channel that lived so long was good: the next try comes at once
-RETRY_DELAYS = (0.02, 0.2, 1.0, 2.0, 5.0, 10.0)
+RETRY_DELAYS = (0.02, 0.2, 1.0, 2.0)
+RETRY_REFUSED = (5.0, 15.0, 60.0)  # after an answer that will not change by itself: servers count failed logins
+# What a host's entry in providers.yml asks of its agent.
+TERMS: dict[str, Callable[[str], object]] = {"shared": lambda text: text == "true", "max_load": float}
 BLOCKED_PAUSE = 0.002  # a channel that takes no more is asked again: not every stream can be waited on for writing
 
 
@@ -79,7 +84,11 @@ class HostLink:
         self._queued: deque[Callable[[], None]] = deque()
         self._channel: AgentChannel | None = None
         self._view = HostView(connected=False, error="not connected yet")
+        self.vitals = Vitals()
+        self._terms = {name: parse(text) for name, text in host.address.settings if (parse := TERMS.get(name))}
         self._heard = 0.0
+        self._answered = 0.0
+        self._pinged = 0.0
         self._connected_at = 0.0
         self._report_at: float | None = None
         self._stopping = False
@@ -130,17 +139,25 @@ class HostLink:
         failures = 0
         while not self._stopping:
             begun = time.monotonic()
+            delays: tuple[float, ...] = RETRY_DELAYS
+            at_least = 0.0
             try:
                 self._connect()
                 self._serve()
-            except (CloudsendError, ChannelClosed, ProtocolError, OSError) as problem:
+            except CloudsendError as problem:
+                self._lost(str(problem) or type(problem).__name__, problem.code)
+                delays = RETRY_DELAYS if problem.transient else RETRY_REFUSED
+                at_least = problem.retry_after
+            except (ChannelClosed, ProtocolError, OSError) as problem:
                 self._lost(str(problem) or type(problem).__name__)
             except Exception as problem:  # noqa: BLE001 - a bug in one conversation must not silence a machine for ever
                 self._log(traceback.format_exc())
                 self._lost(f"{type(problem).__name__}: {problem}")
             if self._connected_at > begun:
                 failures = 0 if time.monotonic() - self._connected_at >= HEALTHY_AFTER else min(failures, 1)
-            self._rest(RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)])
+            delay = max(at_least, delays[min(failures, len(delays) - 1)])
+            # Many machines behind one door do not knock together.
+            self._rest(delay * random.uniform(0.75, 1.25))  # noqa: S311
             failures += 1
         self._lost("closed")
         wake_read, wake_write = self._wake_read, self._wake_write
@@ -167,13 +184,14 @@ class HostLink:
             stream.close()
             raise
         self._channel = channel
-        self._heard = self._connected_at = time.monotonic()
+        self._heard = self._answered = self._pinged = self._connected_at = time.monotonic()
         self._view = HostView(
             connected=True,
             boot=str(hello.get("boot", "")),
             since=time.time(),
             resources=parse_resources(hello.get("resources")),
         )
+        self.vitals = parse_vitals(hello)
         self._log(f"connected to {self._host.address.key}, agent {hello.get('pid')}")
         self._take_report(report)
         for frame in (*early, *late):  # what the agent told of its own accord meanwhile
@@ -182,7 +200,8 @@ class HostLink:
     def _hello(self) -> Ask:
         wish = self._capacity
         wanted = wish and {"cpus": wish.cpus, "memory": wish.memory, "gpus": wish.gpus}
-        return Ask("hello", {"owner": self._owner, "epoch": self._epoch, "resources": wanted})
+        fields: dict[str, object] = {"owner": self._owner, "epoch": self._epoch, "resources": wanted}
+        return Ask("hello", {**fields, **self._terms})
 
     def _serve(self) -> None:
         channel = self._channel
@@ -202,13 +221,26 @@ class HostLink:
                 for frame in channel.receive():
                     self._take(frame)
                 self._heard = time.monotonic()
-            elif time.monotonic() - self._heard > SILENCE_LIMIT:
-                raise ProtocolError(f"no word from the agent for {SILENCE_LIMIT:g} s")
+            else:
+                self._judge_silence(time.monotonic())
+            self._ping_when_due(channel, time.monotonic())
+
+    def _judge_silence(self, now: float) -> None:
+        if now - self._heard > self._host.patience:
+            raise ProtocolError(f"no word from the agent for {self._host.patience:g} s")
+
+    def _ping_when_due(self, channel: AgentChannel, now: float) -> None:
+        """A link that is cut in our direction alone still brings heartbeats: only replies prove that it works."""
+        if now - self._pinged >= PING_EVERY:
+            if self._pinged > self._answered and now - self._answered > ANSWER_LIMIT:
+                raise ProtocolError(f"the agent has answered nothing for {ANSWER_LIMIT:g} s")
+            self._pinged = now
+            channel.request("ping")
 
     def _patience(self, *, flushed: bool) -> float:
         if not flushed:
             return BLOCKED_PAUSE
-        patience = min(5.0, SILENCE_LIMIT / 4)
+        patience = min(PING_EVERY, self._host.patience / 4)
         if self._report_at is not None:
             patience = min(patience, max(0.0, self._report_at - time.monotonic()))
         return 0.0 if self._inbox else patience
@@ -221,12 +253,11 @@ class HostLink:
         while self._inbox:
             self._inbox.popleft()()
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, code: str = "") -> None:
         channel, self._channel = self._channel, None
         was, self._report_at = self._view, None
-        self._view = replace(
-            was, connected=False, since=time.time() if was.connected else was.since or time.time(), error=why
-        )
+        since = time.time() if was.connected else was.since or time.time()
+        self._view = replace(was, connected=False, since=since, error=why, error_code=code)
         if was.connected or was.error != why:
             self._log(f"no connection to {self._host.address.key}: {why}")
             for listener in self._listeners:
@@ -250,7 +281,12 @@ class HostLink:
             if isinstance(items, dict):
                 for listener in self._listeners:
                     listener.on_changes(items)
-        elif isinstance(reply, int) and reply in self._open:
+        elif event == "heartbeat":
+            self.vitals = parse_vitals(frame)
+        elif isinstance(reply, int):
+            self._answered = time.monotonic()
+            if reply not in self._open:
+                return  # of a ping
             if frame.error_code == "fenced":
                 for listener in self._listeners:
                     listener.on_fenced()
@@ -382,13 +418,21 @@ def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tup
         answer = next((f for f in frames if f.get("re") == request), None)
         others.extend(f for f in frames if f is not answer)
         if answer is not None:
+            if answer.error_code == "taken":
+                raise UnfitError(error_text(answer), hint="wait, or set `shared: true` for this host in providers.yml")
             if answer.get("ok") is not True:
-                raise ProtocolError(f"the agent refused {ask.op}: {answer.get('error')}")
+                raise ProtocolError(f"the agent refused {ask.op}: {error_text(answer)}")
             return answer, others
         left = deadline - time.monotonic()
         if left <= 0 or give_up():
             raise ProtocolError(f"the agent did not answer {ask.op} in {HELLO_LIMIT:g} s")
         poller.poll(min(left, 0.2) * 1000)
+
+
+def error_text(frame: Frame) -> str:
+    """The words of a reply that refuses."""
+    error = frame.get("error")
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
 
 
 def ask_hello(stream: ByteStream) -> Frame:

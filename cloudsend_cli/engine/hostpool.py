@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.actions import AttemptStart
@@ -12,6 +13,7 @@ from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, Resou
 from cloudsend_cli.core.naming import run_of_attempt
 from cloudsend_cli.core.ports import Host, HostNews
 
+from .homelogs import SMALL, bring_logs, is_home, parse_sizes
 from .hostlink import Ask, Conversation, HostLink
 from .results import Home
 from .transfer import fetch_files, send_files
@@ -19,6 +21,7 @@ from .wire import MOST_WIRE, Json, parse_status, render_spec, split_frames, wire
 
 TOO_LARGE = "bad-spec: its command, variables and file list are too large for one request"
 UPLOAD_MISSING = "upload-missing"
+WITH_LOGS = frozenset({"exited", "lost"})
 IDS_IN_ONE_REQUEST = 5000
 ASK_AGAIN = 1.0  # a request that failed for no reason of its own is judged by the next full report
 
@@ -27,9 +30,10 @@ ASK_AGAIN = 1.0  # a request that failed for no reason of its own is judged by t
 class RunFacts:
     """What hand-outs need of their run besides themselves. `read_secrets` is called only for jobs that name some."""
 
-    base_env: Mapping[str, str]
+    base_env: Mapping[str, str]  # for jobs on the submitter's own machine
     results_dir: str
     read_secrets: Callable[[], Mapping[str, str]]
+    about: Mapping[str, object] = field(default_factory=dict)  # of the run, kept by hosts for a rebuild
 
 
 class HostPool:
@@ -60,13 +64,15 @@ class HostPool:
 class _NodeListener:
     """Collects one node's news for one run. All of it is called from the link's thread."""
 
-    def __init__(self, hosts: RunHosts, node: str, link: HostLink, key: str) -> None:
+    def __init__(self, hosts: RunHosts, node: str, link: HostLink, address: HostAddress) -> None:
         self.hosts = hosts
         self.node = node
         self.link = link
-        self.key = key
+        self.key = address.key
+        self.is_here = address.kind == "local"
         self.view: HostView | None = None
         self.known_files: set[str] = set()
+        self.bringing: set[str] = set()  # attempts whose logs are on their way
 
     def on_view(self, view: HostView, statuses: dict[str, object] | None) -> None:
         if statuses is None:
@@ -80,11 +86,42 @@ class _NodeListener:
 
     def on_changes(self, items: dict[str, object]) -> None:
         run = self.hosts.run
-        news = {a: parse_status(s) for a, s in items.items() if run_of_attempt(a) == run}
+        mine = {a: s for a, s in items.items() if run_of_attempt(a) == run}
+        news = {a: parse_status(s) for a, s in mine.items()}
         if any(s.cause == UPLOAD_MISSING for s in news.values()):
             self.known_files.clear()  # a job wrote into a file that others use: it is sent again
+        if not self.is_here:
+            self._bring_logs({a: (s, parse_sizes(mine[a])) for a, s in news.items() if s.state in WITH_LOGS})
+            news = {a: s for a, s in news.items() if s.state not in WITH_LOGS}
         if news:
             self.hosts.take_attempts(self, news)
+
+    def _bring_logs(self, ended: Mapping[str, tuple[AttemptStatus, dict[str, int] | None]]) -> None:
+        """ORDER: an end becomes news when its log is home, or known to be too large to wait for."""
+        logs = self.hosts.logs
+        now = {a: s for a, (s, _) in ended.items() if is_home(logs, a)}
+        small: dict[str, dict[str, int] | None] = {}
+        for attempt, (status, sizes) in ended.items():
+            if attempt in now or attempt in self.bringing:
+                continue
+            if sizes is not None and sum(sizes.values()) > SMALL:
+                now[attempt] = replace(status, logs=sum(sizes.values()))
+            else:
+                small[attempt] = sizes
+        if now:
+            self.hosts.take_attempts(self, now)
+        if not small:
+            return
+        self.bringing.update(small)
+
+        def conversation() -> Conversation:
+            problem = yield from bring_logs(small, logs)
+            left = {a: 1 for a in small if problem and not is_home(logs, a)}
+            self.bringing.difference_update(small)
+            self.hosts.take_attempts(self, {a: replace(ended[a][0], logs=left.get(a, 0)) for a in small})
+
+        # Dropped with the channel: the next report tells these ends again.
+        self.link.converse(conversation, lambda: self.bringing.difference_update(small))
 
     def on_fenced(self) -> None:
         self.hosts.take_fenced()
@@ -100,8 +137,10 @@ class RunHosts:
         wake: Callable[[], None],
         facts: Callable[[], RunFacts],
         fenced: Callable[[], None],
+        logs: Path,
     ) -> None:
         self.run = run
+        self.logs = logs  # where logs of attempts on other machines come home
         self._pool = pool
         self._wake = wake
         self._facts = facts  # called by the thread that owns this object
@@ -149,7 +188,7 @@ class RunHosts:
         if listener is not None:
             self.disconnect(node)
         link = self._pool.link(address)
-        listener = _NodeListener(self, node, link, address.key)
+        listener = _NodeListener(self, node, link, address)
         with self._lock:
             self._listeners[node] = listener
         link.listen(listener, capacity)
@@ -204,7 +243,9 @@ class RunHosts:
             return
         facts = self._facts()
         secrets = facts.read_secrets() if any(a.spec.secrets for a in attempts) else {}
-        wires = {a.attempt: render_spec(a, facts.base_env, secrets, self.run) for a in attempts}
+        env = facts.base_env if listener.is_here else {}
+        about = {} if listener.is_here else facts.about
+        wires = {a.attempt: render_spec(a, env, secrets, self.run, about) for a in attempts}
         # Two conversations that send the same file would take each other's offsets for damage.
         sends = any(f.sha256 not in listener.known_files for f in files)
         self._converse(listener, lambda: self._start(listener, boot, attempts, wires, files), alone=sends)
@@ -275,7 +316,9 @@ class RunHosts:
             listener.link.report_again(ASK_AGAIN)
 
     def _fetch(self, listener: _NodeListener, attempt: str, patterns: Sequence[str], home: Home) -> Conversation:
-        problem = yield from fetch_files(attempt, patterns, home)
+        problem = "" if listener.is_here else (yield from bring_logs({attempt: None}, self.logs))
+        if patterns and not problem:
+            problem = yield from fetch_files(attempt, patterns, home)
         self.take_fetched(listener.node, attempt, problem)
 
 

@@ -67,7 +67,7 @@ def _list_instances(session: Session, state: RunState, now: float) -> dict[str, 
     found = {}
     for name in sorted(due):
         try:
-            found[name] = tuple(session.providers[name].list_instances(session.run))
+            found[name] = tuple(session.find_provider(name, state.run).list_instances(session.run))
         except CloudsendError:
             continue  # blind: absent from the observation
         session.listed_at[name] = now

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cloudsend_cli.core.model import HostView, Policy
+from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition
 from cloudsend_cli.core.ports import Hosts, Provider, Store
-from cloudsend_cli.core.state import RunState
+from cloudsend_cli.core.state import RunRecord, RunState
+from cloudsend_cli.errors import NotFoundError
 
 from .calls import Calls
+
+
+class RunProviders:
+    """The providers of one run, each as the run's record defines it, opened when first asked for."""
+
+    def __init__(self, open_provider: Callable[[ProviderDefinition], Provider]) -> None:
+        self._open = open_provider
+        self._opened: dict[ProviderDefinition, Provider] = {}
+
+    def find(self, name: str, run: RunRecord) -> Provider:
+        """NotFoundError: no definition of that name was kept with the run, or it is of a later version."""
+        # A run of a version that kept no definitions has `local` alone.
+        known = (*run.providers, ProviderDefinition("local", "local"))
+        definition = next((d for d in known if d.name == name), None)
+        if definition is None:
+            raise NotFoundError(f"the run {run.id} names no provider {name!r}", hint="run its config again")
+        if definition not in self._opened:
+            self._opened[definition] = self._open(definition)
+        return self._opened[definition]
+
+
+FindProvider = Callable[[str, RunRecord], Provider]
 
 
 @dataclass(slots=True)
@@ -18,7 +41,7 @@ class Session:
 
     run: str
     store: Store
-    providers: Mapping[str, Provider]
+    find_provider: FindProvider
     hosts: Hosts
     calls: Calls
     policy: Policy = field(default_factory=Policy)

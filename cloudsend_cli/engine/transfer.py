@@ -11,7 +11,7 @@ from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import Upload
 from cloudsend_cli.errors import ResultError
 
-from .hostlink import Ask
+from .hostlink import Ask, error_text
 from .results import Arrival, Home, ResultFile, parse_links, parse_manifest
 
 CHUNK = 256 * 1024
@@ -32,7 +32,7 @@ def send_files(files: Sequence[Upload]) -> Sending:
         reply = (yield [Ask("missing", {"files": list(part)})])[0]
         missing = reply.get("missing")
         if not isinstance(missing, dict):
-            return {**refused, **dict.fromkeys(part, f"upload-refused: {_error(reply)}")}
+            return {**refused, **dict.fromkeys(part, f"upload-refused: {error_text(reply)}")}
         small: list[tuple[Upload, Ask]] = []
         for sha, held in missing.items():
             if sha not in part:
@@ -82,7 +82,7 @@ def _send_small(
     if good:
         for (file, _), reply in zip(good, (yield [ask for _, ask in good]), strict=True):
             if not reply.ok:
-                refused[file.sha256] = f"upload-refused: {file.path}: {_error(reply)}"
+                refused[file.sha256] = f"upload-refused: {file.path}: {error_text(reply)}"
 
 
 def _send_large(file: Upload, start: int) -> Generator[list[Ask], list[Frame], str]:
@@ -111,7 +111,7 @@ def _send_large(file: Upload, start: int) -> Generator[list[Ask], list[Frame], s
                 return _changed(file)
             else:
                 break
-        return f"upload-refused: {file.path}: {_error(reply)}"
+        return f"upload-refused: {file.path}: {error_text(reply)}"
     except OSError as problem:
         return _missing(file, problem)
     finally:
@@ -135,16 +135,11 @@ def _send_from(file: Upload, source: int, offset: int) -> Generator[list[Ask], l
     return reply
 
 
-def _error(reply: Frame) -> str:
-    error = reply.get("error")
-    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
-
-
 def fetch_files(attempt: str, patterns: Sequence[str], home: Home) -> Fetching:
     """Bring results home, verified. Returns "" or what went wrong; then nothing of this try is left behind."""
     replies = yield [Ask("manifest", {"attempt": attempt, "patterns": list(patterns)})]
     if not replies[0].ok:
-        return _error(replies[0])
+        return error_text(replies[0])
     arrival: Arrival | None = None
     try:
         wire = replies[0].get("files")
@@ -182,7 +177,7 @@ def _fetch_all(attempt: str, files: Sequence[ResultFile], arrival: Arrival) -> G
 
 def _take_piece(file: ResultFile, length: int, reply: Frame, arrival: Arrival) -> None:
     if not reply.ok:
-        raise ResultError(f"{file.path}: {_error(reply)}")
+        raise ResultError(f"{file.path}: {error_text(reply)}")
     if len(reply.payload) != length:
         raise ResultError(f"{file.path} became shorter while it was read")
     arrival.write(reply.payload)

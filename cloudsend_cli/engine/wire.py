@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 from cloudsend_cli.core.actions import AttemptStart
-from cloudsend_cli.core.model import AttemptStatus, Resources
-from cloudsend_cli.core.naming import parse_attempt_id
+from cloudsend_cli.core.model import AttemptStatus, JobSpec, Resources
+from cloudsend_cli.core.naming import job_hash, parse_attempt_id
 from cloudsend_cli.environments.activate import wrap_command
 
 Json = dict[str, object]
+LOGOUT_WARNING = "jobs end there when the connection closes: `loginctl enable-linger` on that machine prevents it"
 STATES = frozenset({"queued", "running", "exited", "lost", "cancelled", "stale", "refused"})
 
 
-def render_spec(start: AttemptStart, base_env: Mapping[str, str], secrets: Mapping[str, str], run: str) -> Json:
-    """One attempt as the agent's `start` takes it."""
+def render_spec(
+    start: AttemptStart,
+    base_env: Mapping[str, str],
+    secrets: Mapping[str, str],
+    run: str,
+    about_run: Mapping[str, object] | None = None,
+) -> Json:
+    """One attempt as the agent's `start` takes it. With `about_run` a host can tell a rebuild what the job was."""
     spec = start.spec
     argv = list(wrap_command(spec.argv, bool(spec.environment) and not start.build))
     env = dict(base_env)
@@ -44,9 +52,26 @@ def render_spec(start: AttemptStart, base_env: Mapping[str, str], secrets: Mappi
         "kind": "build" if start.build else "job",
         "keep_children": False,
     }
+    if about_run:
+        wire["about"] = render_about(spec, about_run)
     return wire
 
 
+def render_about(spec: JobSpec, about_run: Mapping[str, object]) -> Json:
+    """The run and the job in the client's own words, opaque to the host. Long lists of files are left out."""
+    about: Json = {**about_run, "name": spec.name, "hash": job_hash(spec)}
+    plain = {k: v for k, v in asdict(spec).items() if k != "secrets"}
+    return next(
+        (
+            a
+            for a in ({**about, "spec": plain}, {**about, "spec": {**plain, "uploads": []}})
+            if wire_size(a) < MOST_ABOUT
+        ),
+        about,
+    )
+
+
+MOST_ABOUT = 8000
 MOST_WIRE = 900_000  # a frame holds at most 1 MiB
 
 
@@ -96,6 +121,22 @@ def parse_resources(wire: object) -> Resources | None:
     if cpus is None:
         return None
     return Resources(cpus, memory or 0, gpus or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What a machine last said of itself, for display."""
+
+    load: float | None = None
+    disk_free: int | None = None
+    others: int = 0  # attempts that it executes for other state directories
+    warning: str = ""
+
+
+def parse_vitals(wire: Mapping[str, object]) -> Vitals:
+    others = _whole(wire.get("others")) or 0
+    warning = LOGOUT_WARNING if wire.get("survives_logout") is False else ""
+    return Vitals(_number(wire.get("load")), _whole(wire.get("disk_free")), others, warning)
 
 
 def _number(value: object) -> float | None:

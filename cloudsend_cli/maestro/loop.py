@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudsend_cli.core.model import HostView, Policy
-from cloudsend_cli.core.ports import Event
+from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition
+from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.engine.calls import DirectCalls
 from cloudsend_cli.engine.hostlink import Ask, Conversation
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.engine.results import Home
-from cloudsend_cli.engine.session import Session
+from cloudsend_cli.engine.session import RunProviders, Session
 from cloudsend_cli.engine.tick import tick
 from cloudsend_cli.engine.transfer import fetch_files
 from cloudsend_cli.errors import CloudsendError, ConflictError, NotFoundError, StateDamagedError
@@ -27,7 +27,7 @@ from .progress import RecentFailures, render_progress
 from .secrets import delete_secrets, read_secrets
 from .server import Connection, Server
 from .sockets import Message
-from .wiring import LOCAL, open_host, open_provider
+from .wiring import open_host, open_provider
 
 # Ticks of one run follow each other at once until they have taken BURST seconds, and then take DUTY of the time: a
 # single job is noticed without delay, and the news of many shares a commit.
@@ -36,6 +36,7 @@ DUTY = 0.2
 LONGEST_PAUSE = 0.1
 PUBLISH_PAUSE = 0.05
 LOOK_AGAIN = 30.0
+LOGS = "logs"  # in the state directory: logs of attempts on other machines that have ended
 TROUBLE_PAUSE = 5.0  # before a run whose tick failed is tried again
 LINGER = float(os.environ.get("CLOUDSEND_MAESTRO_LINGER", "30"))
 
@@ -99,7 +100,6 @@ class Loop:
         self._in_office = in_office
         self._fenced_off = False  # an agent refused our epoch
         self._pool = HostPool(lambda address: open_host(address, state_dir), store.installation_id(), epoch, log)
-        self._providers = {LOCAL.name: open_provider(LOCAL, state_dir)}
         self._active: dict[str, Active] = {}
         self._news: set[str] = set()
         self._replies: list[tuple[Connection, Message]] = []
@@ -168,9 +168,17 @@ class Loop:
     def _activate(self, run: str) -> None:
         active = self._active.get(run)
         if active is None:
-            hosts = RunHosts(run, self._pool, lambda: self._wake_run(run), lambda: self._facts(run), self._note_fenced)
+            hosts = RunHosts(
+                run,
+                self._pool,
+                lambda: self._wake_run(run),
+                lambda: self._facts(run),
+                self._note_fenced,
+                self._state_dir / LOGS,
+            )
             # Providers that answer at once are called in place; slow ones get a pool of threads.
-            session = Session(run, self._fenced, self._providers, hosts, DirectCalls(), Policy())
+            providers = RunProviders(self._open_provider).find
+            session = Session(run, self._fenced, providers, hosts, DirectCalls(), Policy())
             self._active[run] = active = Active(session, hosts)
         active.session.requests_hinted = True
         active.due_at = 0.0
@@ -179,7 +187,18 @@ class Loop:
         state = self._active[run].session.state
         if state is None:
             raise RuntimeError(f"run {run} is not loaded while it is ticked")
-        return RunFacts(dict(state.run.base_env), state.run.results_dir, lambda: read_secrets(self._state_dir, run))
+        about = {
+            "run": run,
+            "project": state.run.project,
+            "config": state.run.config_path,
+            "results": state.run.results_dir,
+            "created": state.run.created_at,
+        }
+        secrets = lambda: read_secrets(self._state_dir, run)  # noqa: E731
+        return RunFacts(dict(state.run.base_env), state.run.results_dir, secrets, about)
+
+    def _open_provider(self, definition: ProviderDefinition) -> Provider:
+        return open_provider(definition, self._state_dir)
 
     def _note_fenced(self) -> None:
         self._fenced_off = True

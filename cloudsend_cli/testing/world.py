@@ -141,7 +141,9 @@ class Maestro:
         calls: Calls = DirectCalls()
         if world.scenario.slow_calls:
             calls = SlowCalls(world.timeline, world.scenario.slow_calls, self.wake)
-        self.session = Session(world.run_id, world.store, world.providers, self.hosts, calls, world.policy)
+        providers = world.providers
+        find = lambda name, _: providers[name]  # noqa: E731
+        self.session = Session(world.run_id, world.store, find, self.hosts, calls, world.policy)
 
     def edge(self, label: str) -> None:
         if not self.dead:

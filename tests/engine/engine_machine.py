@@ -30,7 +30,7 @@ class Machine:
         self.woken = 0
         self.fenced = threading.Event()
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(self.results), lambda: {"TOKEN": "s3cret"})
-        self.hosts = RunHosts(run, self.pool, self.wake, lambda: facts, self.fenced.set)
+        self.hosts = RunHosts(run, self.pool, self.wake, lambda: facts, self.fenced.set, directory / "logs")
         self.run = run
         self.view: HostView | None = None
         self.views: list[HostView] = []

@@ -15,6 +15,7 @@ from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import Resources, Upload
 from cloudsend_cli.engine import hostlink, transfer
 from cloudsend_cli.engine.hostlink import Ask, Conversation
+from cloudsend_cli.hosts.local import LocalHost
 
 from .engine_machine import Machine
 
@@ -69,10 +70,10 @@ def test_a_silent_agent_is_unknown_its_jobs_go_on_and_are_adopted(
     machine.running(1)
     agent = machine.agent()
     os.kill(agent, signal.SIGSTOP)
-    monkeypatch.setattr(hostlink, "SILENCE_LIMIT", 0.2)
+    monkeypatch.setattr(LocalHost, "patience", 0.2)
     machine.hosts.cancel("n", ["other.1.1"], "cancelled")  # wakes the link, which then waits with the new limit
     machine.until(lambda: machine.view is not None and not machine.view.connected)
-    monkeypatch.setattr(hostlink, "SILENCE_LIMIT", 20.0)
+    monkeypatch.setattr(LocalHost, "patience", 20.0)
     gate.write_bytes(b"\n")
     wait_for(ledger.exists)
     os.kill(agent, signal.SIGCONT)

@@ -46,7 +46,7 @@ class TestLocalHostsContract(HostsContract):
     def hosts(self, home: Path) -> Iterator[Hosts]:
         pool = HostPool(LocalHost, "tests", 1, lambda _: None)
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(home / "results"), dict)
-        hosts = RunHosts(RUN, pool, lambda: None, lambda: facts, lambda: None)
+        hosts = RunHosts(RUN, pool, lambda: None, lambda: facts, lambda: None, home / "logs")
         yield hosts
         hosts.close()
         pool.close()

@@ -34,7 +34,8 @@ def session(timeline: Timeline) -> Session:
     store.create_run(make_plan(*three_jobs())())
     machine = FakeMachine(timeline, "m-0", Resources(2.0), lambda start: JobPlan(), [])
     hosts = FakeHosts(FakeNetwork(timeline, {"m-0": machine}))
-    return Session(RUN_ID, store, {"fake": FakeProvider(timeline)}, hosts, DirectCalls())
+    provider = FakeProvider(timeline)
+    return Session(RUN_ID, store, lambda name, run: provider, hosts, DirectCalls())
 
 
 def test_words_of_a_replaced_machine_are_not_taken_for_those_of_its_successor(

@@ -1,0 +1,127 @@
+"""Logs of attempts on other machines come home when the attempt has ended.
+
+Each lies in `<logs>/<run>/<attempt>.<stream>`. The file of stdout comes last, also where it is empty: it says that
+both are whole. The copy is not synced: the host keeps its own until it is told to forget, or given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+
+from cloudsend_cli.agent.client import Frame
+from cloudsend_cli.core.naming import run_of_attempt
+
+from .hostlink import Ask, error_text
+
+CHUNK = 256 * 1024
+WINDOW = 2 << 20
+ASKS_AT_ONCE = 64
+SMALL = 4 << 20  # larger logs come with the results, so that an end is not told late
+STREAMS = ("stderr", "stdout")  # ORDER: stdout last, it is the mark
+
+Sizes = Mapping[str, int]
+Bringing = Generator[list[Ask], list[Frame], str]
+
+
+def log_path(logs: Path, attempt: str, stream: str) -> Path:
+    return logs / run_of_attempt(attempt) / f"{attempt}.{stream}"
+
+
+def is_home(logs: Path, attempt: str) -> bool:
+    return log_path(logs, attempt, "stdout").exists()
+
+
+def parse_sizes(wire: object) -> dict[str, int] | None:
+    """How much an ended attempt wrote, by stream; None where its end does not say."""
+    if not isinstance(wire, dict):
+        return None
+    sizes = {stream: wire.get(f"{stream}_size") for stream in STREAMS}
+    known = {s: n for s, n in sizes.items() if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
+    return known if len(known) == len(sizes) else None
+
+
+def bring_logs(attempts: Mapping[str, Sizes | None], logs: Path) -> Bringing:
+    """Copy these logs home, those that are not there yet. Returns "" or what went wrong with the last that failed."""
+    wanted: dict[str, Sizes] = {}
+    unknown = [a for a, sizes in attempts.items() if sizes is None and not is_home(logs, a)]
+    for first in range(0, len(unknown), ASKS_AT_ONCE):
+        wanted.update((yield from _ask_sizes(unknown[first : first + ASKS_AT_ONCE])))
+    wanted.update({a: sizes for a, sizes in attempts.items() if sizes is not None and not is_home(logs, a)})
+    problem = ""
+    pieces = _pieces(wanted)
+    failed: set[str] = set()
+    while batch := list(_some(pieces)):
+        asks = [
+            Ask("read", {"attempt": attempt, "stream": stream, "offset": offset, "length": length})
+            for attempt, stream, offset, length, _ in batch
+            if length
+        ]
+        answers = iter((yield asks) if asks else ())
+        for attempt, stream, offset, length, last in batch:
+            reply = next(answers) if length else None
+            if attempt in failed:
+                continue
+            try:
+                problem_here = _take(log_path(logs, attempt, stream), offset, length, reply, last=last)
+            except OSError as trouble:
+                problem_here = f"its log cannot be written here: {trouble}"
+            if problem_here:
+                failed.add(attempt)
+                problem = problem_here
+    return problem
+
+
+def _ask_sizes(attempts: list[str]) -> Generator[list[Ask], list[Frame], dict[str, Sizes]]:
+    places = [(attempt, stream) for attempt in attempts for stream in STREAMS]
+    replies = yield [Ask("read", {"attempt": a, "stream": s, "offset": 0, "length": 0}) for a, s in places]
+    found: dict[str, dict[str, int]] = {}
+    for (attempt, stream), reply in zip(places, replies, strict=True):
+        total = reply.get("total")
+        found.setdefault(attempt, {})[stream] = total if reply.ok and isinstance(total, int) and total > 0 else 0
+    return {attempt: sizes for attempt, sizes in found.items()}
+
+
+def _pieces(wanted: Mapping[str, Sizes]) -> Iterator[tuple[str, str, int, int, bool]]:
+    """(attempt, stream, offset, length, whether it is the stream's last)"""
+    for attempt, sizes in wanted.items():
+        for stream in STREAMS:
+            size = sizes.get(stream, 0)
+            if not size and stream == "stdout":
+                yield attempt, stream, 0, 0, True
+            for offset in range(0, size, CHUNK):
+                length = min(CHUNK, size - offset)
+                yield attempt, stream, offset, length, offset + length == size
+
+
+def _some(pieces: Iterator[tuple[str, str, int, int, bool]]) -> Iterator[tuple[str, str, int, int, bool]]:
+    """As many as may be under way at once."""
+    size = 0
+    for count, piece in enumerate(pieces, 1):
+        yield piece
+        size += piece[3]
+        if size >= WINDOW or count >= ASKS_AT_ONCE:
+            return
+
+
+def _take(path: Path, offset: int, length: int, reply: Frame | None, *, last: bool) -> str:
+    if reply is not None and not reply.ok:
+        return f"its log: {error_text(reply)}"
+    data = reply.payload if reply is not None else b""
+    if len(data) != length:
+        return f"its log became shorter while it was read: {len(data)} of {length} bytes"
+    part = path.with_name(f".{path.name}")
+    if offset == 0:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+    if data or last:
+        with open(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb"
+        ) as file:
+            file.write(data)
+    if last:
+        part.replace(path)
+    return ""
