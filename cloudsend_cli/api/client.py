@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from cloudsend_cli.core.views import (
     ProviderView,
     RunView,
 )
+from cloudsend_cli.engine.logs import Reading
 
 from . import acting, machines, reading, setup, watching
 from .directory import Directory, default_state_dir
@@ -139,12 +140,16 @@ class Client:
         follow: bool = False,
         lines: int | None = None,
         stop: threading.Event | None = None,
+        note: Callable[[str], None] = lambda _: None,
     ) -> Iterator[bytes]:
         """The job's own bytes, exactly; of a job whose environment failed, those of the build.
 
+        While its machine does not answer, following waits and tells `note` so; it goes on at the byte where it was.
         NotFoundError: it has not started and `follow` is not asked for, or it ended without being started.
+        UnreachableError: its log is on a machine that does not answer, and `follow` is not asked for.
         """
-        return watching.read_log(self._home, ref, watching.reading(stream, follow, lines, stop))
+        want = Reading(stream, follow, lines, stop or threading.Event(), note)
+        return watching.read_log(self._home, ref, want)
 
     def follow_logs(self, run: str, *, since: int | None = None) -> Iterator[tuple[str, str, bytes] | Progress]:
         """Whole new lines of all jobs of the run as (name, stream, bytes), and its progress, until it is settled."""

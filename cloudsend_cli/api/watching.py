@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,9 +9,9 @@ from cloudsend_cli.core.model import FINAL_STATES, JOB_STATES, PENDING, RUNNING
 from cloudsend_cli.core.naming import build_id
 from cloudsend_cli.core.views import JobView, Progress, run_state_word
 from cloudsend_cli.engine import logs, lookup
-from cloudsend_cli.errors import MaestroError, WaitTimeout
+from cloudsend_cli.errors import MaestroError, UnreachableError, WaitTimeout
 from cloudsend_cli.maestro.client import MaestroClient
-from cloudsend_cli.maestro.relay import RelaySource
+from cloudsend_cli.maestro.relay import Relay
 from cloudsend_cli.maestro.replies import parse_progress
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow
@@ -133,13 +132,24 @@ def read_log(home: Directory, ref: str, want: logs.Reading) -> Iterator[bytes]:
     if want.follow and row.state not in FINAL_STATES:
         home.hint(row.run).close()
     build = _failed_build(store, row)
+    relay = _relay(home)
+    open_source = _opener(home, store, row.run, relay)
     if build:
-        return logs.read_ended(_open_source(home, row, build, want.stream), want.lines)
-    return logs.read_log(store, row, lambda *place: _open_source(home, *place), want)
+        chunks = logs.read_ended(open_source(logs.place_of(row, build, want.stream)), want.lines)
+    else:
+        chunks = logs.read_log(store, row, open_source, want)
+    return _closing(chunks, relay)
 
 
-def reading(stream: str, follow: bool, lines: int | None, stop: threading.Event | None) -> logs.Reading:
-    return logs.Reading(stream, follow, lines, stop or threading.Event())
+def _closing(chunks: Iterator[bytes], relay: Relay) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    finally:
+        relay.close()
+
+
+def _relay(home: Directory) -> Relay:
+    return Relay(home.path / "logs", home.hint)
 
 
 def _failed_build(store: SqliteStore, row: JobRow) -> str:
@@ -150,30 +160,44 @@ def _failed_build(store: SqliteStore, row: JobRow) -> str:
     return next((build_id(row.run, b.key, b.attempt) for b in builds if b.key == row.environment), "")
 
 
-def _open_source(home: Directory, row: JobRow | None, attempt: str, stream: str) -> logs.LogSource:
-    if row is None or row.provider == "local" or not row.provider:
-        return logs.open_local(home.path)(row, attempt, stream)
-    return RelaySource(home.path, row.run, row.node, attempt, stream)
+def _opener(home: Directory, store: SqliteStore, run: str, relay: Relay) -> logs.OpenSource:
+    """Logs on this machine are read where they are, the others through `relay`."""
+    elsewhere = {p.name for p in store.run_row(run).run.providers if p.type != "local"}
+    here = logs.open_local(home.path)
+    return lambda place: relay.open(place) if place.provider in elsewhere else here(place)
 
 
 def follow_logs(home: Directory, run: str, since: int | None) -> Iterator[tuple[str, str, bytes] | Progress]:
-    run = lookup.find_run(home.reader(), run)
-    merged = logs.MergedLogs(home.reader(), run, lambda *place: _open_source(home, *place))
+    store = home.reader()
+    run = lookup.find_run(store, run)
+    relay = _relay(home)
+    merged = logs.MergedLogs(store, run, _opener(home, store, run, relay), relay.prepare)
     merged.skip_past(since)
-    for progress in _follow(home, run, None, LOG_PAUSE):
-        if progress is not None:
-            yield progress
-        yield from merged.new_lines()
+    try:
+        for progress in _follow(home, run, None, LOG_PAUSE):
+            if progress is not None:
+                yield progress
+            yield from merged.new_lines()
+    finally:
+        relay.close()
 
 
 def log_tail(home: Directory, ref: str, lines: int) -> bytes:
+    """For messages: what cannot be read now is not shown."""
     store = home.reader()
     row = lookup.find_job(store, ref)
     attempt = _failed_build(store, row) or logs.uid_of(row)
     if attempt == logs.uid_of(row) and not row.attempt:
         return b""
-    for stream in ("stderr", "stdout"):
-        text = logs.read_tail(_open_source(home, row, attempt, stream), lines)
-        if text.strip():
-            return text
+    relay = _relay(home)
+    open_source = _opener(home, store, row.run, relay)
+    try:
+        for stream in ("stderr", "stdout"):
+            text = logs.read_tail(open_source(logs.place_of(row, attempt, stream)), lines)
+            if text.strip():
+                return text
+    except UnreachableError:
+        pass
+    finally:
+        relay.close()
     return b""

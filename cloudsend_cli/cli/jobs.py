@@ -48,7 +48,8 @@ def tail(  # noqa: PLR0913, PLR0917 - one for each option
     screen = session.screen
     stop = threading.Event()
     count = whole_number(lines, "--lines")
-    chunks = session.client.read_log(job, "stderr" if stderr else "stdout", follow=follow, lines=count, stop=stop)
+    stream = "stderr" if stderr else "stdout"
+    chunks = session.client.read_log(job, stream, follow=follow, lines=count, stop=stop, note=screen.say)
     screen.out.flush()
     try:
         if screen.out_tty and not raw:

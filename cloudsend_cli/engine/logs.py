@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from cloudsend_cli.core.model import FINAL_STATES, RUNNING
 from cloudsend_cli.core.naming import attempt_id, build_id
-from cloudsend_cli.errors import NotFoundError
+from cloudsend_cli.errors import NotFoundError, UnreachableError
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import EventRow, JobRow
 
@@ -44,7 +45,19 @@ class FileSource:
         return os.stat(self.path).st_size
 
 
-OpenSource = Callable[[JobRow | None, str, str], LogSource]  # (row, attempt id, stream)
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """Which stream of which attempt, and where it was executed."""
+
+    run: str
+    node: str
+    provider: str
+    attempt: str
+    stream: str
+
+
+OpenSource = Callable[[LogPlace], LogSource]
+Prepare = Callable[[Iterable[tuple[LogSource, int]]], None]
 
 
 def local_attempts(state_dir: Path) -> Path:
@@ -53,7 +66,11 @@ def local_attempts(state_dir: Path) -> Path:
 
 def open_local(state_dir: Path) -> OpenSource:
     """Logs of attempts on this machine, read without any maestro."""
-    return lambda _, attempt, stream: FileSource(local_attempts(state_dir) / attempt / stream)
+    return lambda place: FileSource(local_attempts(state_dir) / place.attempt / place.stream)
+
+
+def place_of(row: JobRow, attempt: str, stream: str) -> LogPlace:
+    return LogPlace(row.run, row.node, row.provider, attempt, stream)
 
 
 def uid_of(row: JobRow) -> str:
@@ -62,12 +79,16 @@ def uid_of(row: JobRow) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What of a log is wanted. `lines` None: from the beginning. `stop` ends a reading that follows."""
+    """What of a log is wanted. `lines` None: from the beginning. `stop` ends a reading that follows.
+
+    `note` is told once of each silence of the job's machine while its log is followed.
+    """
 
     stream: str
     follow: bool
     lines: int | None
     stop: threading.Event
+    note: Callable[[str], None] = lambda _: None
 
 
 def read_log(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Reading) -> Iterator[bytes]:
@@ -88,19 +109,31 @@ def read_log(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Rea
 
 
 def _read_attempt(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Reading) -> Iterator[bytes]:
-    source = open_source(row, uid_of(row), want.stream)
-    offset = _last_lines(source, want.lines) if want.lines is not None else 0
-    ended = False
+    source = open_source(place_of(row, uid_of(row), want.stream))
+    offset: int | None = 0 if want.lines is None else None
+    ended = silent = False
     while True:
-        while data := _read(source, offset):
-            offset += len(data)
-            yield data
-        if ended or not want.follow or want.stop.is_set():
+        try:
+            if offset is None:
+                offset = _last_lines(source, want.lines or 0)
+            while data := _read(source, offset):
+                offset += len(data)
+                yield data
+            silent = False
+        except UnreachableError as problem:
+            if not want.follow:
+                raise
+            if not silent:
+                silent = True
+                want.note(f"{row.node}: {problem.message}; waiting")
+        if not silent and (ended or not want.follow):
+            return
+        if want.stop.is_set():
             return
         now = _again(store, row)
         # ORDER: one more read follows the sight of the end, so that nothing written before it is missed.
         ended = now.attempt != row.attempt or now.state != RUNNING
-        if not ended:
+        if silent or not ended:
             want.stop.wait(LOOK_AGAIN)
 
 
@@ -197,7 +230,9 @@ class MergedLogs:
     store: SqliteStore
     run: str
     open_source: OpenSource
+    prepare: Prepare = lambda _: None
     _tails: dict[tuple[str, str], _Tail] = field(default_factory=dict)
+    _owed: dict[int, None] = field(default_factory=dict)  # jobs that ended and whose last words are not read yet
     _shown: dict[int, int] = field(default_factory=dict)  # job number -> its last attempt that is told to the end
     _builds_shown: set[str] = field(default_factory=set)
     _event: int = 0
@@ -219,12 +254,23 @@ class MergedLogs:
     def new_lines(self) -> Iterator[tuple[str, str, bytes]]:
         """(name, stream, lines)"""
         yield from self._builds()
-        for number in self._ended():
+        for number in (*self._owed, *self._ended()):
             for row in self.store.find_jobs(run=self.run, number=number):
                 yield from self._job(row)
-        for row in self.store.list_jobs(self.run, [RUNNING]):
-            if row.started_at is not None:
-                yield from self._job(row)
+        running = [row for row in self.store.list_jobs(self.run, [RUNNING]) if row.started_at is not None]
+        self.prepare((tail.source, tail.offset) for row in running for tail in self._open(row))
+        for row in running:
+            yield from self._job(row)
+
+    def _open(self, row: JobRow) -> list[_Tail]:
+        """The tails of a job's newest attempt."""
+        return [self._tail(place_of(row, uid_of(row), stream)) for stream in STREAMS]
+
+    def _tail(self, place: LogPlace) -> _Tail:
+        tail = self._tails.get((place.attempt, place.stream))
+        if tail is None:
+            tail = self._tails[place.attempt, place.stream] = _Tail(self.open_source(place))
+        return tail
 
     def _ended(self) -> list[int]:
         """Numbers of jobs of which an attempt has ended since the last call."""
@@ -243,7 +289,14 @@ class MergedLogs:
     def _job(self, row: JobRow) -> Iterator[tuple[str, str, bytes]]:
         for attempt in range(self._shown.get(row.number, 0) + 1, row.attempt + 1):
             ended = attempt < row.attempt or row.state != RUNNING
-            yield from self._take(row, attempt_id(self.run, row.number, attempt), row.name, ended=ended)
+            places = [place_of(row, attempt_id(self.run, row.number, attempt), stream) for stream in STREAMS]
+            try:
+                yield from self._take(places, row.name, ended=ended)
+            except UnreachableError:
+                if ended:
+                    self._owed[row.number] = None  # what it wrote last is shown when its machine is back
+                return
+            self._owed.pop(row.number, None)
             if ended:
                 self._shown[row.number] = attempt
 
@@ -254,19 +307,21 @@ class MergedLogs:
             environment = frame.environments.get(build.key)
             if uid not in self._builds_shown and build.state != "wanted":
                 name = f"environment {environment.name if environment else build.key}"
-                yield from self._take(None, uid, name, ended=build.state != RUNNING)
-                if build.state != RUNNING:
-                    self._builds_shown.add(uid)
+                node = frame.nodes.get(build.node)
+                provider = node.provider if node is not None else ""
+                places = [LogPlace(self.run, build.node, provider, uid, stream) for stream in STREAMS]
+                with contextlib.suppress(UnreachableError):
+                    yield from self._take(places, name, ended=build.state != RUNNING)
+                    if build.state != RUNNING:
+                        self._builds_shown.add(uid)
 
-    def _take(self, row: JobRow | None, uid: str, name: str, *, ended: bool) -> Iterator[tuple[str, str, bytes]]:
-        for stream in STREAMS:
-            tail = self._tails.get((uid, stream))
-            if tail is None:
-                tail = self._tails[uid, stream] = _Tail(self.open_source(row, uid, stream))
-            for text in tail.lines(last=ended):
-                yield name, stream, text
-            if ended:
-                del self._tails[uid, stream]
+    def _take(self, places: list[LogPlace], name: str, *, ended: bool) -> Iterator[tuple[str, str, bytes]]:
+        for place in places:
+            for text in self._tail(place).lines(last=ended):
+                yield name, place.stream, text
+        if ended:
+            for place in places:
+                del self._tails[place.attempt, place.stream]
 
 
 def _numbers(run: str, events: Iterable[EventRow]) -> dict[int, None]:

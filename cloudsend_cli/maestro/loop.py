@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.engine.calls import DirectCalls
-from cloudsend_cli.engine.hostlink import Ask, Conversation
+from cloudsend_cli.engine.hostlink import Ask, Conversation, HostLink, error_text
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.engine.results import Home
 from cloudsend_cli.engine.session import RunProviders, Session
@@ -36,6 +38,7 @@ DUTY = 0.2
 LONGEST_PAUSE = 0.1
 PUBLISH_PAUSE = 0.05
 LOOK_AGAIN = 30.0
+READ_FIELDS = ("attempt", "stream", "offset", "length")
 LOGS = "logs"  # in the state directory: logs of attempts on other machines that have ended
 TROUBLE_PAUSE = 5.0  # before a run whose tick failed is tried again
 LINGER = float(os.environ.get("CLOUDSEND_MAESTRO_LINGER", "30"))
@@ -102,6 +105,7 @@ class Loop:
         self._pool = HostPool(lambda address: open_host(address, state_dir), store.installation_id(), epoch, log)
         self._active: dict[str, Active] = {}
         self._news: set[str] = set()
+        self._lock = threading.Lock()
         self._replies: list[tuple[Connection, Message]] = []
         self._server = Server(state_dir, self._handle)
         self._idle_since = self._looked_at = time.monotonic()
@@ -314,8 +318,8 @@ class Loop:
             return {"views": self._render_views(run)}
         if op == "follow" and isinstance(run, str):
             return self._follow(connection, run)
-        if op == "read_log":
-            return self._read_log(connection, message)
+        if op == "read_logs":
+            return self._read_logs(connection, message)
         if op == "fetch":
             return self._fetch(connection, message)
         if op == "stop":
@@ -356,30 +360,33 @@ class Loop:
 
     # ---- what commands want from machines --------------------------------------------------------------------------
 
-    def _read_log(self, connection: Connection, message: Message) -> Message | None:
+    def _read_logs(self, connection: Connection, message: Message) -> Message | None:
+        """Pieces of many logs, each from the machine that has it; the reply comes when all have answered or cannot."""
         active = self._active.get(str(message.get("run")))
-        link = active.hosts.link_of(str(message.get("node"))) if active is not None else None
-        if link is None:
-            return {"error": {"code": "unreachable", "message": "no connection to the job's machine"}}
-        fields = {k: message.get(k) for k in ("attempt", "stream", "offset", "length")}
-        reply: Message = {"re": message.get("id")}
-
-        def conversation() -> Conversation:
-            frames = yield [Ask("read", fields)]
-            frame = frames[0]
-            if frame.get("ok") is True:
-                reply["data"] = base64.b64encode(frame.payload).decode("ascii")
-                reply["total"] = frame.get("total")
+        places = message.get("places")
+        wanted = [p for p in places if isinstance(p, dict)] if isinstance(places, list) else []
+        blocks: list[Message | None] = [None] * len(wanted)
+        by_link: dict[HostLink, list[int]] = {}
+        for index, place in enumerate(wanted):
+            link = active.hosts.link_of(str(place.get("node"))) if active is not None else None
+            if link is None:
+                blocks[index] = {"error": "there is no connection to the job's machine now"}
             else:
-                reply["error"] = {"code": "log", "message": str(frame.get("error"))}
-            self._post_reply(connection, reply)
+                by_link.setdefault(link, []).append(index)
+        reply: Message = {"re": message.get("id"), "blocks": blocks}
+        left = set(by_link)
 
-        def dropped() -> None:
-            reply["error"] = {"code": "unreachable", "message": "the job's machine does not answer now"}
-            self._post_reply(connection, reply)
+        def finish(link: HostLink) -> None:
+            with self._lock:
+                left.discard(link)
+                last = not left
+            if last:
+                self._post_reply(connection, reply)
 
-        link.converse(conversation, dropped)
-        return None
+        for link, indices in by_link.items():
+            asks = [Ask("read", {k: wanted[i].get(k) for k in READ_FIELDS}) for i in indices]
+            link.converse(partial(_read_blocks, asks, indices, blocks, partial(finish, link)), partial(finish, link))
+        return None if by_link else {"blocks": blocks}
 
     def _fetch(self, connection: Connection, message: Message) -> Message | None:
         """Results of a job now, also while it runs; the reply comes when they are in place."""
@@ -415,6 +422,21 @@ class Loop:
         while self._replies:
             connection, reply = self._replies.pop(0)
             connection.send(reply)
+
+
+def _read_blocks(
+    asks: list[Ask], indices: list[int], blocks: list[Message | None], finish: Callable[[], None]
+) -> Conversation:
+    frames = yield asks
+    for index, frame in zip(indices, frames, strict=True):
+        if frame.ok:
+            data = base64.b64encode(frame.payload).decode("ascii")
+            blocks[index] = {"data": data, "total": frame.get("total")}
+        elif frame.error_code in {"unknown", "not-found"}:
+            blocks[index] = {"data": ""}  # nothing was written yet
+        else:
+            blocks[index] = {"error": error_text(frame)}
+    finish()
 
 
 def describe(problem: Exception) -> str:

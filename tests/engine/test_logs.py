@@ -259,6 +259,6 @@ def test_looking_for_new_lines_does_not_cost_more_with_many_jobs_done(store: Sql
     run.put(1, RUNNING)
     run.write("1.1", b"x\n")
     opened = []
-    merged.open_source = lambda row, uid, stream: opened.append(uid) or run.open_source(row, uid, stream)  # type: ignore[func-returns-value]
+    merged.open_source = lambda place: opened.append(place.attempt) or run.open_source(place)  # type: ignore[func-returns-value]
     assert len(list(merged.new_lines())) == 1
     assert opened == [f"{RUN}.1.1"] * 2
