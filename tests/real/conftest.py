@@ -1,0 +1,70 @@
+"""Hosts for the tests of the tier `real`; what cannot be had here is skipped with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+from sshlab import Lab, LabHost, NotHere
+
+MakeLab = Callable[..., Lab]
+MakeHosts = Callable[..., list[LabHost]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith("tests/real/"):
+            item.add_marker("real")
+
+
+def skip_what_is_not_here() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except NotHere as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    return (yield from skip_what_is_not_here())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    return (yield from skip_what_is_not_here())
+
+
+@pytest.fixture(scope="session")
+def shared_lab() -> Iterator[Lab]:
+    """One lab for all tests of a worker: a test takes hosts of its own in it, by `lab_hosts`."""
+    with Lab() as made:
+        yield made
+
+
+@pytest.fixture
+def lab_hosts(shared_lab: Lab) -> Iterator[MakeHosts]:
+    """Make hosts for this test: `lab_hosts(3, python="none")`. `shared_lab` has their keys and `ssh_config()`."""
+    made: list[LabHost] = []
+
+    def make(count: int = 1, **spec: Any) -> list[LabHost]:
+        hosts = shared_lab.add(count, **spec)
+        made.extend(hosts)
+        return hosts
+
+    yield make
+    shared_lab.remove(*made)
+
+
+@pytest.fixture
+def lab() -> Iterator[MakeLab]:
+    """Make a lab for this test alone: `lab(3)`."""
+    made: list[Lab] = []
+
+    def make(hosts: int = 0, **spec: Any) -> Lab:
+        made.append(Lab(hosts, **spec))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

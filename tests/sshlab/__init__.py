@@ -1,0 +1,29 @@
+"""Hosts with a real sshd for tests, made in 60 ms each and gone with the lab, however it ends.
+
+    with Lab(3) as lab:                            # or the fixtures of tests/real: lab, lab_hosts, shared_lab
+        a, b, c = lab
+        subprocess.run(lab.ssh(a, "hostname"))     # OpenSSH's client; lab.ssh_config() is the text for `ssh -F`
+        a.provider_entry()                         # {"host": "198.18.0.1", "port": 22, "user": "lab", "key": "…"}
+        lab.known_hosts                            # the file with the hosts' keys
+
+As root each host has network, PID, mount, UTS and IPC namespaces of its own: its address and port 22, its processes, its
+home, /tmp, /etc and boot id. Its other files are the machine's, below an overlay: the host can change them all, the
+machine does not. The tests stay in the machine's namespaces: one veth and one route (198.18.N.0/24) lead to the lab's
+router namespace, where all faults are made. Nothing else of the machine is touched.
+
+    a.reboot()   a.power_off()   a.power_on()      # silent; power_off(clean=True) closes its connections first
+    a.pause()    a.resume()                        # the kernel goes on: TCP connects, nothing answers
+    a.partition()   a.partition_in()   a.partition_out()   a.loss(10)   a.throttle("1mbit")   a.heal()
+    a.reset_connections()   a.refuse()   a.hide_from_client()   lab.swap_addresses(a, b)
+    a.sshd(MaxStartups="1")   a.restart_sshd()   a.stop_sshd()   a.kill_sshd_sessions()   a.new_host_key()
+    a.exec(["id"])   a.sh("echo $HOME", root=True)   a.write(".bashrc", "echo hello")   a.read("results/out")
+    a.pids("agent")   a.kill(pid, signal.SIGSTOP)  # as the host numbers them
+    a.set_shell("/bin/tcsh")   a.set_python("3.6") # or none, broken, machine
+    lab.add(2, home_size="20m", noexec=True, home_of=a, memory="200m", python="none")   # see HostSpec
+"""
+
+from .host import LabHost
+from .lab import Lab
+from .spec import HostSpec, LabError, NotHere
+
+__all__ = ["HostSpec", "Lab", "LabError", "LabHost", "NotHere"]

@@ -1,0 +1,51 @@
+"""Commands of the machine: run with a deadline, and with their words when they fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from .spec import LabError
+
+T = TypeVar("T")
+DEADLINE = 20.0
+# Nothing of the environment of the tests reaches a host.
+ENVIRON = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+def run(command: Sequence[str], text: str = "") -> str:
+    """Run a command of the kit itself; what it prints."""
+    done = subprocess.run(
+        command, input=text.encode(), capture_output=True, timeout=DEADLINE, env=ENVIRON, check=False
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise LabError(f"{' '.join(command)}: exit {done.returncode}: {said}\n{text}")
+    return done.stdout.decode(errors="replace")
+
+
+def wait_for(happened: Callable[[], T], what: str, deadline: float = DEADLINE) -> T:
+    """The first true answer. For what no event tells: other processes, files of the kernel."""
+    until = time.monotonic() + deadline
+    while not (found := happened()):
+        if time.monotonic() > until:
+            raise LabError(f"not within {deadline:g} s: {what}")
+        time.sleep(0.002)
+    return found
+
+
+def start_time(pid: int) -> str | None:
+    """What tells a process from a later one with the same pid; None when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in {b"Z", b"X"} else fields[19].decode()
+
+
+def processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
