@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources
+from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources, list_known
 from .state import JobRecord, RunState
 
 # The seeds' state words with their values, and when each is shown. The only table of this; docs/states.md is made
@@ -22,11 +22,12 @@ PHASES: dict[str, tuple[int, str]] = {
 
 
 def describe(resources: Resources) -> str:
-    """Such as `4 CPUs, 16.0 GiB, 1 GPU`."""
-    parts = [f"{resources.cpus:g} CPU{'' if resources.cpus == 1 else 's'}"]
-    if resources.memory:
+    """Such as `4 CPUs, 16.0 GiB, 1 GPU`; parts of a machine that are not known are left out."""
+    known = list_known(resources)
+    parts = [f"{resources.cpus:g} CPU{'' if resources.cpus == 1 else 's'}"] if "cpus" in known else []
+    if known.get("memory"):
         parts.append(describe_bytes(resources.memory))
-    if resources.gpus:
+    if known.get("gpus"):
         parts.append(f"{resources.gpus} GPU{'' if resources.gpus == 1 else 's'}")
     return ", ".join(parts)
 

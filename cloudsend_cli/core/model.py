@@ -34,6 +34,17 @@ class Resources:
 
 
 NOTHING: Final = Resources(0.0, 0, 0)
+UNBOUNDED: Final = Resources(1e9, 1 << 62, 1 << 30)  # a part of a capacity that equals it is not known
+
+
+def list_known(capacity: Resources) -> dict[str, float]:
+    """The parts of a capacity that are known, by name."""
+    parts = {
+        "cpus": (capacity.cpus, UNBOUNDED.cpus),
+        "memory": (capacity.memory, UNBOUNDED.memory),
+        "gpus": (capacity.gpus, UNBOUNDED.gpus),
+    }
+    return {name: value for name, (value, unknown) in parts.items() if value < unknown}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,7 @@ class InstanceSpec:
     """A kind of machine the user asks for. `settings` holds what only its provider understands."""
 
     provider: str
-    number: int = 1
+    number: int = 1  # 0: as many as the provider has, where it has a certain number
     capacity: Resources | None = None  # None: whatever the machine has
     settings: tuple[tuple[str, str], ...] = ()
 
@@ -110,7 +121,7 @@ class MachinePlan:
     """One machine of an InstanceSpec. `request` is the complete request as JSON text, repeated to the byte."""
 
     request: str
-    capacity: Resources | None = None  # None: not known before the machine exists
+    capacity: Resources | None = None  # None: not known before the machine exists; parts of UNBOUNDED: nor are they
     label: str = ""  # the machine's own short name where it has one; "" lets nodes be numbered
 
 

@@ -6,11 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from .explain import describe
-from .model import CANCELLED, NOTHING, PENDING, RUNNING, SUCCEEDED, JobSpec, ProviderDefinition, Resources, RunSpec
+from .model import (
+    CANCELLED,
+    NOTHING,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    UNBOUNDED,
+    JobSpec,
+    ProviderDefinition,
+    Resources,
+    RunSpec,
+)
 from .naming import job_hash, match_names
 from .state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
-
-UNBOUNDED = Resources(1e9, 1 << 62, 1 << 30)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from cloudsend_cli.core.actions import (
     StartAttempts,
     TerminateInstance,
 )
+from cloudsend_cli.core.model import UNBOUNDED
 from cloudsend_cli.core.naming import create_call, terminate_call
 from cloudsend_cli.core.state import RunRecord, RunState
 
@@ -42,7 +43,7 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
         case ConnectHost(node, address):
             capacity = state.nodes[node].capacity
             session.linked[node] = state.nodes[node].generation
-            hosts.connect(node, address, capacity if capacity.cpus < 1e8 else None)
+            hosts.connect(node, address, capacity if capacity != UNBOUNDED else None)
         case DisconnectHost(node):
             session.linked.pop(node, None)
             hosts.disconnect(node)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, ProtocolError, agent_sha256, agent_source
-from cloudsend_cli.core.model import HostView, Resources
+from cloudsend_cli.core.model import UNBOUNDED, HostView, Resources, list_known
 from cloudsend_cli.core.ports import ByteStream, Host
 from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
 
@@ -199,7 +199,7 @@ class HostLink:
 
     def _hello(self) -> Ask:
         wish = self._capacity
-        wanted = wish and {"cpus": wish.cpus, "memory": wish.memory, "gpus": wish.gpus}
+        wanted = None if wish is None else list_known(wish)  # what is not named is discovered
         fields: dict[str, object] = {"owner": self._owner, "epoch": self._epoch, "resources": wanted}
         return Ask("hello", {**fields, **self._terms})
 
@@ -399,7 +399,7 @@ class HostLink:
         self._listeners.pop(listener, None)
 
     def _wish(self) -> Resources | None:
-        wishes = [c for c in self._listeners.values() if c is not None]
+        wishes = [c or UNBOUNDED for c in self._listeners.values()]
         if not wishes:
             return None
         return Resources(max(w.cpus for w in wishes), max(w.memory for w in wishes), max(w.gpus for w in wishes))
