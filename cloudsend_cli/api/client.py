@@ -10,21 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.explain import Explanation
+from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderView
 from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
-from cloudsend_cli.core.views import (
-    CheckView,
-    EnvironmentView,
-    InstanceView,
-    JobView,
-    Json,
-    MaestroView,
-    Progress,
-    ProviderView,
-    RunView,
-)
+from cloudsend_cli.core.views import EnvironmentView, JobView, Json, MaestroView, Progress, RunView
 from cloudsend_cli.engine.logs import Reading
 
-from . import acting, machines, reading, setup, watching
+from . import acting, completion, machines, providers, reading, setup, watching
 from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
@@ -104,11 +95,11 @@ class Client:
 
     def list_instances(self, run: str | None = None, provider: str | None = None) -> list[InstanceView]:
         """Machines in use; with a run, all that it ever planned."""
-        return reading.list_instances(self._home, run, provider)
+        return machines.list_instances(self._home, run, provider)
 
     def find_instance(self, ref: str) -> InstanceView:
         """By `RUN/NAME`, a name, or the provider's id."""
-        return reading.find_instance(self._home, ref)
+        return machines.find_instance(self._home, ref)
 
     def list_environments(self, run: str | None = None) -> list[EnvironmentView]:
         """Environments of one run, or of the newest runs, each with the machines where it was built."""
@@ -120,7 +111,7 @@ class Client:
 
     def complete(self, kind: str, prefix: str) -> list[tuple[str, str]]:
         """Words that begin with `prefix`, each with a short explanation; never starts anything."""
-        return reading.complete(self._home, kind, prefix)
+        return completion.complete(self._home, kind, prefix)
 
     # ---- watching --------------------------------------------------------------------------------------------------
 
@@ -176,12 +167,16 @@ class Client:
     # ---- machines --------------------------------------------------------------------------------------------------
 
     def list_providers(self) -> list[ProviderView]:
-        """Where machines come from."""
-        return machines.list_providers(self._home)
+        """Where machines come from: this machine, and what the nearest providers.yml names."""
+        return providers.list_providers(self._home)
+
+    def find_provider(self, name: str) -> ProviderView:
+        """The provider of that name. NotFoundError names those that there are."""
+        return providers.find_provider(self._home, name)
 
     def check(self) -> list[CheckView]:
         """Whether this machine can do the work: state directory, disk, agent."""
-        return machines.check(self._home)
+        return providers.check(self._home)
 
     # ---- set-up ----------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from cloudsend_cli.core.explain import Explanation, explain
-from cloudsend_cli.core.model import RUNNING
-from cloudsend_cli.core.refs import not_found
-from cloudsend_cli.core.views import EnvironmentView, InstanceView, JobView, Json, RunView, iso, run_state_word
+from cloudsend_cli.core.views import EnvironmentView, JobView, Json, RunView, iso
 from cloudsend_cli.engine import lookup
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow
@@ -100,31 +98,7 @@ def explain_job(home: Directory, ref: str) -> Explanation:
     return explain(state, state.jobs[row.number], home.views(store, row.run), time.time(), others)
 
 
-# ---- machines and environments -------------------------------------------------------------------------------------
-
-
-def list_instances(home: Directory, run: str | None, provider: str | None) -> list[InstanceView]:
-    store = home.reader()
-    runs = [lookup.find_run(store, run)] if run is not None else store.list_active_runs()
-    found = []
-    for one in runs:
-        views = home.views(store, one)
-        running = list(store.list_jobs(one, [RUNNING]))
-        for node in store.load_without_jobs(one).nodes.values():
-            if provider is None or node.provider == provider:
-                mine = [r for r in running if r.node == node.name]
-                found.append(lookup.instance_view(one, node, mine, views.get(node.name)))
-    return found
-
-
-def find_instance(home: Directory, ref: str) -> InstanceView:
-    found = list_instances(home, None, None)
-    if not any(ref in {i.name, i.instance_id, f"{i.run}/{i.name}"} for i in found):
-        found = [i for run in list_runs(home, 20) for i in list_instances(home, run.id, None)]
-    for instance in found:
-        if ref in {instance.name, instance.instance_id, f"{instance.run}/{instance.name}"}:
-            return instance
-    raise not_found("instance", ref, [f"{i.run}/{i.name}" for i in found])
+# ---- environments --------------------------------------------------------------------------------------------------
 
 
 def list_environments(home: Directory, run: str | None) -> list[EnvironmentView]:
@@ -140,22 +114,3 @@ def list_environments(home: Directory, run: str | None) -> list[EnvironmentView]
             if not builds:
                 found.append(EnvironmentView(key, environment.name, one, "", "not built", ""))
     return found
-
-
-# ---- completion ----------------------------------------------------------------------------------------------------
-
-
-def complete(home: Directory, kind: str, prefix: str) -> list[tuple[str, str]]:
-    store = home.reader()
-    words: list[tuple[str, str]] = []
-    if kind == "jobs":
-        for run in store.list_runs(5):
-            for row in store.list_jobs(run.run.id, limit=500, newest_first=True, superseded=False):
-                words += [(f"{row.run}.{row.number}", f"{row.name} {row.state}"), (row.name, row.state)]
-    elif kind == "runs":
-        words = [(r.run.id, f"{r.run.project} {run_state_word(r.counts)}") for r in store.list_runs(50)]
-    elif kind == "instances":
-        words = [(i.name, f"{i.run} {i.state}") for i in list_instances(home, None, None)]
-    elif kind == "providers":
-        words = [("local", "")]
-    return list({w: (w, text) for w, text in words if w.startswith(prefix)}.values())

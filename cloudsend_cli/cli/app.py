@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import jobs, listing, maestro, run, setup
+from . import jobs, listing, machines, maestro, run, setup
 from .groups import ListGroup, NounGroup, QuickCommand, VerbGroup
 
 app = typer.Typer(
@@ -75,8 +75,8 @@ _add_group(
     (
         ("jobs", listing.list_jobs),
         ("runs", listing.list_runs),
-        ("instances", listing.list_instances),
-        ("providers", listing.list_providers),
+        ("instances", machines.list_instances),
+        ("providers", machines.list_providers),
         ("environments", listing.list_environments),
     ),
     ListGroup,
@@ -87,8 +87,8 @@ _add_group(
     (
         ("job", listing.info_job),
         ("run", listing.info_run),
-        ("instance", listing.info_instance),
-        ("provider", listing.info_provider),
+        ("instance", machines.info_instance),
+        ("provider", machines.info_provider),
     ),
 )
 _add_group("kill", "End jobs, or a run.", (("job", jobs.kill_jobs), ("run", jobs.kill_run)))

@@ -9,7 +9,7 @@ import typer
 
 from cloudsend_cli.errors import MaestroError, NotFoundError, UsageError
 
-from .parameters import Instance, Job, Most, OfProvider, OfRun, OfState, Provider, Run, whole_number
+from .parameters import Job, Most, OfProvider, OfRun, OfState, Run, whole_number
 from .render import Column, Listing, Screen, column, duration
 from .sanitise import one_line
 from .session import Session, session_of
@@ -110,28 +110,6 @@ RUNS = Listing(
     ),
     lambda run: str(run.id),
 )
-INSTANCES = Listing(
-    "instances",
-    (
-        column("NAME", "name"),
-        column("RUN", "run"),
-        column("PROVIDER", "provider"),
-        column("STATE", "state"),
-        column("HAS", "capacity"),
-        column("IN USE", "load"),
-        column("JOBS", "running"),
-        column("REMARK", "remark"),
-        column("ID", "instance_id", wide=True),
-        column("CONNECTED", "connected", wide=True),
-        Column("SINCE", lambda instance, screen: screen.moment(instance.since), wide=True),
-    ),
-    lambda instance: str(instance.name),
-)
-PROVIDERS = Listing(
-    "providers",
-    (column("NAME", "name"), column("TYPE", "type"), column("STATUS", "status"), column("HAS", "capacity")),
-    lambda provider: str(provider.name),
-)
 ENVIRONMENTS = Listing(
     "environments",
     (
@@ -175,18 +153,6 @@ def list_runs(ctx: typer.Context, limit: Most = None) -> None:
     session.screen.list(session.client.list_runs(whole_number(limit, "--limit")), RUNS)
 
 
-def list_instances(ctx: typer.Context, run: OfRun = None, provider: OfProvider = None) -> None:
-    """List machines."""
-    session = session_of(ctx)
-    session.screen.list(session.client.list_instances(run, provider), INSTANCES)
-
-
-def list_providers(ctx: typer.Context) -> None:
-    """List where machines come from."""
-    session = session_of(ctx)
-    session.screen.list(session.client.list_providers(), PROVIDERS)
-
-
 def list_environments(ctx: typer.Context, run: OfRun = None) -> None:
     """List software set-ups and where they stand."""
     session = session_of(ctx)
@@ -216,7 +182,7 @@ def info_job(ctx: typer.Context, job: Job) -> None:
     attempts = session.client.attempts(found.id)
     say_if_unwatched(session, [found])
     if session.screen.machine:
-        _one(session, found, JOBS, {"attempts": attempts})
+        show_one(session, found, JOBS, {"attempts": attempts})
         return
     screen = session.screen
     screen.facts(
@@ -260,7 +226,7 @@ def info_run(ctx: typer.Context, run: Run) -> None:
     session = session_of(ctx)
     found = session.client.find_run(run)
     if session.screen.machine:
-        _one(session, found, RUNS)
+        show_one(session, found, RUNS)
         return
     screen = session.screen
     screen.facts(
@@ -278,48 +244,7 @@ def info_run(ctx: typer.Context, run: Run) -> None:
     )
 
 
-def info_instance(ctx: typer.Context, instance: Instance) -> None:
-    """Show a machine: what it has and what it does."""
-    session = session_of(ctx)
-    found = session.client.find_instance(instance)
-    if session.screen.machine:
-        _one(session, found, INSTANCES)
-        return
-    connected = {True: "yes", False: "no answer", None: "unknown: no maestro is running"}[found.connected]
-    session.screen.facts(
-        [
-            ("name", found.name),
-            ("run", found.run),
-            ("provider", found.provider),
-            ("id", found.instance_id),
-            ("state", found.state),
-            ("has", found.capacity),
-            ("in use", found.load),
-            ("jobs", str(found.running)),
-            ("connected", connected),
-            ("since", session.screen.moment(found.since)),
-            ("remark", found.remark),
-        ]
-    )
-
-
-def info_provider(ctx: typer.Context, provider: Provider) -> None:
-    """Show where machines come from."""
-    session = session_of(ctx)
-    known = session.client.list_providers()
-    found = next((view for view in known if view.name == provider), None)
-    if found is None:
-        names = ", ".join(view.name for view in known)
-        raise NotFoundError(f"no provider '{provider}'", hint=f"there are: {names}")
-    if session.screen.machine:
-        _one(session, found, PROVIDERS)
-        return
-    session.screen.facts(
-        [("name", found.name), ("type", found.type), ("status", found.status), ("has", found.capacity)]
-    )
-
-
-def _one(session: Session, view: Any, listing: Listing, more: dict[str, Any] | None = None) -> None:
+def show_one(session: Session, view: Any, listing: Listing, more: dict[str, Any] | None = None) -> None:
     """One thing for a program: an object, not a list of one."""
     if session.screen.format in {"name", "csv"}:
         session.screen.list([view], listing)
@@ -353,7 +278,7 @@ def getstate(
         return
     say_if_unwatched(session, [found])
     if session.screen.machine:
-        _one(session, found, JOBS)
+        show_one(session, found, JOBS)
     else:
         session.screen.write(one_line(state_word(found)))
 

@@ -104,51 +104,6 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceView:
-    """One machine of one run."""
-
-    name: str
-    run: str
-    provider: str
-    instance_id: str
-    state: str
-    capacity: str
-    load: str
-    running: int
-    connected: bool | None  # None: no maestro to ask
-    since: float | None
-    remark: str
-
-    def as_json(self) -> Json:
-        return {
-            "name": self.name,
-            "run": self.run,
-            "provider": self.provider,
-            "instance_id": self.instance_id or None,
-            "state": self.state,
-            "capacity": self.capacity,
-            "load": self.load,
-            "jobs": self.running,
-            "connected": self.connected,
-            "since": iso(self.since),
-            "remark": self.remark or None,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderView:
-    """A provider that can be used."""
-
-    name: str
-    type: str
-    status: str
-    capacity: str
-
-    def as_json(self) -> Json:
-        return {"name": self.name, "type": self.type, "status": self.status, "capacity": self.capacity}
-
-
-@dataclass(frozen=True, slots=True)
 class EnvironmentView:
     """One environment on one machine."""
 
@@ -188,19 +143,6 @@ class MaestroView:
             "epoch": self.epoch,
             "runs": list(self.runs),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class CheckView:
-    """The answer to one question of `cloudsend check`. ok None: it could not be found out."""
-
-    name: str
-    ok: bool | None
-    text: str
-    hint: str = ""
-
-    def as_json(self) -> Json:
-        return {"name": self.name, "ok": self.ok, "text": self.text, "hint": self.hint or None}
 
 
 @dataclass(frozen=True, slots=True)

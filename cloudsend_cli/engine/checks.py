@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cloudsend_cli.core.explain import describe, describe_bytes
+from cloudsend_cli.core.machine_views import CheckView
 from cloudsend_cli.core.model import HostAddress, InstanceSpec
 from cloudsend_cli.core.ports import Host, Provider
-from cloudsend_cli.core.views import CheckView
 from cloudsend_cli.errors import CloudsendError
 from cloudsend_cli.store.directory import open_state_dir
 from cloudsend_cli.store.sqlite import SqliteStore

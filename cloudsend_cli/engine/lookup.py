@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from cloudsend_cli.core.explain import describe, environment_is_ready, phase_word
+from cloudsend_cli.core.explain import environment_is_ready, phase_word
 from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView
 from cloudsend_cli.core.naming import attempt_id, job_id
 from cloudsend_cli.core.refs import not_found, parse_job_ref
-from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
-from cloudsend_cli.core.views import InstanceView, JobView, RunView, run_state_word
+from cloudsend_cli.core.state import RunRecord, RunState
+from cloudsend_cli.core.views import JobView, RunView, run_state_word
 from cloudsend_cli.errors import AmbiguousError, NotFoundError
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow, RunRow
@@ -87,25 +87,6 @@ def run_view(row: RunRow) -> RunView:
         results_dir=os.path.join(run.results_dir, run.id) if run.results_dir else "",
         created_at=run.created_at,
         ended_at=run.ended_at,
-    )
-
-
-def instance_view(run: str, node: NodeRecord, running: Sequence[JobRow], view: HostView | None) -> InstanceView:
-    capacity = (view.resources if view is not None else None) or node.capacity
-    known = capacity.cpus < 1e8
-    remark = node.reason if view is None or view.connected else f"no answer: {view.error}"
-    return InstanceView(
-        name=node.name,
-        run=run,
-        provider=node.provider,
-        instance_id=node.instance_id,
-        state=node.state,
-        capacity=describe(capacity) if known else "",
-        load=f"{len(running)} job{'' if len(running) == 1 else 's'}",
-        running=len(running),
-        connected=view.connected if view is not None else None,
-        since=view.since if view is not None else None,
-        remark=remark,
     )
 
 

@@ -326,7 +326,7 @@ def test_config_show_and_schema(ran: Command) -> None:
 @pytest.mark.parametrize(
     ("words", "header"),
     [
-        ("check", "name,ok,text,hint"),
+        ("check", "name,ok,text,hint,provider,host,code,warnings,facts"),
         ("config show config.yml", "key,value,origin"),
         ("maestro status", "running,pid,since,epoch,runs"),
         ("version", "cloudsend,python,typer"),

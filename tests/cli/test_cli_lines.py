@@ -73,7 +73,7 @@ class Answers:
         return RUN
 
     def read_log(
-        self, ref: str, stream: str, *, follow: bool, lines: int | None, stop: threading.Event
+        self, ref: str, stream: str, *, follow: bool, lines: int | None, stop: threading.Event, note: object
     ) -> Iterator[bytes]:
         self._note("read_log", ref, stream, follow, lines)
         yield b"a\x00\xff"

@@ -1,0 +1,24 @@
+"""What could be meant by the beginning of a word. Nothing is started for it."""
+
+from __future__ import annotations
+
+from cloudsend_cli.core.views import run_state_word
+
+from .directory import Directory
+from .machines import list_instances
+
+
+def complete(home: Directory, kind: str, prefix: str) -> list[tuple[str, str]]:
+    store = home.reader()
+    words: list[tuple[str, str]] = []
+    if kind == "jobs":
+        for run in store.list_runs(5):
+            for row in store.list_jobs(run.run.id, limit=500, newest_first=True, superseded=False):
+                words += [(f"{row.run}.{row.number}", f"{row.name} {row.state}"), (row.name, row.state)]
+    elif kind == "runs":
+        words = [(r.run.id, f"{r.run.project} {run_state_word(r.counts)}") for r in store.list_runs(50)]
+    elif kind == "instances":
+        words = [(i.name, " ".join((*i.runs, i.state))) for i in list_instances(home, None, None)]
+    elif kind == "providers":
+        words = [("local", "")]
+    return list({w: (w, text) for w, text in words if w.startswith(prefix)}.values())

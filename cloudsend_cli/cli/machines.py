@@ -1,0 +1,148 @@
+"""`list`, `info`, for machines and the providers that they come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from .listing import show_one
+from .parameters import Instance, OfProvider, OfRun, Provider
+from .render import Column, Listing, Screen, column, duration, plural
+from .session import session_of
+
+if TYPE_CHECKING:
+    from cloudsend_cli.core.machine_views import InstanceView, ProviderHost, ProviderView
+    from cloudsend_cli.core.model import Resources
+
+
+def machine_word(machine: InstanceView, screen: Screen) -> str:
+    """Its state; `unknown` is laid over `running` while it does not answer."""
+    if machine.state == "running" and machine.connected is False:
+        return "unknown" + (f" since {duration(screen.now - machine.since)}" if machine.since else "")
+    return machine.state
+
+
+def _size(resources: Resources | None) -> str:
+    from cloudsend_cli.core.explain import describe
+
+    return describe(resources) if resources is not None else ""
+
+
+def _jobs(machine: InstanceView) -> str:
+    return f"{machine.running} and {machine.queued} waiting" if machine.queued else str(machine.running)
+
+
+INSTANCES = Listing(
+    "instances",
+    (
+        column("NAME", "name"),
+        column("PROVIDER", "provider"),
+        Column("STATE", machine_word),
+        Column("HAS", lambda machine, screen: _size(machine.capacity)),
+        column("IN USE", "in_use"),
+        Column("LOAD", lambda machine, screen: "" if machine.load is None else f"{machine.load:.1f}"),
+        Column("JOBS", lambda machine, screen: _jobs(machine)),
+        Column("RUNS", lambda machine, screen: ", ".join(machine.runs)),
+        column("REMARK", "remark"),
+        column("CLAIMED", "claimed", wide=True),
+        column("OTHERS", "others", wide=True),
+        column("ID", "instance_id", wide=True),
+        column("CONNECTED", "connected", wide=True),
+        Column("SINCE", lambda machine, screen: screen.moment(machine.since), wide=True),
+    ),
+    lambda machine: str(machine.name),
+)
+PROVIDERS = Listing(
+    "providers",
+    (
+        column("NAME", "name"),
+        column("TYPE", "type"),
+        column("STATUS", "status"),
+        Column("HAS", lambda provider, screen: provider_size(provider)),
+        column("FILE", "file", wide=True),
+    ),
+    lambda provider: str(provider.name),
+)
+
+
+def provider_size(provider: ProviderView) -> str:
+    """What it has, or how many machines it names."""
+    return provider.capacity or (plural(len(provider.hosts), "host") if provider.hosts else "")
+
+
+# ---- list ----------------------------------------------------------------------------------------------------------
+
+
+def list_instances(ctx: typer.Context, run: OfRun = None, provider: OfProvider = None) -> None:
+    """List machines in use and machines that are claimed, each once."""
+    session = session_of(ctx)
+    session.screen.list(session.client.list_instances(run, provider), INSTANCES)
+
+
+def list_providers(ctx: typer.Context) -> None:
+    """List where machines come from: this machine, and what providers.yml names."""
+    session = session_of(ctx)
+    session.screen.list(session.client.list_providers(), PROVIDERS)
+
+
+# ---- info ----------------------------------------------------------------------------------------------------------
+
+
+def info_instance(ctx: typer.Context, instance: Instance) -> None:
+    """Show a machine: what it has and what it does."""
+    session = session_of(ctx)
+    found = session.client.find_instance(instance)
+    if session.screen.machine:
+        show_one(session, found, INSTANCES)
+        return
+    screen = session.screen
+    connected = {True: "yes", False: "no answer", None: "unknown: no maestro is running"}[found.connected]
+    screen.facts(
+        [
+            ("name", found.name),
+            ("provider", found.provider),
+            ("id", found.instance_id),
+            ("state", machine_word(found, screen)),
+            ("claimed", "yes, until `cloudsend terminate instance`" if found.claimed else ""),
+            ("has", _size(found.capacity)),
+            ("in use", found.in_use),
+            ("load", "" if found.load is None else f"{found.load:.1f}"),
+            ("runs", ", ".join(found.runs)),
+            ("jobs", _jobs(found)),
+            ("others", f"{plural(found.others, 'job')} of other users or state directories" if found.others else ""),
+            ("connected", connected if found.runs else ""),
+            ("since", screen.moment(found.since)),
+            ("remark", found.remark),
+        ]
+    )
+
+
+def info_provider(ctx: typer.Context, provider: Provider) -> None:
+    """Show where machines come from: its hosts, and the defaults of its machines with the line that says each."""
+    session = session_of(ctx)
+    found = session.client.find_provider(provider)
+    if session.screen.machine:
+        show_one(session, found, PROVIDERS)
+        return
+    screen = session.screen
+    screen.facts(
+        [
+            ("name", found.name),
+            ("type", found.type),
+            ("status", found.status),
+            ("has", found.capacity),
+            ("file", found.file),
+        ]
+    )
+    if found.hosts:
+        screen.write("\n")
+        screen.rows(("HOST", "ADDRESS", "HAS", "SETTINGS"), [_host_row(host) for host in found.hosts])
+    if found.defaults:
+        screen.write("\n")
+        screen.rows(("DEFAULT", "VALUE", "ORIGIN"), found.defaults)
+
+
+def _host_row(host: ProviderHost) -> tuple[str, str, str, str]:
+    settings = ", ".join(f"{key}={value}" for key, value in host.settings)
+    return host.name, host.host, _size(host.capacity) or "what is found there", settings

@@ -1,0 +1,134 @@
+"""What commands print of machines and of where they come from: plain data with its stable JSON form. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .explain import describe
+from .model import Resources
+from .views import Json, iso
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One machine, once, whatever number of runs use it."""
+
+    name: str
+    provider: str
+    instance_id: str
+    state: str  # a node's state, or "claimed"
+    runs: tuple[str, ...] = ()
+    claimed: bool = False  # kept by `create instance`, whether a run uses it or not
+    capacity: Resources | None = None
+    free: Resources | None = None  # None: nobody has asked the machine
+    load: float | None = None  # over the last minute, of everybody
+    running: int = 0  # jobs of this state directory that execute there
+    queued: int = 0  # ... and that were handed to it and wait
+    others: int = 0  # jobs that it executes for others
+    connected: bool | None = None  # None: no maestro to ask
+    since: float | None = None
+    remark: str = ""
+
+    @property
+    def in_use(self) -> str:
+        """Such as `3/8 CPUs, 1/2 GPUs`; empty when nobody knows."""
+        if self.capacity is None or self.free is None:
+            return ""
+        text = f"{self.capacity.cpus - self.free.cpus:g}/{self.capacity.cpus:g} CPUs"
+        if self.capacity.gpus:
+            text += f", {self.capacity.gpus - self.free.gpus}/{self.capacity.gpus} GPUs"
+        return text
+
+    def as_json(self) -> Json:
+        return {
+            "name": self.name,
+            "run": self.runs[0] if self.runs else None,
+            "runs": list(self.runs),
+            "provider": self.provider,
+            "instance_id": self.instance_id or None,
+            "state": self.state,
+            "claimed": self.claimed,
+            "capacity": describe(self.capacity) if self.capacity is not None else None,
+            **resources_json(self.capacity),
+            **{f"{name}_free": value for name, value in resources_json(self.free).items()},
+            "load": self.load,
+            "jobs": self.running,
+            "queued": self.queued,
+            "others": self.others,
+            "connected": self.connected,
+            "since": iso(self.since),
+            "remark": self.remark or None,
+        }
+
+
+def resources_json(resources: Resources | None) -> Json:
+    if resources is None:
+        return {"cpus": None, "memory_bytes": None, "gpus": None}
+    return {"cpus": resources.cpus, "memory_bytes": resources.memory or None, "gpus": resources.gpus}
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderHost:
+    """A machine that a provider names, with what its file says of it."""
+
+    name: str
+    host: str
+    capacity: Resources | None = None  # None: what the machine has
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def as_json(self) -> Json:
+        return {"name": self.name, "host": self.host, **resources_json(self.capacity), "settings": dict(self.settings)}
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderView:
+    """Where machines come from. `defaults`: (key, value, where it is said) of its machines, after all layers."""
+
+    name: str
+    type: str
+    status: str  # "ready", or why it cannot be used
+    capacity: str
+    file: str = ""
+    hosts: tuple[ProviderHost, ...] = ()
+    defaults: tuple[tuple[str, str, str], ...] = ()
+
+    def as_json(self) -> Json:
+        return {
+            "name": self.name,
+            "type": self.type,
+            "status": self.status,
+            "capacity": self.capacity or None,
+            "file": self.file or None,
+            "hosts": [host.as_json() for host in self.hosts],
+            "defaults": {key: {"value": value, "origin": origin} for key, value, origin in self.defaults},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """The answer to one question of `cloudsend check`. ok None: it could not be found out."""
+
+    name: str
+    ok: bool | None
+    text: str
+    hint: str = ""
+    provider: str = ""
+    host: str = ""
+    code: str = ""  # of the error, as docs/errors.md lists them
+    exit_status: int = 0
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def as_json(self) -> Json:
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "text": self.text,
+            "hint": self.hint or None,
+            "provider": self.provider or None,
+            "host": self.host or None,
+            "code": self.code or None,
+            "warnings": list(self.warnings),
+            "facts": dict(self.facts) or None,
+        }
