@@ -18,6 +18,10 @@ def open_provider(definition: ProviderDefinition, state_dir: Path) -> Provider:
         from cloudsend_cli.providers.local import LocalProvider
 
         return LocalProvider(state_dir)
+    if definition.type == "ssh":
+        from cloudsend_cli.providers.ssh import SshProvider
+
+        return SshProvider(definition, state_dir)
     raise NotFoundError(
         f"provider {definition.name!r} is of the unknown type {definition.type!r}",
         hint=f"types here: {', '.join(PROVIDER_TYPES)}; was the run submitted by a newer cloudsend?",
