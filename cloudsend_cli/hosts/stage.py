@@ -1,0 +1,147 @@
+"""What the first Python on a host runs: it puts the agent's file there and becomes the agent, or tells facts.
+
+The text of this file is sent over the channel, and is executed by Python 3.6 and later as `-I -S -B`: only the
+standard library, no syntax newer than 3.6. Input is read to the byte, as what follows belongs to the agent.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import pwd
+import socket
+import stat
+import sys
+
+PIECE = 32768
+
+
+class Refused(Exception):
+    """(code, message): the machine cannot be used as it is."""
+
+
+def read_line():
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(0, 1)
+        if not more:
+            os._exit(1)
+        line += more
+    return line
+
+
+def tell(nonce, **fields):
+    data = ("cloudsend-stage %s %s\n" % (nonce, json.dumps(fields))).encode("ascii")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def user_home():
+    home = os.environ.get("HOME", "")
+    return home if os.path.isabs(home) else pwd.getpwuid(os.getuid()).pw_dir
+
+
+def machine_name():
+    """Tells machines apart whose homes are one shared directory."""
+    try:
+        with open("/etc/machine-id", "rb") as reader:
+            ident = reader.read(256).strip()
+    except OSError:
+        ident = b""
+    name = os.fsencode(socket.gethostname())
+    return hashlib.sha256(ident + b"\n" + name).hexdigest()[:12]
+
+
+def agent_home(wish):
+    if not wish:
+        return os.path.join(user_home(), ".cloudsend", "agent", machine_name())
+    if wish == "~" or wish.startswith("~/"):
+        return user_home() + wish[1:]
+    return os.path.join(user_home(), os.path.expanduser(wish))
+
+
+def make_home(home):
+    """The agent's directory and those above it; what is ours to make is closed to other users."""
+    os.makedirs(os.path.dirname(home), 0o700, exist_ok=True)
+    try:
+        os.mkdir(home, 0o700)
+    except FileExistsError:
+        pass
+    about = os.lstat(home)
+    if stat.S_ISLNK(about.st_mode):
+        about = os.stat(home)  # the user's own link to another disk; what it leads to is judged
+    if not stat.S_ISDIR(about.st_mode):
+        raise Refused("home-kind", "%s is not a directory" % home)
+    if about.st_uid != os.geteuid():
+        raise Refused("home-owner", "%s belongs to another user" % home)
+    if about.st_mode & 0o077:
+        raise Refused("home-mode", "%s is open to other users: chmod 700 it" % home)
+
+
+def is_whole(path, sha256):
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with os.fdopen(fd, "rb") as reader:
+        return os.fstat(fd).st_uid == os.geteuid() and hashlib.sha256(reader.read()).hexdigest() == sha256
+
+
+def receive(nonce, header, home, path):
+    """The agent's file from stdin; it appears whole or not at all."""
+    tell(nonce, need=True)
+    temporary = os.path.join(home, ".agent-%d-%s" % (os.getpid(), nonce))
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        digest, left = hashlib.sha256(), header["size"]
+        while left:
+            piece = os.read(0, min(left, PIECE))
+            if not piece:
+                os._exit(1)
+            digest.update(piece)
+            left -= len(piece)
+            while piece:
+                piece = piece[os.write(fd, piece) :]
+            tell(nonce, left=left)
+        if digest.hexdigest() != header["sha256"]:
+            raise Refused("digest", "the agent's file arrived damaged")
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
+def attach(nonce, header):
+    before = os.umask(0o077)
+    home = agent_home(header["home"])
+    make_home(home)
+    path = os.path.join(home, "agent-%s.pyz" % header["sha256"][:16])
+    if not is_whole(path, header["sha256"]):
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise Refused("home-kind", "%s is a directory" % path)
+        receive(nonce, header, home, path)
+    os.umask(before)  # that of the user's login, for the jobs
+    os.chdir("/")
+    tell(nonce, ready=True)
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", path, "attach", home])
+
+
+def main():
+    header = json.loads(read_line().decode("ascii"))
+    nonce = header["nonce"]
+    try:
+        attach(nonce, header)
+    except Refused as problem:
+        tell(nonce, error=problem.args[0], message=problem.args[1])
+    except OSError as problem:
+        code = errno.errorcode.get(problem.errno, "os")
+        tell(nonce, error=code, message=str(problem))
+    except Exception as problem:  # noqa: BLE001 - the host's only way to say it
+        tell(nonce, error="stage", message="%s: %s" % (type(problem).__name__, problem))
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
