@@ -59,7 +59,7 @@ class Directory:
         for left in reversed(range(HINTS_MOST)):
             maestro = ensure_maestro(self.path)
             try:
-                maestro.ask("hint", run=run)
+                maestro.ask("hint", run=run, ssh_agent=self.environ.get("SSH_AUTH_SOCK", ""))
             except MaestroError:
                 maestro.close()
                 if not left:

@@ -26,6 +26,8 @@ from .model import FAILED, PENDING, RUNNING, HostView, Observation, Policy, Reso
 from .naming import attempt_id, parse_attempt_id
 from .state import Changes, JobClass, JobRecord, Load, RunState
 
+REASONS_MOST = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -231,9 +233,10 @@ def _hand_to(draft: Draft, job: JobRecord, place: _Place) -> None:
 def _fail_without_nodes(draft: Draft) -> None:
     """With no node left that could serve, what still waits can never run."""
     if not draft.usable_nodes():
-        reasons = [n.reason for n in draft.all_nodes() if n.state == "failed"]
+        reasons = [f"{n.name}: {n.reason}" for n in draft.all_nodes() if n.state == "failed"]
+        why = "; ".join(reasons[:REASONS_MOST]) or "no machine is planned"
         for job_class in list(draft.state.ready):
-            _fail_class(draft, job_class, f"no-capacity: {reasons[0] if reasons else 'no machine is planned'}")
+            _fail_class(draft, job_class, f"no-capacity: {why}")
 
 
 # ---- results and the end -------------------------------------------------------------------------------------------

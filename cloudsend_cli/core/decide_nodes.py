@@ -17,6 +17,9 @@ from .state import NodeRecord
 FATAL_CREATE_ERRORS = frozenset({"auth", "quota", "config", "provider"})
 PASSING_CREATE_ERRORS = frozenset({"capacity"})
 NEVER_CAME_UP = "never came up"
+# What a machine answers that will not change by itself: a job is given to another one rather than made to wait.
+REFUSALS = frozenset({"auth", "host-key", "unfit"})
+REFUSED = "refused: "
 
 
 def take_nodes(draft: Draft, *, wanted: bool) -> None:
@@ -158,6 +161,8 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
     draft.wake(draft.seen.now + (draft.policy.look_idle if connected else draft.policy.look_again))
     if status is not None and status.state == "terminated":
         _replace(draft, node, status.reason or "terminated")
+    elif view is not None and not connected and view.error_code in REFUSALS and not _is_used(draft, node):
+        _start_release(draft, node, node.instance_id, f"{REFUSED}{view.error}")
     elif connected or status is not None or node.provider not in draft.seen.instances:
         if node.not_before and (connected or status is not None):
             draft.put_node(replace(node, not_before=0.0))
@@ -169,6 +174,17 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
         draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.absent_limit))
     elif node.not_before <= draft.seen.now:
         _replace(draft, node, "forgotten by its provider")
+
+
+def _is_used(draft: Draft, node: NodeRecord) -> bool:
+    """Whether anything of this run was ever handed to it whose end, or result, is not known yet."""
+    waiting = (draft.job(number) for number in draft.state.to_fetch)
+    builds = (draft.build(where, key) for where, key in draft.state.builds if where == node.name)
+    return (
+        bool(draft.running_jobs(node.name))
+        or any(j is not None and j.node == node.name and j.fetch == "wanted" for j in waiting)
+        or any(b is not None and b.state == "running" for b in builds)
+    )
 
 
 def _start_release(draft: Draft, node: NodeRecord, instance_id: str, reason: str) -> None:
@@ -190,7 +206,10 @@ def _release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     call = terminate_call(node.instance_id)
     absent = status is None and node.provider in draft.seen.instances and call in draft.seen.calls_done
     draft.wake(draft.seen.now + draft.policy.look_again)
-    if (status is not None and status.state == "terminated") or absent:
+    gone = (status is not None and status.state == "terminated") or absent
+    if gone and node.reason.startswith(REFUSED):
+        draft.put_node(replace(node, state="failed", instance_id="", not_before=0.0))
+    elif gone:
         again = wanted or node.reason == NEVER_CAME_UP
         draft.put_node(
             replace(node, state="wanted" if again else "released", instance_id="", reason="", not_before=0.0)

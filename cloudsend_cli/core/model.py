@@ -219,6 +219,16 @@ class AttemptStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Vitals:
+    """What a machine last said of itself, for display."""
+
+    load: float | None = None  # its 1-minute load average
+    disk_free: int | None = None  # bytes
+    others: int = 0  # attempts that it executes for other state directories
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HostView:
     """What is known of the link to one node's machine. A blind view keeps the last facts and says since when."""
 
@@ -230,6 +240,7 @@ class HostView:
     reported: frozenset[str] | None = None  # attempts in a full report that is new in this observation
     error: str = ""
     error_code: str = ""  # of the error's class, where it is one of ours
+    vitals: Vitals = Vitals()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,18 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, ProtocolError, agent_sha256, agent_source
-from cloudsend_cli.core.model import UNBOUNDED, HostView, Resources, list_known
+from cloudsend_cli.core.model import UNBOUNDED, HostView, Resources, Vitals, list_known
 from cloudsend_cli.core.ports import ByteStream, Host
-from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
+from cloudsend_cli.errors import CapacityError, CloudsendError, UnreachableError
 
-from .wire import Vitals, parse_resources, parse_vitals
+from .wire import parse_resources, parse_vitals
 
 HELLO_LIMIT = 15.0
 PING_EVERY = 5.0
 ANSWER_LIMIT = 30.0  # with requests open and no reply to any: what we send no longer arrives
 HEALTHY_AFTER = 1.0  # a channel that lived so long was good: the next try comes at once
 RETRY_DELAYS = (0.02, 0.2, 1.0, 2.0)
+RETRY_TAKEN = 15.0
 RETRY_REFUSED = (5.0, 15.0, 60.0)  # after an answer that will not change by itself: servers count failed logins
 # What a host's entry in providers.yml asks of its agent.
 TERMS: dict[str, Callable[[str], object]] = {"shared": lambda text: text == "true", "max_load": float}
@@ -419,7 +420,9 @@ def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tup
         others.extend(f for f in frames if f is not answer)
         if answer is not None:
             if answer.error_code == "taken":
-                raise UnfitError(error_text(answer), hint="wait, or set `shared: true` for this host in providers.yml")
+                taken = CapacityError(error_text(answer), hint="wait, or set `shared: true` for it in providers.yml")
+                taken.retry_after = RETRY_TAKEN
+                raise taken
             if answer.get("ok") is not True:
                 raise ProtocolError(f"the agent refused {ask.op}: {error_text(answer)}")
             return answer, others

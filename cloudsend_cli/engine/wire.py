@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from cloudsend_cli.core.actions import AttemptStart
-from cloudsend_cli.core.model import AttemptStatus, JobSpec, Resources
+from cloudsend_cli.core.model import AttemptStatus, JobSpec, Resources, Vitals
 from cloudsend_cli.core.naming import job_hash, parse_attempt_id
 from cloudsend_cli.environments.activate import wrap_command
 
@@ -121,16 +121,6 @@ def parse_resources(wire: object) -> Resources | None:
     if cpus is None:
         return None
     return Resources(cpus, memory or 0, gpus or 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Vitals:
-    """What a machine last said of itself, for display."""
-
-    load: float | None = None
-    disk_free: int | None = None
-    others: int = 0  # attempts that it executes for other state directories
-    warning: str = ""
 
 
 def parse_vitals(wire: Mapping[str, object]) -> Vitals:

@@ -8,11 +8,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition
+from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition, Vitals
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.engine.calls import DirectCalls
@@ -310,6 +310,7 @@ class Loop:
         op = message.get("op")
         run = message.get("run")
         if op == "hint" and isinstance(run, str):
+            _take_ssh_agent(message.get("ssh_agent"))
             self._hint(run)
             return {}
         if op == "status":
@@ -337,8 +338,13 @@ class Loop:
 
     def _render_views(self, run: str) -> dict[str, object]:
         active = self._active.get(run)
-        views = active.session.views if active is not None else {}
-        return {node: _render_view(view) for node, view in views.items()}
+        if active is None:
+            return {}
+        rendered = {}
+        for node, view in active.session.views.items():
+            link = active.hosts.link_of(node)
+            rendered[node] = _render_view(view, link.vitals if link is not None else Vitals())
+        return rendered
 
     def _publish(self) -> None:
         for run, active in list(self._active.items()):
@@ -424,6 +430,12 @@ class Loop:
             connection.send(reply)
 
 
+def _take_ssh_agent(path: object) -> None:
+    """Keys are held by the agent of the user's newest login; the one that this process began with may be gone."""
+    if isinstance(path, str) and path:
+        os.environ["SSH_AUTH_SOCK"] = path
+
+
 def _read_blocks(
     asks: list[Ask], indices: list[int], blocks: list[Message | None], finish: Callable[[], None]
 ) -> Conversation:
@@ -445,12 +457,14 @@ def describe(problem: Exception) -> str:
     return "".join(traceback.format_exception(problem)).strip()
 
 
-def _render_view(view: HostView) -> dict[str, object]:
+def _render_view(view: HostView, vitals: Vitals) -> dict[str, object]:
     resources = view.resources
     return {
+        **asdict(vitals),
         "connected": view.connected,
         "boot": view.boot,
         "since": view.since,
         "error": view.error,
+        "error_code": view.error_code,
         "resources": [resources.cpus, resources.memory, resources.gpus] if resources else None,
     }

@@ -62,6 +62,8 @@ def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
     for node in state.nodes.values():
         if node.state in {"wanted", "creating"}:
             notes.append(f"{node.name} is on its way" + (f": {node.reason}" if node.reason else ""))
+        if node.state == "failed":
+            notes.append(f"{node.name} is left out: {node.reason}")
         view = views.get(node.name)
         if node.state == "running" and view is not None and not view.connected:
             notes.append(f"{node.name} does not answer: {view.error}")

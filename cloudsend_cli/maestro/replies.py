@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloudsend_cli.core.model import HostView, Resources
+from cloudsend_cli.core.model import HostView, Resources, Vitals
 from cloudsend_cli.core.views import Progress
 
 
@@ -16,6 +16,18 @@ def parse_view(wire: object) -> HostView:
         since=float(wire.get("since") or 0.0),
         resources=Resources(*resources) if isinstance(resources, list) else None,
         error=str(wire.get("error", "")),
+        error_code=str(wire.get("error_code", "")),
+        vitals=_parse_vitals(wire),
+    )
+
+
+def _parse_vitals(wire: dict[str, object]) -> Vitals:
+    load, disk, others = wire.get("load"), wire.get("disk_free"), wire.get("others")
+    return Vitals(
+        float(load) if isinstance(load, (int, float)) else None,
+        disk if isinstance(disk, int) else None,
+        others if isinstance(others, int) else 0,
+        str(wire.get("warning", "")),
     )
 
 

@@ -558,3 +558,51 @@ def count_reads(jobs: int) -> int:
 
 def test_work_is_in_proportion_to_the_news_and_not_to_the_jobs() -> None:
     assert count_reads(100) == count_reads(5000) < 100
+
+
+# ---- machines that refuse ------------------------------------------------------------------------------------------
+
+
+def refusing(code: str = "host-key") -> HostView:
+    return HostView(connected=False, error="its key has changed", error_code=code)
+
+
+@pytest.mark.parametrize("code", ["host-key", "auth", "unfit"])
+def test_machine_that_refuses_is_left_out_and_the_run_goes_on_without_it(code: str) -> None:
+    state = serving(state_with(nodes=2))
+    seen = replace(seeing(**listed()), hosts={"n-0": refusing(code)})
+    decision = decide(state, seen, POLICY)
+    assert kinds(decision) == ["DisconnectHost", "TerminateInstance", "CreateInstance"]  # n-1 is not made yet
+    state.apply(decision.changes)
+    empty = {"instances": {"fake": ()}, "calls_done": frozenset({"terminate i-1"})}
+    left_out = decide(state, seeing(**empty), POLICY)
+    assert left_out.changes.nodes["n-0"].state == "failed"
+    assert left_out.changes.nodes["n-0"].reason == "refused: its key has changed"
+    assert state.jobs[1].state == "pending"
+
+
+def test_run_whose_machines_all_refuse_fails_with_each_reason() -> None:
+    state = change_node(state_with(), state="failed", reason="refused: its key has changed")
+    job = decide(state, seeing(), POLICY).changes.jobs[1]
+    assert (job.state, job.reason) == ("failed", "no-capacity: n-0: refused: its key has changed")
+
+
+@pytest.mark.parametrize(
+    ("view", "used"),
+    [
+        (refusing("unreachable"), "no"),  # silence may end
+        (refusing(), "running"),
+        (refusing(), "fetch"),
+        (refusing(), "build"),
+    ],
+)
+def test_machine_that_may_hold_something_of_the_run_is_waited_for(view: HostView, used: str) -> None:
+    state = serving(state_with(jobs=2))
+    if used == "running":
+        state = change_job(state, state="running", node="n-0", attempt=1)
+    elif used == "fetch":
+        state = change_job(state, state="succeeded", node="n-0", attempt=1, fetch="wanted")
+    elif used == "build":
+        state.apply(Changes(builds={("n-0", "k"): BuildRecord("n-0", "k")}))
+    decision = decide(state, replace(seeing(**listed()), hosts={"n-0": view}), POLICY)
+    assert "n-0" not in decision.changes.nodes

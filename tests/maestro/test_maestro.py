@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from real_stack import Stack, find_processes, is_alive, wait_for
 
+from cloudsend_cli.api.directory import Directory
 from cloudsend_cli.core.model import Request
 from cloudsend_cli.core.ports import Event
 from cloudsend_cli.core.state import Changes
@@ -224,7 +225,7 @@ def test_a_run_whose_hint_was_lost_is_found_before_the_maestro_leaves(
     monkeypatch.setenv("CLOUDSEND_MAESTRO_LINGER", "0.5")
     stack.settle(stack.submit(jobs=["true"]))
     pid = stack.maestro()
-    monkeypatch.setattr(type(stack.client), "_hint", lambda *_: socket.socket())
+    monkeypatch.setattr(Directory, "hint", lambda *_: socket.socket())
     run = stack.submit(jobs=[f"touch {stack.files}/ran"], fresh=True)
     monkeypatch.undo()
     if pid is None or not is_alive(pid):
