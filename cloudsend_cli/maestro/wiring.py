@@ -10,6 +10,7 @@ from cloudsend_cli.errors import NotFoundError, UnreachableError
 
 PROVIDER_TYPES = ("local", "ssh")
 LOCAL = ProviderDefinition("local", "local")
+KNOWN_HOSTS = "known_hosts"  # in the state directory: host keys that the user accepted through cloudsend
 
 
 def open_provider(definition: ProviderDefinition, state_dir: Path) -> Provider:
@@ -33,4 +34,8 @@ def open_host(address: HostAddress, state_dir: Path) -> Host:
         from cloudsend_cli.hosts.local import LocalHost
 
         return LocalHost(address)
+    if address.kind == "ssh":
+        from cloudsend_cli.hosts.ssh import SshHost
+
+        return SshHost(address, state_dir / KNOWN_HOSTS)
     raise UnreachableError(f"no way to reach a host of kind {address.kind!r}", hint="is this an older cloudsend?")
