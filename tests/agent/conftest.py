@@ -36,6 +36,8 @@ class Client:
         resources: dict[str, float] | None = None,
         env: dict[str, str] | None = None,
         rcvbuf: int | None = None,
+        hello: bool = True,
+        **terms: object,
     ) -> None:
         near, far = socket.socketpair()
         if rcvbuf:
@@ -54,7 +56,8 @@ class Client:
         self.replies: dict[int, Frame] = {}
         try:
             self.until(lambda: self.channel.hello is not None)
-            self.about = self.call("hello", owner=owner, epoch=epoch, resources=resources)
+            fields = {"owner": owner, "epoch": epoch, "resources": resources, **terms}
+            self.about = self.call("hello", **fields) if hello else self.channel.hello or Frame()
         except BaseException:
             self.close()
             raise

@@ -97,6 +97,7 @@ SPEC_FIELDS = [
     "grace",
     "kind",
     "keep_children",
+    "about",
 ]
 OPS = [
     "hello",
@@ -111,6 +112,11 @@ OPS = [
     "read",
     "follow",
     "unfollow",
+    "ping",
+    "claim",
+    "release",
+    "inventory",
+    "adopt",
 ]
 FIELDS = [
     "attempts",
@@ -130,6 +136,9 @@ FIELDS = [
     "stream",
     "length",
     "id",
+    "max_load",
+    "after",
+    "logs",
 ]
 
 

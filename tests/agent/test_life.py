@@ -78,7 +78,7 @@ def test_revocation_is_exact(agent: Client, tmp_path: Path) -> None:
     agent.running("r.1")
     answers = agent.call("revoke", attempts=["r.1", "r.2", "r.3"])["results"]
     assert answers == {"r.1": "too-late", "r.2": "revoked", "r.3": "unknown"}
-    assert agent.wait("r.2") == {"state": "cancelled", "cause": "revoked"}
+    assert agent.wait("r.2") == {"state": "cancelled", "cause": "revoked", "stdout_size": 0, "stderr_size": 0}
     assert agent.call("cancel", attempts=["r.1", "r.2"])["results"] == {"r.1": "killing", "r.2": "ended"}
     status = agent.wait("r.1")
     assert (status["cause"], status["signal"]) == ("cancelled", signal.SIGTERM)

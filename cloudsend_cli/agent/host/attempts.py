@@ -7,7 +7,7 @@ import time
 from .disk import remove
 from .encoding import compact
 from .processes import send_signal
-from .records import FINAL, folder_of, get_tombstone, peek, status_on_disk
+from .records import FINAL, folder_of, get_tombstone, peek, sized, status_on_disk
 from .spec import shape_of
 from .waiting import Attempt
 
@@ -24,7 +24,7 @@ class Attempts:
     def __init__(self, home, boot, queue, hands, news, journal):
         self.home, self.boot = home, boot
         self.queue, self.hands, self.news, self.journal = queue, hands, news, journal
-        self.by_id = {}
+        self.by_id, self.owners = {}, {}  # the latter of those that were adopted by another owner
         self.next_seq = 0
         self.adopted, self.killing = set(), set()
 
@@ -33,7 +33,8 @@ class Attempts:
 
     def add(self, ident, kept):
         """An attempt as its spec.json tells it. It is not in the queue yet."""
-        attempt = self.by_id[ident] = Attempt(ident, kept["owner"], kept["seq"], shape_of(kept["spec"]))
+        owner = self.owner_of(ident, kept)
+        attempt = self.by_id[ident] = Attempt(ident, owner, kept["seq"], shape_of(kept["spec"]))
         self.next_seq = max(self.next_seq, attempt.seq + 1)
         return attempt
 
@@ -42,8 +43,33 @@ class Attempts:
         self.next_seq += 1
         self.queue.add(attempt)
 
-    def is_any_unfinished(self):
-        return any(attempt.state in ("queued", "running") for attempt in self.by_id.values())
+    def owner_of(self, ident, kept):
+        return self.owners.get(ident, kept["owner"])
+
+    def adopt(self, idents, owner):
+        """From now on they concern another owner, for ever."""
+        self.journal.write_owner(idents, owner)
+        for ident in idents:
+            self.owners[ident] = owner
+            if ident in self.by_id:
+                self.by_id[ident].owner = owner
+
+    def is_any_unfinished(self, owners=None):
+        return any(
+            attempt.state in ("queued", "running") and (owners is None or attempt.owner in owners)
+            for attempt in self.by_id.values()
+        )
+
+    def has_any_of(self, owner):
+        return any(attempt.owner == owner for attempt in self.by_id.values())
+
+    def count(self):
+        """{owner: {"queued", "running"}} of what is not at its end."""
+        counts = {}
+        for attempt in self.by_id.values():
+            if attempt.state in ("queued", "running"):
+                counts.setdefault(attempt.owner, {"queued": 0, "running": 0})[attempt.state] += 1
+        return counts
 
     def dispatch(self):
         """Hands what can start now to runners."""
@@ -84,6 +110,7 @@ class Attempts:
 
     def never(self, attempt, status):
         """A queued attempt that will not start here. Its place in the queue is passed over when its turn comes."""
+        status = dict(status, stdout_size=0, stderr_size=0)
         attempt.state, attempt.status, attempt.ended = "ended", compact(status), time.monotonic()
         remove(folder_of(self.home, attempt.id) + "/secrets")
         self.news.tell(attempt, attempt.status)
@@ -95,7 +122,7 @@ class Attempts:
             attempt = self.add(ident, kept)
             status = status_on_disk(self.home, ident)
             if status is None or status["state"] not in FINAL:
-                status = {"state": "stale", "cause": "forgotten"}
+                status = sized(self.home, ident, {"state": "stale", "cause": "forgotten"})
             attempt.state, attempt.status = "ended", compact(status)
         if attempt.state == "ended":
             self.news.tell(attempt, attempt.status)

@@ -7,7 +7,7 @@ import time
 from .logfile import log
 from .outputs import complete
 from .processes import find_tree, kill_tree, start_time
-from .records import FINAL, folder_of, get_tombstone, pack_status, read_record, write_record
+from .records import FINAL, folder_of, get_tombstone, pack_status, read_record, sized, write_record
 from .spec import read_spec
 
 
@@ -21,7 +21,7 @@ def clear_away(home, ident, orphans):
     fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
     found = read_record(record)
     if found.get("state") in FINAL:
-        return pack_status(found)
+        return pack_status(sized(home, ident, found))
 
     def find():
         roots = [pid for pid, start in orphans if start_time(pid) == start]
@@ -47,6 +47,6 @@ def clear_away(home, ident, orphans):
             "cause": get_tombstone(home, ident),
             "pid": found.get("pid"),
         }
-    raw = pack_status(status)
+    raw = pack_status(sized(home, ident, status))
     write_record(record, raw)
     return raw

@@ -8,12 +8,16 @@ import sys
 import time
 
 from .attempts import Attempts
+from .claims import Claims
 from .encoding import compact
 from .following import Following
 from .hands import Hands
+from .holding import LoadLimit
 from .home import Failed, boot_id, open_home, own_sha256, take_lock
+from .inventory import Inventory
 from .journal import Journal
 from .logfile import log
+from .machine import describe_self, read_load, read_vitals
 from .news import News
 from .orders import Orders
 from .owners import Owners
@@ -40,7 +44,8 @@ class Daemon:
         for name in ("attempts", "tombstones", "envs", "files"):
             os.makedirs(home + "/" + name, 0o700, exist_ok=True)
         self.queue = Queue()
-        owners = Owners(home, self.queue)
+        self.limit = LoadLimit(self.queue)
+        self.owners = Owners(home, self.queue, self.limit)
         self.epoll = select.epoll()
         self.peers = Peers(self.epoll)
         self.news, self.journal = News(self.peers), Journal(home)
@@ -50,26 +55,47 @@ class Daemon:
         self.quiet_since = self.tick_at = self.beat_at = self.adopted_at = time.monotonic()
         self.leaving = False
         become_subreaper()
+        self.claims = Claims(home, self.owners, self.attempts, self.peers)
+        self.facts = describe_self()
         recover(self.attempts, self.journal)
-        self.peers.listen(home, self.greeting, self.make_requests(owners).answer)
+        self.claims.settle()
+        self.peers.listen(home, self.greeting, self.make_requests().answer)
 
-    def make_requests(self, owners):
-        def hello(peer, frame, payload):
-            owners.introduce(peer, frame)
-            return self.about()
-
-        def handover(peer, frame, payload):
-            log("handing over")
-            self.leaving = True
-            return {}
-
-        ops = {"hello": hello, "handover": handover}
-        for part in (Orders(self.attempts), Transfers(self.home, self.hands), self.following):
+    def make_requests(self):
+        ops = {"hello": self.hello, "handover": self.handover, "ping": self.ping}
+        orders = Orders(self.attempts, self.describe_holds)
+        inventory = Inventory(self.attempts)
+        for part in (orders, self.claims, inventory, Transfers(self.home, self.hands), self.following):
             ops.update(part.ops())
-        return Requests(owners, ops)
+        return Requests(self.owners, ops)
+
+    def hello(self, peer, frame, payload):
+        self.owners.introduce(peer, frame, self.claims.admit)
+        self.claims.settle()
+        about = dict(self.about(), claims=self.claims.describe(), others=self.count_others(peer))
+        if self.claims.missing or self.owners.only_looks(peer):
+            about["taken"] = self.claims.describe_taken()
+        return about
+
+    def handover(self, peer, frame, payload):
+        log("handing over")
+        self.leaving = True
+        return {}
+
+    def ping(self, peer, frame, payload):
+        return {"time": time.time(), "load": read_load()}
+
+    def count_others(self, peer):
+        counts = self.attempts.count()
+        return sum(count["running"] for owner, count in counts.items() if owner != peer.owner)
+
+    def describe_holds(self):
+        """Why attempts may wait although there are places."""
+        holds = {"held_by_load": self.limit.held, "held_by_claim": self.claims.missing}
+        return {name: True for name, holding in holds.items() if holding}
 
     def about(self):
-        return {
+        about = {
             "protocol": PROTOCOL,
             "boot": self.boot,
             "agent": self.agent,
@@ -80,7 +106,11 @@ class Daemon:
             "time": time.time(),
             "resources": self.queue.describe_total(),
             "free": self.queue.describe_free(),
+            "max_load": self.limit.most,
         }
+        for more in (self.facts, read_vitals(self.home), self.describe_holds()):
+            about.update(more)
+        return about
 
     def greeting(self):
         return b"cloudsend-agent-%d %s\n" % (PROTOCOL, compact(self.about()))
@@ -96,14 +126,20 @@ class Daemon:
                     self.hear(hands[fd])
                 elif fd == listener:
                     self.peers.accept()
-            self.attempts.dispatch()
+                elif fd == self.claims.fileno():
+                    self.claims.answer()
             now = time.monotonic()
+            if self.queue.heads and not self.is_held(now):
+                self.attempts.dispatch()
             self.look_at_clocks(now)
             if now - self.quiet_since > self.idle_limit:
                 break
             self.news.send(now)
             self.serve_peers(now)
         self.leave()
+
+    def is_held(self, now):
+        return self.claims.missing or self.limit.holds(now)
 
     def timeout(self, now):
         wake = min(self.tick_at, self.beat_at, self.news.wake())
@@ -154,9 +190,11 @@ class Daemon:
         self.journal.write(now)
         reap()
         self.attempts.kill_again()
+        self.limit.tick()
+        self.claims.settle()
         clients = bool(self.peers.by_fd)
         self.hands.retire_idle(now, keep=self.queue.total[0] / 1000.0 if clients else 0)
-        if clients or self.attempts.is_any_unfinished():
+        if clients or self.claims.kept or self.attempts.is_any_unfinished():
             self.quiet_since = now
 
     def beat(self):
@@ -164,20 +202,20 @@ class Daemon:
             log("the home directory is gone; leaving")
             self.leaving = True
             return
-        try:
-            disk = os.statvfs(self.home)
-            disk_free = disk.f_bavail * disk.f_frsize
-        except OSError:
-            disk_free = None
-        self.peers.send_heartbeat(
-            {
-                "ev": "heartbeat",
-                "time": time.time(),
-                "free": self.queue.describe_free(),
-                "load": os.getloadavg()[0],
-                "disk_free": disk_free,
-            }
-        )
+        if not self.peers.by_fd:
+            return
+        counts = self.attempts.count()
+        event = {"ev": "heartbeat", "time": time.time(), "free": self.queue.describe_free()}
+        for more in (read_vitals(self.home), self.describe_holds()):
+            event.update(more)
+        for state in ("running", "queued"):
+            event[state] = sum(count[state] for count in counts.values())
+
+        def event_for(peer):
+            own = counts.get(peer.owner, {"running": 0})["running"]
+            return dict(event, others=event["running"] - own)
+
+        self.peers.send_heartbeat(event_for)
 
     def owns_home(self):
         """Whether the lock we hold is the one another daemon of this home would ask for."""

@@ -40,6 +40,24 @@ def write_new(path, raw):
         os.close(fd)
 
 
+def write_durably(path, raw):
+    """Replaces a file whole, so that it is there after a power loss as well."""
+    with open(path + ".new", "wb") as writer:
+        writer.write(raw)
+        writer.flush()
+        os.fsync(writer.fileno())
+    os.rename(path + ".new", path)
+    sync_folder(os.path.dirname(path))
+
+
+def sync_folder(path):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def remove(path):
     """Removes a file if that is possible."""
     try:

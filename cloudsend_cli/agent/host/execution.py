@@ -51,6 +51,7 @@ class Execution:
                 self.status["ended"] = self.status["ended"] or time.time()
             else:
                 self.supervise()
+            self.status["stdout_size"], self.status["stderr_size"] = size_of(self.out), size_of(self.err)
             return self.status
         finally:
             for fd in (self.out, self.err):
@@ -121,7 +122,6 @@ class Execution:
         if self.runner.children_left():
             self.clear_away()
         complete(self.home, self.spec, self.work, status)
-        status["stdout_size"], status["stderr_size"] = os.fstat(self.out).st_size, os.fstat(self.err).st_size
 
     def spawn_and_wait(self):
         """(wait status, resource usage or None), within the time limit."""
@@ -151,3 +151,7 @@ class Execution:
         if survivors:
             self.status["survivors"] = survivors
             self.kept = True
+
+
+def size_of(fd):
+    return os.fstat(fd).st_size if fd is not None else 0

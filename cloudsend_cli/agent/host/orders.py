@@ -6,15 +6,15 @@ import re
 from .disk import NO_SPACE
 from .encoding import encode_json, parse
 from .protocol import ID, Refused, idents_of
-from .records import folder_of, get_tombstone, is_claimed, put_tombstone, status_on_disk
+from .records import folder_of, get_tombstone, is_claimed, put_tombstone, sized, status_on_disk
 from .spec import check_spec, forget_torn, read_spec, shape_of, without_secrets, write_spec
 
 
 class Orders:
     """What is answered is on disk: `queued` a spec, `tombstoned` and `revoked` a tombstone."""
 
-    def __init__(self, attempts):
-        self.attempts, self.home = attempts, attempts.home
+    def __init__(self, attempts, describe_holds):
+        self.attempts, self.home, self.describe_holds = attempts, attempts.home, describe_holds
 
     def ops(self):
         return {
@@ -143,7 +143,7 @@ class Orders:
             for ident in os.listdir(self.home + "/attempts"):
                 attempt = attempts.get(ident)
                 known = attempts.status(attempt) if attempt else status_on_disk(self.home, ident)
-                found[ident] = known or {"state": "stale"}
+                found[ident] = known or sized(self.home, ident, {"state": "stale"})
         else:
             found = {
                 ident: attempts.status(attempt)
@@ -155,5 +155,7 @@ class Orders:
             for key in sorted(os.listdir(self.home + "/envs"))
             if os.path.exists("%s/envs/%s/.ready" % (self.home, key))
         ]
-        extra = {"environments": ready, "free": attempts.queue.describe_free(), "boot": attempts.boot}
+        extra = dict(
+            self.describe_holds(), environments=ready, free=attempts.queue.describe_free(), boot=attempts.boot
+        )
         peer.reply_in_parts(frame.get("id"), "attempts", found, extra)

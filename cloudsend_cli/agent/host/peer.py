@@ -48,11 +48,11 @@ class Peers:
     def following(self):
         return [peer for peer in self.by_fd.values() if peer.follows]
 
-    def send_heartbeat(self, event):
+    def send_heartbeat(self, event_for):
         """To those who have read everything so far; the others have enough to read."""
         for peer in self.by_fd.values():
             if peer.owner is not None and not peer.outbox:
-                peer.send(event)
+                peer.send(event_for(peer))
                 self.touched.add(peer)
 
     def send_last_words(self):
@@ -89,6 +89,11 @@ class Peer:
         """Answers a request, maybe later; nothing where no answer was asked for or the client has gone."""
         if ident is not None and self.connected:
             self.send(dict({"re": ident, "ok": True}, **fields), payload)
+            self.peers.touched.add(self)
+
+    def reply_raw(self, raw):
+        if self.connected:
+            self.send_raw(raw)
             self.peers.touched.add(self)
 
     def reply_in_parts(self, ident, name, items, extra):

@@ -11,6 +11,7 @@ import zlib
 
 from .disk import read_file
 from .encoding import compact, parse
+from .protocol import STREAMS
 
 RECORD = 1024
 FINAL = ("exited", "lost", "cancelled", "stale")
@@ -51,14 +52,29 @@ def status_on_disk(home, ident):
     """The status of an attempt that is not in memory; None where it was neither claimed nor cancelled."""
     found = peek(home, ident)
     if found is not None:
-        return found or {"state": "claimed"}
+        return sized(home, ident, found) if found else {"state": "claimed"}
     cause = get_tombstone(home, ident)
-    return {"state": "cancelled", "cause": cause} if cause else None
+    return sized(home, ident, {"state": "cancelled", "cause": cause}) if cause else None
+
+
+def sized(home, ident, status):
+    """The same status; an end with the sizes of both logs, by which a client knows what there is to bring home."""
+    if status.get("state") in FINAL:
+        for stream in STREAMS:
+            if stream + "_size" not in status:
+                try:
+                    status[stream + "_size"] = os.stat("%s/attempts/%s/%s" % (home, ident, stream)).st_size
+                except OSError:
+                    status[stream + "_size"] = 0
+    return status
 
 
 def pack_status(status):
-    """JSON that fits a record: names of missing outputs are dropped from the end, and counted."""
+    """JSON that fits a record: names of missing outputs are dropped from the end, and counted; details are cut."""
     raw = compact(status)
+    while len(raw) > RECORD - 10 and status.get("detail"):
+        status["detail"] = status["detail"][: len(status["detail"]) // 2]
+        raw = compact(status)
     while len(raw) > RECORD - 10 and status.get("missing"):
         status["missing_more"] = status.get("missing_more", 0) + 1
         status["missing"] = status["missing"][:-1]

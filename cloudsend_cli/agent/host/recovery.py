@@ -5,17 +5,17 @@ import os
 import time
 
 from .clearing import clear_away
-from .encoding import compact
 from .logfile import log
-from .records import FINAL, folder_of, get_tombstone, is_claimed, pack_status, read_record, write_record
+from .records import FINAL, folder_of, get_tombstone, is_claimed, pack_status, read_record, sized, write_record
 from .spec import forget_torn, read_spec
 
 
 def recover(attempts, journal):
     """Rebuilds memory from the files. Acknowledged attempts are not opened."""
     home, waiting = attempts.home, []
-    acked, ends = journal.read()
-    names = os.listdir(home + "/attempts")
+    acked, ends, owners = journal.read()
+    names = set(os.listdir(home + "/attempts"))
+    attempts.owners.update((ident, owner) for ident, owner in owners.items() if ident in names)
     tombstones = set(os.listdir(home + "/tombstones"))
     for ident in names:
         if ident in acked:
@@ -42,7 +42,8 @@ def recover(attempts, journal):
             waiting.append(attempt)
     for attempt in sorted(waiting, key=lambda attempt: attempt.seq):
         attempts.queue.add(attempt)
-    journal.open(acked.intersection(names), {ident: raw for ident, raw in ends.items() if attempts.get(ident)})
+    ends = {ident: raw for ident, raw in ends.items() if attempts.get(ident)}
+    journal.open(acked.intersection(names), ends, attempts.owners)
 
 
 def judge(attempts, attempt):
@@ -64,6 +65,7 @@ def judge(attempts, attempt):
         fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = read_record(record)  # its runner may have written the end in between
         verdict = verdict_of(found, attempts.boot)
+        verdict = pack_status(sized(attempts.home, attempt.id, verdict)) if verdict else None
         if verdict and found.get("state") not in FINAL:
             write_record(record, verdict)
     except OSError as problem:
@@ -83,11 +85,11 @@ def judge(attempts, attempt):
 def verdict_of(found, boot):
     """The end that follows from a record whose lock is free; None while processes of it may live."""
     if found.get("state") in FINAL:
-        return pack_status(found)
+        return found
     if not found:
-        return compact({"state": "lost", "cause": "never-started", "ended": time.time()})
+        return {"state": "lost", "cause": "never-started", "ended": time.time()}
     if found.get("boot", boot) != boot:
-        return compact({"state": "lost", "cause": "rebooted", "started": found.get("started")})
+        return {"state": "lost", "cause": "rebooted", "started": found.get("started")}
     return None
 
 

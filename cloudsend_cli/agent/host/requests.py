@@ -4,8 +4,8 @@ from .disk import NO_SPACE
 from .logfile import log_exception
 from .protocol import Refused
 
-BEFORE_HELLO = ("hello", "handover")
-MUTATING = ("start", "cancel", "revoke", "ack", "put")
+BEFORE_HELLO = ("hello", "handover", "ping")
+MUTATING = ("start", "cancel", "revoke", "ack", "put", "claim", "release", "adopt")
 
 
 class Requests:

@@ -112,7 +112,7 @@ class Runner:
         self.id = ident
         cause = get_tombstone(self.home, ident)
         if cause:
-            status = compact({"state": "cancelled", "cause": cause})
+            status = compact({"state": "cancelled", "cause": cause, "stdout_size": 0, "stderr_size": 0})
             write_record(record, status)
             return ENDED + status
         execution = Execution(self, ident, record, started, gpus, head)
@@ -130,5 +130,7 @@ def never_executed(cause):
             "exit_code": None,
             "signal": None,
             "cause": cause[:100],
+            "stdout_size": 0,
+            "stderr_size": 0,
         }
     )

@@ -10,6 +10,8 @@ from .outputs import glob_regex
 from .protocol import ID, SHA
 from .records import folder_of, is_claimed
 
+MAX_ABOUT = 8192
+
 
 def is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e18
@@ -44,6 +46,8 @@ def check_spec(spec):
     need(key is None or (isinstance(key, str) and ID.match(key)), "environment")
     check_files(get)
     need(get("kind", "job") in ("job", "build"), "kind")
+    about = get("about")
+    need(about is None or (isinstance(about, dict) and len(encode_json(about)) <= MAX_ABOUT), "about")
     for name in ("private_files", "keep_children"):
         need(isinstance(get(name, False), bool), name)
 
@@ -84,13 +88,16 @@ def shape_of(spec):
 
 
 def without_secrets(spec):
-    """(JSON of the spec as it is kept, digest of the whole spec). Secrets are kept in a file of their own."""
-    body = encode_sorted(spec)
+    """(JSON of the spec as it is kept, digest of what is to be executed). Secrets are kept in a file of their own."""
+    order = {name: value for name, value in spec.items() if name != "about"}
+    body = encode_sorted(order)
     digest = hashlib.sha256(body.encode("ascii")).hexdigest()
     if spec.get("secrets"):
         body = encode_json(dict(spec, secrets=None, has_secrets=True))
     elif "has_secrets" in spec:
         raise ValueError("has_secrets")
+    elif "about" in spec:
+        body = '%s,"about":%s}' % (body[:-1], encode_json(spec["about"]))
     return body, digest
 
 

@@ -72,7 +72,8 @@ class Transfers:
             os.close(fd)
 
     def manifest(self, peer, frame, payload):
-        work, patterns = attempt_folder(self.home, frame) + "/work", frame.get("patterns")
+        folder, patterns = attempt_folder(self.home, frame), frame.get("patterns", [])
+        streams = STREAMS if frame.get("logs") is True else ()
         try:
             if not is_names(patterns):
                 raise ValueError("patterns is a list of globs")
@@ -89,7 +90,11 @@ class Transfers:
             lines = [json.loads(line.decode()) for line in result[:-1].split(b"\n") if line]
             peer.reply_in_parts(frame.get("id"), "files", lines, {})
 
-        self.hands.fork(lambda: b"\n".join(map(compact, manifest(work, patterns))) + b"\n.", done)
+        def work():
+            found = list(describe_logs(folder, streams)) + list(manifest(folder + "/work", patterns))
+            return b"\n".join(map(compact, found)) + b"\n."
+
+        self.hands.fork(work, done)
 
     def read(self, peer, frame, payload):
         folder = attempt_folder(self.home, frame)
@@ -115,6 +120,19 @@ def attempt_folder(home, frame):
     if not os.path.isdir(folder):
         raise Refused("unknown", "no such attempt here: " + ident)
     return folder
+
+
+def describe_logs(folder, streams):
+    for stream in streams:
+        try:
+            fd = open_below(folder, [stream.encode()], os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            digest, size = sha256_of(fd)
+        finally:
+            os.close(fd)
+        yield {"stream": stream, "size": size, "sha256": digest}
 
 
 def open_asked_for(folder, frame):
