@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .explain import describe
-from .model import Resources
+from .model import Resources, list_known
 from .views import Json, iso
 
 
@@ -33,10 +33,10 @@ class InstanceView:
     @property
     def in_use(self) -> str:
         """Such as `3/8 CPUs, 1/2 GPUs`; empty when nobody knows."""
-        if self.capacity is None or self.free is None:
+        if self.capacity is None or self.free is None or "cpus" not in list_known(self.capacity):
             return ""
         text = f"{self.capacity.cpus - self.free.cpus:g}/{self.capacity.cpus:g} CPUs"
-        if self.capacity.gpus:
+        if list_known(self.capacity).get("gpus"):
             text += f", {self.capacity.gpus - self.free.gpus}/{self.capacity.gpus} GPUs"
         return text
 
@@ -63,9 +63,8 @@ class InstanceView:
 
 
 def resources_json(resources: Resources | None) -> Json:
-    if resources is None:
-        return {"cpus": None, "memory_bytes": None, "gpus": None}
-    return {"cpus": resources.cpus, "memory_bytes": resources.memory or None, "gpus": resources.gpus}
+    known = list_known(resources) if resources is not None else {}
+    return {"cpus": known.get("cpus"), "memory_bytes": known.get("memory"), "gpus": known.get("gpus")}
 
 
 @dataclass(frozen=True, slots=True)

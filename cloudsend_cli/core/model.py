@@ -226,6 +226,7 @@ class Vitals:
     disk_free: int | None = None  # bytes
     others: int = 0  # attempts that it executes for other state directories
     warning: str = ""
+    free: Resources | None = None  # what its agent could give to another attempt, whoever holds the rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudsend_cli.core.machine_views import InstanceView
-from cloudsend_cli.core.model import HostView, Resources
+from cloudsend_cli.core.model import HostView, Resources, list_known
 from cloudsend_cli.core.state import NodeRecord, RunRecord
 from cloudsend_cli.store.tables import JobRow
 
 OWN_MACHINES = frozenset({"local", "ssh"})  # provider types whose machines several runs share
-KNOWN_MOST = 1e8  # CPUs; a node whose machine is not known yet has more
 # Of several runs' states of one machine the first of these is told.
 STATES = ("running", "creating", "wanted", "releasing", "claimed", "failed", "released")
 
@@ -62,7 +61,6 @@ def _view(group: Sequence[NodeFacts], claim: Claim | None) -> InstanceView:
     jobs = [job for f in group for job in f.jobs]
     executing = sum(1 for job in jobs if job.started_at is not None)
     known = (view.resources if view is not None else None) or first.node.capacity
-    remark = first.node.reason if view is None or view.connected else f"no answer: {view.error}"
     return InstanceView(
         name=first.node.name,
         provider=first.node.provider,
@@ -70,13 +68,26 @@ def _view(group: Sequence[NodeFacts], claim: Claim | None) -> InstanceView:
         state=first.node.state,
         runs=tuple(dict.fromkeys(f.run.id for f in group)),
         claimed=claim is not None,
-        capacity=known if known.cpus < KNOWN_MOST else None,
+        capacity=known if list_known(known) else None,
+        free=view.vitals.free if view is not None and view.connected else None,
+        load=view.vitals.load if view is not None and view.connected else None,
+        others=view.vitals.others if view is not None else 0,
         running=executing,
         queued=len(jobs) - executing,
         connected=view.connected if view is not None else None,
         since=view.since if view is not None else None,
-        remark=remark,
+        remark=_remark(first.node, view),
     )
+
+
+def _remark(node: NodeRecord, view: HostView | None) -> str:
+    if view is None:
+        return node.reason
+    if not view.connected:
+        return f"no answer: {view.error}" if view.error else "no answer"
+    others = view.vitals.others
+    busy = f"executes {others} job{'' if others == 1 else 's'} of others" if others else ""
+    return "; ".join(filter(None, (node.reason, busy, view.vitals.warning)))
 
 
 def names_of(machine: InstanceView) -> Mapping[str, None]:

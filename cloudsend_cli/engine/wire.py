@@ -126,7 +126,8 @@ def parse_resources(wire: object) -> Resources | None:
 def parse_vitals(wire: Mapping[str, object]) -> Vitals:
     others = _whole(wire.get("others")) or 0
     warning = LOGOUT_WARNING if wire.get("survives_logout") is False else ""
-    return Vitals(_number(wire.get("load")), _whole(wire.get("disk_free")), others, warning)
+    free = parse_resources(wire.get("free"))
+    return Vitals(_number(wire.get("load")), _whole(wire.get("disk_free")), others, warning, free)
 
 
 def _number(value: object) -> float | None:

@@ -22,12 +22,13 @@ def parse_view(wire: object) -> HostView:
 
 
 def _parse_vitals(wire: dict[str, object]) -> Vitals:
-    load, disk, others = wire.get("load"), wire.get("disk_free"), wire.get("others")
+    load, disk, others, free = wire.get("load"), wire.get("disk_free"), wire.get("others"), wire.get("free")
     return Vitals(
         float(load) if isinstance(load, (int, float)) else None,
         disk if isinstance(disk, int) else None,
         others if isinstance(others, int) else 0,
         str(wire.get("warning", "")),
+        Resources(**free) if isinstance(free, dict) else None,
     )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderHost, ProviderView
-from cloudsend_cli.core.model import Resources
-
-NULL = {None, ()}
+from cloudsend_cli.core.model import UNBOUNDED, Resources
 
 
 def test_what_is_not_known_is_null() -> None:
@@ -32,11 +30,13 @@ def test_a_machine_in_json() -> None:
 def test_places_are_shown_only_where_they_are_known() -> None:
     assert InstanceView("n", "local", "", "running", capacity=Resources(4.0)).in_use == ""
     assert InstanceView("n", "local", "", "running", capacity=Resources(4.0), free=Resources(4.0)).in_use == "0/4 CPUs"
+    unknown = InstanceView("n", "lab", "", "running", capacity=UNBOUNDED, free=Resources(4.0))
+    assert (unknown.in_use, unknown.as_json()["cpus"]) == ("", None)
     assert InstanceView("n", "lab", "", "claimed").as_json()["capacity"] is None
 
 
 def test_a_provider_in_json_names_its_hosts_and_where_its_defaults_come_from() -> None:
-    host = ProviderHost("gpu2", "gpu2.lab", Resources(32.0, 0, 2), (("jump", "bastion"),))
+    host = ProviderHost("gpu2", "gpu2.lab", Resources(32.0, UNBOUNDED.memory, 2), (("jump", "bastion"),))
     provider = ProviderView("lab", "ssh", "ready", "", "p.yml", (host,), (("disk", "30GB", "p.yml:3"),))
     value = provider.as_json()
     hosts = value["hosts"]
