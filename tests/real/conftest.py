@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ssh_cluster import Cluster
 from sshlab import Lab, LabHost, NotHere
 
+MakeCluster = Callable[..., Cluster]
 MakeLab = Callable[..., Lab]
 MakeHosts = Callable[..., list[LabHost]]
 
@@ -63,6 +66,20 @@ def lab() -> Iterator[MakeLab]:
 
     def make(hosts: int = 0, **spec: Any) -> Lab:
         made.append(Lab(hosts, **spec))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def cluster(state_dir: Path, shared_lab: Lab, lab_hosts: MakeHosts) -> Iterator[MakeCluster]:
+    """A whole cloudsend over hosts of its own: `cluster(3)`, `cluster(1, settings={"max_load": 2}, python="3.6")`."""
+    made: list[Cluster] = []
+
+    def make(count: int = 1, *, settings: dict[str, object] | None = None, **spec: Any) -> Cluster:
+        made.append(Cluster(state_dir, shared_lab, lab_hosts(count, **spec), **(settings or {})))
         return made[-1]
 
     yield make
