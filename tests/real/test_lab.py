@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from sshlab import Lab, LabHost
+from sshlab import Lab, LabError, LabHost, NotHere, Proxy
 
 MakeHosts = Callable[..., list[LabHost]]
-QUICK = 0.4  # what is silent for so long is silent
+MakeLab = Callable[..., Lab]
+QUICK = 0.3  # what says nothing for so long is silent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -19,19 +28,22 @@ def host(lab_hosts: MakeHosts) -> LabHost:
     return lab_hosts()[0]
 
 
+Ssh = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture
-def ssh(shared_lab: Lab) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(host: LabHost, *argv: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
-        command = shared_lab.ssh(host, *argv)
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+def ssh(shared_lab: Lab) -> Ssh:
+    def run(host: LabHost, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(shared_lab.ssh(host, *argv), capture_output=True, text=True, timeout=20, check=False)
 
     return run
 
 
 @contextmanager
-def banner(host: LabHost) -> Iterator[socket.socket]:
+def connection(to: LabHost | Proxy) -> Iterator[socket.socket]:
     """A connection to sshd that has said its first line."""
-    with closing(socket.create_connection((host.address, host.port), timeout=5)) as sock:
+    where = (to.address if isinstance(to, LabHost) else to.host, to.port)
+    with closing(socket.create_connection(where, timeout=5)) as sock:
         assert sock.recv(4) == b"SSH-"
         sock.recv(4096)
         yield sock
@@ -42,11 +54,12 @@ def is_silent(sock: socket.socket) -> bool:
     try:
         sock.recv(1)
     except TimeoutError:
+        sock.settimeout(5)
         return True
     return False
 
 
-def connects(host: LabHost, timeout: float = QUICK) -> bool:
+def answers(host: LabHost, timeout: float = QUICK) -> bool:
     try:
         with closing(socket.create_connection((host.address, host.port), timeout=timeout)) as sock:
             return sock.recv(4) == b"SSH-"
@@ -54,72 +67,413 @@ def connects(host: LabHost, timeout: float = QUICK) -> bool:
         return False
 
 
+@contextmanager
+def session(lab: Lab, host: LabHost, command: str = "cat") -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(lab.ssh(host, f"echo ready; {command}"), stdin=-1, stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class TestHost:
+    def test_it_is_a_machine_of_its_own(self, lab_hosts: MakeHosts, ssh: Ssh) -> None:
+        one, other = lab_hosts(2)
+        ssh(one, "echo mine | tee file /tmp/file /dev/shm/file >/dev/null")
+        told = "hostname; cat /proc/sys/kernel/random/boot_id; cat /etc/machine-id; id -un"
+        first, second = (ssh(host, told).stdout.split() for host in (one, other))
+        assert [first[0], first[1], first[3]] == [one.name, one.boot_id, "lab"]
+        assert second[0] == other.name
+        assert not set(first) - {"lab"} & set(second)
+        assert not Path("/tmp/file").exists()
+        assert ssh(other, "cat file /tmp/file /dev/shm/file").stdout == ""
+        assert one.pids("sshd") and max(one.pids()) < 1000
+        assert one.sh("ls -A /home") == "lab"
+        assert not one.exists(str(ROOT))
+
+    def test_hosts_reach_each_other(self, lab_hosts: MakeHosts) -> None:
+        one, other = lab_hosts(2)
+        script = "exec 3<>/dev/tcp/$0/22 && head -c 4 <&3"
+        assert one.exec(["bash", "-c", script, other.address]).stdout == b"SSH-"
+
+    def test_its_user_cannot_change_the_machine(self, host: LabHost) -> None:
+        host.sh("echo changed >/etc/os-release; rm -rf /usr/bin/env", root=True)
+        assert "changed" not in Path("/etc/os-release").read_text()
+        assert Path("/usr/bin/env").exists()
+
+    def test_files_are_written_and_read_as_the_user(self, host: LabHost) -> None:
+        host.write("a b/c", b"\0\xff\n", mode=0o750)
+        assert host.read("a b/c") == b"\0\xff\n"
+        assert host.sh("stat -c '%U %a' 'a b/c'") == "lab 750"
+        host.write("/etc/motd", "hello", root=True)
+        assert host.read("/etc/motd") == b"hello"
+        with pytest.raises(LabError, match="Permission denied"):
+            host.write("/etc/motd", "hello")
+
+    def test_processes_are_named_and_ended_by_the_hosts_own_numbers(self, host: LabHost) -> None:
+        with subprocess.Popen(host.command(["sh", "-c", "echo $$; exec sleep 4321"]), stdout=-1) as process:
+            assert process.stdout is not None
+            pid = int(process.stdout.readline())
+            assert host.pids("sleep 4321") == [pid]
+            host.kill(pid, signal.SIGTERM)
+        assert host.pids("sleep 4321") == []
+
+    def test_orphans_are_reaped(self, host: LabHost) -> None:
+        host.sh("(setsid true &) ; true")
+        assert "Z" not in host.sh("cat /proc/[0-9]*/stat | cut -d' ' -f3")
+
+    def test_hashed_names_are_known(self, lab: MakeLab) -> None:
+        made = lab(1)
+        made.write_known_hosts(hashed=True)
+        assert made[0].address not in made.known_hosts.read_text()
+        assert subprocess.run(made.ssh(made[0], "true"), check=False).returncode == 0
+
+    def test_twenty_at_once(self, lab: MakeLab) -> None:
+        made = lab(20)
+        assert all(answers(host, timeout=5) for host in made)
+        assert len({host.boot_id for host in made}) == 20
+
+
 class TestPower:
-    def test_a_reboot_keeps_files_and_address_and_no_process(self, host: LabHost, ssh) -> None:
-        before = ssh(host, "cat /proc/sys/kernel/random/boot_id; setsid sleep 1000 >/dev/null 2>&1 & echo x >kept")
-        assert before.stdout.strip() == host.boot_id
-        assert host.pids("sleep 1000")
+    def test_a_reboot_keeps_files_and_address_and_no_process(self, host: LabHost, ssh: Ssh) -> None:
+        told = "cat /proc/sys/kernel/random/boot_id kept"
+        before = ssh(host, f"echo x >kept; setsid sleep 4321 >/dev/null 2>&1 & {told}").stdout.split()
+        assert before == [host.boot_id, "x"]
+        assert host.pids("sleep 4321")
+        host.sh("echo y >/etc/kept; echo z >/tmp/lost", root=True)
         host.reboot()
-        after = ssh(host, "cat /proc/sys/kernel/random/boot_id kept")
-        assert after.stdout.split() == [host.boot_id, "x"]
-        assert host.boot_id != before.stdout.strip()
-        assert not host.pids("sleep 1000")
+        after = ssh(host, f"{told} /etc/kept; ls /tmp").stdout.split()
+        assert after == [host.boot_id, "x", "y"]
+        assert host.boot_id != before[0]
+        assert not host.pids("sleep 4321")
 
     def test_power_off_is_silent(self, host: LabHost) -> None:
-        with banner(host) as sock:
+        with connection(host) as sock:
             host.power_off()
             assert is_silent(sock)
-            assert not connects(host)
+            assert not answers(host)
             host.power_on()
             sock.sendall(b"are you there\n")
-            sock.settimeout(5)
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
 
-    def test_pause_answers_nothing_and_resume_goes_on(self, host: LabHost, ssh) -> None:
-        with banner(host) as sock:
+    def test_a_clean_power_off_closes_connections(self, host: LabHost) -> None:
+        with connection(host) as sock:
+            host.power_off(clean=True)
+            with contextlib.suppress(ConnectionResetError):
+                assert sock.recv(1) == b""
+            assert not answers(host)
+
+    @pytest.mark.parametrize(("number", "ended"), [(0x1234567, "reboot"), (0x4321FEDC, "off")])
+    def test_a_host_ends_itself(self, host: LabHost, number: int, ended: str) -> None:
+        script = f"import ctypes; ctypes.CDLL(None).reboot({number})"
+        host.exec(["python3", "-c", script], root=True, check=False)
+        assert host.wait_down() == ended
+        assert not host.is_up
+        host.power_on()
+        assert answers(host, timeout=5)
+
+    def test_pause_answers_nothing_and_resume_goes_on(self, host: LabHost) -> None:
+        with connection(host) as sock:
             host.pause()
-            assert not connects(host)
+            assert not answers(host)
             sock.sendall(b"SSH-2.0-test\r\n")
             assert is_silent(sock)
+            assert host.sh("echo looked into") == "looked into"
             host.resume()
-            sock.settimeout(5)
             assert sock.recv(4096)
-        assert ssh(host, "echo here").stdout == "here\n"
+
+    def test_a_paused_host_is_switched_off(self, host: LabHost) -> None:
+        host.pause()
+        host.power_off()
+        host.power_on()
+        assert answers(host, timeout=5)
 
 
 class TestNetwork:
-    @pytest.mark.parametrize("cut", ["partition", "partition_in", "partition_out"])
-    def test_partition_is_silent_and_heals(self, host: LabHost, cut: str) -> None:
-        with banner(host) as sock:
+    @pytest.mark.parametrize("cut", ["partition", "partition_in", "partition_out", "hide_from_client"])
+    def test_a_partition_is_silent_and_heals(self, host: LabHost, cut: str) -> None:
+        with connection(host) as sock:
             getattr(host, cut)()
-            assert not connects(host)
+            assert not answers(host)
             sock.sendall(b"SSH-2.0-test\r\n")
             assert is_silent(sock)
             host.heal()
-            sock.settimeout(5)
             assert sock.recv(4096)
-        assert connects(host, timeout=5)
 
-    def test_loss_slows_and_loses_nothing(self, host: LabHost, ssh) -> None:
-        host.loss(10)
-        assert ssh(host, "head -c 300000 /dev/zero | tr '\\0' x").stdout == "x" * 300000
+    def test_a_partition_has_a_direction(self, host: LabHost) -> None:
+        with connection(host) as sock:
+            host.partition_out()
+            sock.sendall(b"SSH-2.0-arrived\r\n")
+            wait_until(lambda: "arrived" in host.sshd_log() or host.sh("ss -Htn state established") != "")
+            assert is_silent(sock)
+
+    def test_what_is_hidden_is_reached_from_other_hosts(self, lab_hosts: MakeHosts) -> None:
+        bastion, inner = lab_hosts(2)
+        inner.hide_from_client()
+        assert not answers(inner)
+        script = "exec 3<>/dev/tcp/$0/22 && head -c 4 <&3"
+        assert bastion.exec(["bash", "-c", script, inner.address]).stdout == b"SSH-"
+
+    def test_a_partition_lasts_over_a_reboot(self, host: LabHost) -> None:
+        host.partition()
+        host.reboot()
+        assert not answers(host)
+        host.heal()
+        assert answers(host, timeout=5)
+
+    def test_loss_loses_so_many(self, host: LabHost) -> None:
+        script = """
+import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("", 9999))
+print("ready", flush=True)
+print(sum(1 for _ in iter(lambda: sock.recv(9), b"end")), flush=True)
+"""
+        command = host.command(["python3", "-c", script])
+        with subprocess.Popen(command, stdout=-1) as process, socket.socket(type=socket.SOCK_DGRAM) as sock:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            host.loss(30)
+            for _ in range(1000):
+                sock.sendto(b"x", (host.address, 9999))
+            host.heal()
+            sock.sendto(b"end", (host.address, 9999))
+            assert 600 < int(process.stdout.readline()) < 800  # six standard deviations and more
+
+    def test_what_is_lost_is_sent_again(self, host: LabHost, ssh: Ssh) -> None:
+        host.loss(2)
+        assert ssh(host, "head -c 200000 /dev/zero | tr '\\0' x").stdout == "x" * 200000
 
     def test_total_loss_is_a_partition(self, host: LabHost) -> None:
         host.loss(100)
-        assert not connects(host)
+        assert not answers(host)
+
+    def test_reset_tells_both_ends(self, host: LabHost, shared_lab: Lab) -> None:
+        with session(shared_lab, host) as process:
+            host.reset_connections()
+            assert process.wait(5) == 255
+        with connection(host) as sock:
+            host.reset_connections()
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        wait_until(lambda: not host.pids("sshd.*lab"))
+        assert answers(host, timeout=5)
+
+    def test_refused_is_not_silent(self, host: LabHost) -> None:
+        host.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            answers(host)
+
+    def test_a_throttled_host_is_slow(self, host: LabHost, ssh: Ssh) -> None:
+        host.throttle("2mbit")
+        began = time.monotonic()
+        assert len(ssh(host, "head -c 200000 /dev/urandom | base64 -w0").stdout) > 200000
+        assert time.monotonic() - began > 0.8  # 260 kB are 2.1 Mbit
+        host.heal()
+
+    def test_addresses_are_swapped(self, lab: MakeLab) -> None:
+        made = lab(2)
+        one, other = made
+        known, first = made.known_hosts.read_text(), one.address
+        made.swap_addresses(one, other)
+        assert (other.address, made.known_hosts.read_text()) == (first, known)
+        done = subprocess.run(made.ssh(one, "hostname"), capture_output=True, text=True, check=False)
+        assert done.returncode == 255 and "HOST IDENTIFICATION HAS CHANGED" in done.stderr
+        made.write_known_hosts()
+        assert subprocess.run(made.ssh(one, "hostname"), stdout=-1, check=False).stdout == b"h1\n"
+        one.reboot()
+        assert subprocess.run(made.ssh(one, "hostname"), stdout=-1, check=False).stdout == b"h1\n"
 
 
 class TestSshd:
     def test_a_restart_leaves_sessions_alone(self, host: LabHost, shared_lab: Lab) -> None:
-        with subprocess.Popen(shared_lab.ssh(host, "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
-            assert session.stdin and session.stdout
-            session.stdin.write(b"before\n")
-            session.stdin.flush()
-            assert session.stdout.readline() == b"before\n"
+        with session(shared_lab, host) as process:
             listener = host.pids(r"\[listener\]")
             host.restart_sshd()
             assert host.pids(r"\[listener\]") != listener
-            session.stdin.write(b"after\n")
-            session.stdin.close()
-            assert session.stdout.read() == b"after\n"
+            assert process.communicate(b"after\n", timeout=5)[0] == b"after\n"
+
+    def test_killed_sessions_leave_what_they_started(self, host: LabHost, shared_lab: Lab) -> None:
+        with session(shared_lab, host, "exec sleep 4321") as process:
+            host.kill_sshd_sessions()
+            assert process.wait(5) == 255
+        assert host.pids("sleep 4321")
+        assert answers(host, timeout=5)
+
+    def test_stopped_it_refuses(self, host: LabHost) -> None:
+        host.stop_sshd()
+        with pytest.raises(ConnectionRefusedError):
+            answers(host)
+        host.start_sshd()
+        assert answers(host)
+
+    def test_max_startups(self, host: LabHost) -> None:
+        host.sshd(MaxStartups="1")
+        with connection(host), closing(socket.create_connection((host.address, 22), timeout=5)) as second:
+            assert not second.recv(4).startswith(b"SSH-")
+
+    def test_forced_command_and_banner(self, host: LabHost, ssh: Ssh) -> None:
+        host.write("/etc/banner", "keep out\n", root=True)
+        host.sshd({"ForceCommand": "echo forced", "Banner": "/etc/banner"})
+        done = ssh(host, "echo asked")
+        assert (done.stdout, done.stderr) == ("forced\n", "keep out\n")
+        host.sshd()
+        assert ssh(host, "echo asked").stdout == "asked\n"
+
+    def test_a_wrong_option_is_told(self, host: LabHost) -> None:
+        with pytest.raises(LabError, match="Bad configuration option: Nonsense"):
+            host.sshd(Nonsense="1")
+
+    def test_another_host_key_is_refused(self, host: LabHost, ssh: Ssh) -> None:
+        host.new_host_key()
+        assert "HOST IDENTIFICATION HAS CHANGED" in ssh(host, "true").stderr
+
+
+class TestUser:
+    @pytest.mark.parametrize("shell", ["bash", "dash", "zsh", "fish", "tcsh", "csh"])
+    def test_login_shell(self, host: LabHost, ssh: Ssh, shell: str) -> None:
+        if not host.exists(f"/bin/{shell}"):
+            raise NotHere(f"no {shell} on this machine")
+        host.set_shell(f"/bin/{shell}")
+        rc = {"bash": ".bashrc", "zsh": ".zshenv", "fish": ".config/fish/config.fish"}.get(shell, ".cshrc")
+        host.write(rc, "echo noise\n")
+        done = ssh(host, "ps -o comm= -p $fish_pid" if shell == "fish" else "ps -o comm= -p $$")
+        told = done.stdout.splitlines()
+        assert told[-1] in {shell, "tcsh" if shell == "csh" else shell, "ps"}, done
+        assert told[:-1] == ([] if shell == "dash" else ["noise"])
+
+    def test_no_python(self, lab_hosts: MakeHosts, ssh: Ssh) -> None:
+        (host,) = lab_hosts(python="none")
+        assert ssh(host, "python3 -V; python -V; ls /usr/bin/python*").stdout == ""
+        assert ssh(host, "python3 -V").returncode == 127
+        host.set_python("machine")
+        assert ssh(host, "python3 -V").stdout.startswith("Python 3.")
+
+    def test_only_an_old_python(self, lab_hosts: MakeHosts, ssh: Ssh) -> None:
+        (host,) = lab_hosts(python="3.6")
+        assert ssh(host, "python3 -c 'import sys; print(sys.version_info[:2])'").stdout == "(3, 6)\n"
+        assert ssh(host, "ls /usr/bin/python*").stdout.split() == ["/usr/bin/python3", "/usr/bin/python3.6"]
+        host.set_python("2.7")
+        assert ssh(host, "python -V; python3 -V").stderr.startswith("Python 2.7")
+
+    def test_a_broken_python(self, host: LabHost, ssh: Ssh) -> None:
+        host.set_python("broken")
+        assert ssh(host, "python3 -V").returncode == 127
+        assert "shared libraries" in ssh(host, "python3 -V").stderr
+
+
+class TestDisk:
+    def test_a_full_disk(self, lab_hosts: MakeHosts) -> None:
+        (host,) = lab_hosts(home_size="2m", home_inodes=100)
+        for fill in (host.fill_disk, host.fill_inodes):
+            fill()
+            with pytest.raises(LabError, match="No space left"):
+                host.write(fill.__name__, "x")
+            host.reboot()  # a disk stays full
+            with pytest.raises(LabError, match="No space left"):
+                host.write(fill.__name__, "x")
+            host.free_disk()
+            host.write(fill.__name__, "x")
+
+    def test_a_disk_of_the_machine_is_not_filled(self, host: LabHost) -> None:
+        with pytest.raises(LabError, match="home_size"):
+            host.fill_disk()
+
+    def test_noexec(self, lab_hosts: MakeHosts, ssh: Ssh) -> None:
+        (host,) = lab_hosts(noexec=True)
+        for place in (".", "/tmp", "/var/tmp", "/dev/shm"):
+            done = ssh(host, f"cp /bin/true {place}/x && {place}/x")
+            assert (done.returncode, "Permission denied" in done.stderr) == (126, True), place
+
+    def test_read_only(self, host: LabHost) -> None:
+        host.remount(host.home, "ro")
+        with pytest.raises(LabError, match="Read-only file system"):
+            host.write("file", "x")
+        host.reboot()
+        host.write("file", "x")
+
+    def test_a_shared_home(self, lab_hosts: MakeHosts, ssh: Ssh) -> None:
+        (one,) = lab_hosts()
+        (other,) = lab_hosts(home_of=one)
+        assert ssh(one, "echo here >file; hostname").stdout.strip() != ssh(other, "hostname").stdout.strip()
+        assert ssh(other, "cat file; echo there >file").stdout == "here\n"
+        assert one.read("file") == b"there\n"
+
+    def test_memory_has_a_limit(self, lab_hosts: MakeHosts, ssh: Ssh) -> None:
+        (host,) = lab_hosts(memory="64m")
+        done = ssh(host, "python3 -c 'x = bytearray(300_000_000)'; echo $?")
+        assert done.stdout == "137\n"
+        assert answers(host, timeout=5)
+
+
+class TestProxy:
+    def test_counts_and_delays(self, host: LabHost, shared_lab: Lab) -> None:
+        proxy = shared_lab.proxy(host, delay=0.1)
+        began = time.monotonic()
+        with connection(proxy) as sock:
+            assert time.monotonic() - began >= 0.1
+            sock.sendall(b"SSH-2.0-test\r\n")
+            sock.recv(4096)
+            assert time.monotonic() - began >= 0.3
+        assert proxy.connections == 1
+        assert proxy.up.count == 14
+        assert proxy.down.count > 500
+
+    def test_its_key_is_known(self, host: LabHost, shared_lab: Lab) -> None:
+        proxy = shared_lab.proxy(host)
+        command = shared_lab.ssh(host, "-o", f"HostName={proxy.host}", "-p", str(proxy.port), "head", "-c", "3000000")
+        done = subprocess.run(command[:-3] + command[-3:] + ["/dev/zero"], capture_output=True, check=False)
+        assert done.stdout == bytes(3000000), done.stderr
+        assert proxy.down.count > 3000000
+
+    def test_cuts_after_exactly_so_many_bytes(self, host: LabHost, shared_lab: Lab) -> None:
+        proxy = shared_lab.proxy(host)
+        proxy.down.cut_after = 7
+        with closing(socket.create_connection((proxy.host, proxy.port), timeout=5)) as sock:
+            got = b""
+            with pytest.raises(ConnectionResetError):
+                while True:
+                    got += sock.recv(1) or b"EOF"
+            assert got == b"SSH-2.0"
+        with connection(proxy):  # once
+            pass
+
+    def test_corrupts_one_bit(self, host: LabHost, shared_lab: Lab) -> None:
+        proxy = shared_lab.proxy(host)
+        proxy.down.corrupt_at = 1
+        with closing(socket.create_connection((proxy.host, proxy.port), timeout=5)) as sock:
+            assert sock.recv(4) == b"SRH-"
+
+    def test_dribbles(self, host: LabHost, shared_lab: Lab) -> None:
+        proxy = shared_lab.proxy(host)
+        proxy.down.rate = 40
+        began = time.monotonic()
+        with closing(socket.create_connection((proxy.host, proxy.port), timeout=5)) as sock:
+            assert b"".join(sock.recv(1) for _ in range(8)) == b"SSH-2.0-"
+        assert 0.15 < time.monotonic() - began < 2
+
+    @pytest.mark.parametrize("fault", ["held", "blackhole"])
+    def test_swallows_or_holds(self, host: LabHost, shared_lab: Lab, fault: str) -> None:
+        proxy = shared_lab.proxy(host)
+        setattr(proxy.down, fault, True)
+        with closing(socket.create_connection((proxy.host, proxy.port), timeout=5)) as sock:
+            assert is_silent(sock)
+            setattr(proxy.down, fault, False)
+            if fault == "held":
+                assert sock.recv(4) == b"SSH-"
+
+    def test_cut(self, host: LabHost, shared_lab: Lab) -> None:
+        proxy = shared_lab.proxy(host)
+        with connection(proxy) as sock:
+            proxy.cut()
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+
+
+def wait_until(happened: Callable[[], object], deadline: float = 10) -> None:
+    until = time.monotonic() + deadline
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.01)

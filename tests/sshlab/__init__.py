@@ -6,10 +6,13 @@
         a.provider_entry()                         # {"host": "198.18.0.1", "port": 22, "user": "lab", "key": "…"}
         lab.known_hosts                            # the file with the hosts' keys
 
-As root each host has network, PID, mount, UTS and IPC namespaces of its own: its address and port 22, its processes, its
-home, /tmp, /etc and boot id. Its other files are the machine's, below an overlay: the host can change them all, the
-machine does not. The tests stay in the machine's namespaces: one veth and one route (198.18.N.0/24) lead to the lab's
-router namespace, where all faults are made. Nothing else of the machine is touched.
+As root each host has network, PID, mount, UTS and IPC namespaces of its own: its address and port 22, its processes,
+its home, /tmp, /etc and boot id. Its other files are the machine's, below an overlay: the host can change them all and
+the machine does not. The tests stay in the machine's namespaces: one veth and one route (198.18.N.0/24) lead to the
+lab's router namespace, where all faults are made. Nothing else of the machine is touched.
+
+Not root: `lab.level` is "loopback", each host is an sshd of the user's own on 127.77.N.M port 22022, and
+`lab.leaves_out` says what that leaves out. What is left out raises NotHere, which the fixtures turn into a skip.
 
     a.reboot()   a.power_off()   a.power_on()      # silent; power_off(clean=True) closes its connections first
     a.pause()    a.resume()                        # the kernel goes on: TCP connects, nothing answers
@@ -19,11 +22,13 @@ router namespace, where all faults are made. Nothing else of the machine is touc
     a.exec(["id"])   a.sh("echo $HOME", root=True)   a.write(".bashrc", "echo hello")   a.read("results/out")
     a.pids("agent")   a.kill(pid, signal.SIGSTOP)  # as the host numbers them
     a.set_shell("/bin/tcsh")   a.set_python("3.6") # or none, broken, machine
+    way = lab.proxy(a, delay=0.05); way.port       # way.up.rate = 1000; way.down.corrupt_at = 700; way.cut()
     lab.add(2, home_size="20m", noexec=True, home_of=a, memory="200m", python="none")   # see HostSpec
 """
 
 from .host import LabHost
 from .lab import Lab
+from .proxy import Proxy, Way
 from .spec import HostSpec, LabError, NotHere
 
-__all__ = ["HostSpec", "Lab", "LabError", "LabHost", "NotHere"]
+__all__ = ["HostSpec", "Lab", "LabError", "LabHost", "NotHere", "Proxy", "Way"]

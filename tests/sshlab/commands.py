@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from .spec import LabError
 
@@ -38,6 +39,18 @@ def wait_for(happened: Callable[[], T], what: str, deadline: float = DEADLINE) -
     return found
 
 
+def read_line(stream: IO[bytes], what: str) -> str:
+    """One line that a process of ours says, with a deadline."""
+    line, until = b"", time.monotonic() + DEADLINE
+    while not line.endswith(b"\n"):
+        if not select.select([stream], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise LabError(f"not within {DEADLINE:g} s: {what}")
+        if not (byte := os.read(stream.fileno(), 1)):
+            raise LabError(f"ended before: {what}")
+        line += byte
+    return line.decode().strip()
+
+
 def start_time(pid: int) -> str | None:
     """What tells a process from a later one with the same pid; None when it is gone."""
     try:
@@ -45,6 +58,13 @@ def start_time(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] in {b"Z", b"X"} else fields[19].decode()
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def processes() -> list[int]:

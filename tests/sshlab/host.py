@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import sshd
+from .commands import wait_for
 from .spec import USER, HostSpec, LabError, NotHere
 
 
@@ -20,7 +22,6 @@ class LabHost(ABC):
     user = USER
     port = 22
     home = f"/home/{USER}"
-    is_up = False
     is_paused = False
     boot_id = ""
     host_key = ""
@@ -43,11 +44,11 @@ class LabHost(ABC):
         """As `hosts:` of a provider of type ssh takes it."""
         return {"host": self.address, "port": self.port, "user": self.user, "key": str(self.key_path)}
 
-    def known_hosts_line(self, hashed: bool = False) -> str:
-        name = sshd.known_name(self.address, self.port)
-        return f"{sshd.hash_name(name) if hashed else name} {self.host_key}\n"
-
     # Power
+
+    @property
+    @abstractmethod
+    def is_up(self) -> bool: ...
 
     @abstractmethod
     def power_on(self) -> None: ...
@@ -60,6 +61,10 @@ class LabHost(ABC):
         """A new boot id and no process of before; disk, home and address are kept."""
         self.power_off(clean)
         self.power_on()
+
+    def wait_down(self, timeout: float = 20) -> str:
+        """Wait until the host has ended itself by reboot(2); `reboot` or `off`. Then power_on() boots it again."""
+        raise NotHere(self._needs_root("a power switch inside"))
 
     @abstractmethod
     def pause(self) -> None:
@@ -110,9 +115,8 @@ class LabHost(ABC):
 
     def sshd(self, options: Mapping[str, str] | None = None, *, extra: str = "", **more: str) -> None:
         """Run sshd with these options only (`MaxStartups="1"`), and `extra` (such as a Match block) at the end."""
-        self._sshd_options = {**(options or {}), **more}
-        self._sshd_extra = extra
-        self._write_sshd_config()
+        self._sshd_options, self._sshd_extra = {**(options or {}), **more}, extra
+        self._put_sshd_config()
         self.restart_sshd()
 
     def restart_sshd(self) -> None:
@@ -120,30 +124,40 @@ class LabHost(ABC):
         self.stop_sshd()
         self.start_sshd()
 
-    @abstractmethod
     def stop_sshd(self) -> None:
         """End the listener: connections are refused, sessions go on."""
+        for pid in self.pids(sshd.LISTENER):
+            self.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not self.pids(sshd.LISTENER), f"sshd of {self.name} ends")
 
-    @abstractmethod
-    def start_sshd(self) -> None: ...
+    def start_sshd(self) -> None:
+        try:
+            self._start_listener()
+        except LabError as error:
+            raise LabError(f"{error}\n{self.sshd_log()}") from error
 
-    @abstractmethod
     def kill_sshd_sessions(self) -> None:
         """SIGKILL what serves the connections; what they started stays."""
+        for pid in self.pids(sshd.SESSION):
+            with contextlib.suppress(ProcessLookupError):
+                self.kill(pid)
 
     def new_host_key(self) -> None:
         """As a machine installed anew. `known_hosts` keeps the old key."""
-        self._write_host_key()
+        self._put_host_key()
         self.restart_sshd()
 
     @abstractmethod
     def sshd_log(self) -> str: ...
 
     @abstractmethod
-    def _write_sshd_config(self) -> None: ...
+    def _start_listener(self) -> None: ...
 
     @abstractmethod
-    def _write_host_key(self) -> None: ...
+    def _put_sshd_config(self) -> None: ...
+
+    @abstractmethod
+    def _put_host_key(self) -> None: ...
 
     # Inside
 

@@ -15,7 +15,6 @@ OF_EACH_MACHINE = {"bin", "boot", "etc", "lib", "lib32", "lib64", "libx32", "opt
 EMPTY = {"dev": 0o755, "home": 0o755, "media": 0o755, "mnt": 0o755, "root": 0o700, "run": 0o755, "srv": 0o755}
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
-PYTHONS = "/opt/pythons"  # inside a host: the interpreters of pyenv on this machine
 HOME = f"/home/{USER}"
 
 
@@ -30,8 +29,9 @@ class Places:
 
 
 def pyenv_versions() -> Path | None:
+    """Where pyenv has its interpreters on this machine: hosts have them too, but in no PATH."""
     found = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    return found if found.is_dir() else None
+    return found.resolve() if found.is_dir() else None
 
 
 def make_layer(upper: Path, name: str, uid: int, shell: str) -> None:
@@ -47,8 +47,11 @@ def make_layer(upper: Path, name: str, uid: int, shell: str) -> None:
         if entry not in OF_EACH_MACHINE | EMPTY.keys() | {"tmp"} and not path.is_symlink():
             os.mknod(upper / entry, stat.S_IFCHR, os.makedev(0, 0))  # overlayfs: not there
     _make_devices(upper / "dev")
-    (upper / "opt" / "pythons").mkdir(parents=True)
     (upper / HOME[1:]).mkdir()
+    if (versions := pyenv_versions()) is not None:
+        for place in (*reversed(versions.relative_to("/").parents), versions.relative_to("/")):
+            (upper / place).mkdir(exist_ok=True)
+            (upper / place).chmod((upper / place).stat().st_mode | 0o111)
     _write_etc(upper / "etc", name, uid, shell)
 
 
@@ -117,8 +120,8 @@ def fstab(places: Places, spec: HostSpec) -> str:
         mounts.append(("/dev/null", root / "proc/sysrq-trigger", "none", "bind"))
     if spec.noexec:
         mounts.append(("tmp", root / "var/tmp", "tmpfs", "mode=1777,noexec"))
-    if (pythons := pyenv_versions()) is not None:
-        mounts.append((pythons, root / PYTHONS[1:], "none", "bind,ro"))
+    if (versions := pyenv_versions()) is not None:  # at their own path, which is written into the interpreters
+        mounts.append((versions, root / versions.relative_to("/"), "none", "bind,ro"))
     return "".join(
         f"{escape(what)} {escape(where)} {kind} {escape(options)} 0 0\n" for what, where, kind, options in mounts
     )

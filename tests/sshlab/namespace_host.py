@@ -1,0 +1,284 @@
+"""A host in namespaces of its own: what it cannot tell from a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import pythons, rootfs, sshd
+from .boot import NAMESPACES, Boot, send
+from .cgroups import Cgroup
+from .commands import ENVIRON, run, wait_for
+from .host import LabHost, new_boot_id
+from .network import Faults
+from .spec import USER, HostSpec, LabError, parse_size
+
+if TYPE_CHECKING:
+    from .namespaces import Namespaces
+
+FIRST_UID = 700_000_000  # a user's limits count for all hosts of one uid: each host has its own
+LOG = "/var/log/sshd.log"
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+
+
+class NamespaceHost(LabHost):
+    def __init__(self, lab: Namespaces, number: int, spec: HostSpec, key_path: Path) -> None:
+        assert lab.router is not None
+        super().__init__(number, lab.router.address(number), spec, key_path)
+        self._lab, self._router = lab, lab.router
+        self._boot: Boot | None = None
+        self._faults = Faults()
+        self._cgroup = Cgroup(f"{lab.slot.number}-{self.name}")
+        self._files = lab.directory / self.name
+        layers = lab.directory / "layers" / self.name
+        shared = spec.home_of
+        assert shared is None or isinstance(shared, NamespaceHost)
+        self.uid: int = shared.uid if shared else FIRST_UID + lab.slot.number * 1000 + number
+        home: Path = shared.places.home if shared else self._files / "home"
+        self.places: rootfs.Places = rootfs.Places(self._files, layers, lab.seen(layers), home)
+        self._make_files()
+        self._router.add_port(number)
+        self.power_on()
+        if spec.python != "machine":
+            self.set_python(spec.python)
+
+    def _make_files(self) -> None:
+        places, spec = self.places, self.spec
+        (self._files / "root").mkdir(parents=True)
+        (self._files / "fstab").write_text(rootfs.fstab(places, spec))
+        upper = places.seen / "upper"
+        rootfs.make_layer(upper, self.name, self.uid, spec.shell)
+        (places.seen / "work").mkdir()
+        self.host_key = sshd.make_key(upper / HOST_KEY[1:])
+        (upper / "etc/ssh/sshd_config").write_text(self._sshd_config())
+        if spec.home_of is None:
+            places.home.mkdir()
+            if spec.home_size is not None:
+                options = f"size={parse_size(spec.home_size)}"
+                options += f",nr_inodes={spec.home_inodes}" if spec.home_inodes else ""
+                run([*self._lab.enter("mount"), "mount", "-t", "tmpfs", "-o", options, "home", str(places.home)])
+            public = self.key_path.with_suffix(".pub").read_text().strip()
+            rootfs.make_home(self._lab.seen(places.home), self.uid, public)
+        if spec.memory is not None:
+            self._cgroup.limit_memory(parse_size(spec.memory))
+
+    # Power
+
+    @property
+    def is_up(self) -> bool:
+        return self._boot is not None and self._boot.goes_on
+
+    @property
+    def booted(self) -> Boot:
+        if self._boot is None or not self._boot.goes_on:
+            raise LabError(f"{self.name} is down")
+        return self._boot
+
+    def power_on(self) -> None:
+        if self.is_up:
+            return
+        self.power_off()  # one that ended itself has left its interface
+        self.boot_id = new_boot_id()
+        (self._files / "boot_id").write_text(f"{self.boot_id}\n")
+        (self._files / "network").write_text(self._router.lines_inside(self.number, self.address))
+        self._boot = Boot(
+            self._lab.enter("mount", "pid"),
+            [str(self._files), self.name, *self._cgroup.directories],
+            lambda pid: self._router.plug_in(self.number, pid, self.address),
+        )
+        self._wait_for_listener()
+        self._set_faults(off=False)
+
+    def power_off(self, clean: bool = False) -> None:
+        if self._boot is None:
+            return
+        if clean and not self.is_paused:
+            for sig in (signal.SIGTERM, signal.SIGKILL):
+                for pid in self._boot.pids().keys() - {self._boot.init}:
+                    send(pid, sig)
+        # ORDER: the line is cut first, so that no FIN or RST tells the client what happens.
+        self._set_faults(off=True)
+        if self.is_paused:
+            self._boot.signal_all(signal.SIGKILL)  # before they thaw: nobody does another thing
+            self.resume()
+        self._boot.end()
+        with contextlib.suppress(LabError):  # the kernel may have been faster
+            self._router.unplug(self.number)
+        self._boot = None
+        self._is_throttled = False
+
+    def wait_down(self, timeout: float = 20) -> str:
+        assert self._boot is not None
+        return self._boot.wait(timeout)
+
+    def pause(self) -> None:
+        if self._cgroup.can_freeze:
+            self._cgroup.freeze(True)
+        else:
+            self.booted.signal_all(signal.SIGSTOP)
+        self.is_paused = True
+
+    def resume(self) -> None:
+        if self._cgroup.can_freeze:
+            self._cgroup.freeze(False)
+        else:
+            self.booted.signal_all(signal.SIGCONT)
+        self.is_paused = False
+
+    # Network
+
+    def _set_faults(self, **changes: bool | float) -> None:
+        for name, value in changes.items():
+            setattr(self._faults, name, value)
+        self._router.apply(self.number, self._faults)
+
+    def partition(self) -> None:
+        self._set_faults(cut_in=True, cut_out=True)
+
+    def partition_in(self) -> None:
+        self._set_faults(cut_in=True)
+
+    def partition_out(self) -> None:
+        self._set_faults(cut_out=True)
+
+    def hide_from_client(self) -> None:
+        self._set_faults(hidden=True)
+
+    def loss(self, percent: float) -> None:
+        self._set_faults(loss=percent)
+
+    def refuse(self) -> None:
+        self._set_faults(reset=True)
+
+    def reset_connections(self) -> None:
+        run([*self.booted.enter("net"), "ss", "--kill", "--tcp", "state", "connected"])
+
+    def throttle(self, rate: str | None) -> None:
+        """A token bucket each way: at the router's end of the veth, and at the host's."""
+        ends = ((self._lab.enter("net"), f"h{self.number}"), (self.booted.enter("net"), "eth0"))
+        for enter, device in ends:
+            with contextlib.suppress(LabError):  # there is none
+                run([*enter, "tc", "qdisc", "delete", "dev", device, "root"])
+            if rate is not None:
+                bucket = ["tbf", "rate", rate, "burst", "16kb", "latency", "200ms"]
+                run([*enter, "tc", "qdisc", "add", "dev", device, "root", *bucket])
+        self._is_throttled = rate is not None
+
+    _is_throttled = False
+
+    def heal(self) -> None:
+        self._faults = Faults(off=not self.is_up)
+        self._set_faults()
+        if self._is_throttled and self.is_up:
+            self.throttle(None)
+
+    def set_address(self, address: str) -> None:
+        self.address = address
+        self._router.move(self.number, address)
+        if self.is_up:
+            lines = self._router.lines_inside(self.number, address)
+            run([*self.booted.enter("net"), "ip", "-batch", "-"], lines)
+
+    # sshd
+
+    def _start_listener(self) -> None:
+        self.exec(["/usr/sbin/sshd", "-E", LOG], root=True)
+        self._wait_for_listener()
+
+    def _wait_for_listener(self) -> None:
+        wait_for(lambda: self.booted.listens(self.port), f"sshd of {self.name} listens")
+
+    def sshd_log(self) -> str:
+        return self.read(LOG, root=True).decode(errors="replace")
+
+    def _sshd_config(self) -> str:
+        lines = {"Port": str(self.port), "ListenAddress": "0.0.0.0", "HostKey": HOST_KEY}
+        return sshd.config(self._sshd_options, lines, self._sshd_extra)
+
+    def _put_sshd_config(self) -> None:
+        self.write("/etc/ssh/sshd_config", self._sshd_config(), root=True)
+
+    def _put_host_key(self) -> None:
+        self.host_key = sshd.make_key(self._files / "key")
+        self.write(HOST_KEY, (self._files / "key").read_bytes(), mode=0o600, root=True)
+
+    # Inside
+
+    def command(self, argv: Sequence[str], *, root: bool = False, env: Mapping[str, str] | None = None) -> list[str]:
+        user, home = ("root", "/root") if root else (USER, self.home)
+        environ = {**ENVIRON, "HOME": home, "USER": user, "LOGNAME": user, **(env or {})}
+        # What we start belongs to the host: paused with it, its memory counted. But a paused host can be looked into.
+        cgroups = [] if self.is_paused else self._cgroup.directories
+        join = "".join(f"echo 0 >{shlex.quote(cgroup)}/cgroup.procs && " for cgroup in cgroups)
+        return [
+            *("/bin/sh", "-c", join + 'exec "$@"', "sh"),
+            *self.booted.enter(*NAMESPACES),
+            *([] if root else [f"--setuid={self.uid}", f"--setgid={self.uid}"]),
+            *("env", "-i", *(f"{name}={value}" for name, value in environ.items())),
+            *("/bin/sh", "-c", 'cd && exec "$@"', "sh", *argv),
+        ]
+
+    def processes(self) -> dict[int, str]:
+        found = {}
+        for outer, inner in self.booted.pids().items():
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{outer}/cmdline").read_bytes().replace(b"\0", b" ")
+                found[inner] = line.decode(errors="replace").strip()
+        return found
+
+    def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
+        for outer, inner in self.booted.pids().items():
+            if inner == pid:
+                send(outer, sig)
+                return
+        raise ProcessLookupError(f"{self.name} has no process {pid}")
+
+    def set_shell(self, path: str) -> None:
+        self.sh(f'sed -i "s#^\\({USER}:.*:\\).*#\\1$1#" /etc/passwd', path, root=True)
+
+    def set_python(self, choice: str) -> None:
+        self.sh(pythons.script(choice), root=True)
+
+    # Disk and memory
+
+    def fill_disk(self) -> None:
+        self._needs_limited_home()
+        self.exec(["/bin/sh", "-c", "cat /dev/zero >.filler-bytes"], check=False)
+
+    def fill_inodes(self) -> None:
+        self._needs_limited_home()
+        script = "mkdir -p .filler-inodes; n=0; while : >.filler-inodes/$n; do n=$((n + 1)); done"
+        self.exec(["/bin/sh", "-c", script], check=False)
+
+    def free_disk(self) -> None:
+        self.sh("rm -rf .filler-bytes .filler-inodes")
+
+    def _needs_limited_home(self) -> None:
+        if self.spec.home_size is None:
+            raise LabError(f"the home of {self.name} is on this machine's disk: give it a home_size")
+
+    def remount(self, path: str, options: str) -> None:
+        self.exec(["mount", "-o", f"remount,bind,{options}", path], root=True)
+
+    def limit_memory(self, size: str | None) -> None:
+        self._cgroup.limit_memory(None if size is None else parse_size(size))
+
+    def close(self) -> None:
+        self.power_off()
+        self._router.remove_port(self.number)
+        self._cgroup.remove()
+        enter = self._lab.enter("mount")
+        if self.spec.home_size is not None:
+            run([*enter, "umount", str(self.places.home)])
+        run([*enter, "rm", "-rf", str(self.places.layers)])
+        shutil.rmtree(self._files, ignore_errors=True)
+
+    def forget(self) -> None:
+        if self._boot is not None:
+            self._boot.wait(20)
+            self._boot = None
