@@ -19,11 +19,12 @@ PYTHON_FLAGS = "-I -S -B"
 # login shell hands it on as it stands: csh replaces `!` inside quotes, fish takes backslashes there.
 # `read` and the reading of the stage take byte by byte, as the rest of the input is somebody else's.
 _READ_STAGE = "import os;exec(bytes().join(iter(lambda:os.read(0,1)or os._exit(1),bytes(1))))"
-_IS_NEW_ENOUGH = f"import sys;sys.exit(sys.version_info<({OLDEST_PYTHON[0]},{OLDEST_PYTHON[1]}))"
+_OWN_PATH = f"import sys;sys.version_info>=({OLDEST_PYTHON[0]},{OLDEST_PYTHON[1]})and print(sys.executable)"
 _SHELL_TEXT = (
-    "IFS= read -r n; IFS= read -r q; set -- {names}; "
-    'if test -n "$q"; then set -- "$q"; fi; '
-    'for p do if "$p" {flags} -c "{probe}" </dev/null >/dev/null 2>&1; then exec "$p" {flags} -c "{load}"; fi; '
+    "IFS= read -r n; IFS= read -r q; "
+    'if test -n "$q"; then set -- "$q"; else set -- {names}; fi; '
+    'for p do r=$("$p" {flags} -c "{probe}" </dev/null 2>/dev/null); '
+    'if test -x "$r"; then exec "$r" {flags} -c "{load}"; fi; '
     'if command -v "$p" >/dev/null 2>&1; then f="$f $p"; fi; done; '
     'echo "{mark} $n none$f"; exit 1'
 )
@@ -35,7 +36,7 @@ def _python_names() -> str:
 
 
 SHELL_TEXT = _SHELL_TEXT.format(
-    names=_python_names(), flags=PYTHON_FLAGS, probe=_IS_NEW_ENOUGH, load=_READ_STAGE, mark=STAGE_MARK
+    names=_python_names(), flags=PYTHON_FLAGS, probe=_OWN_PATH, load=_READ_STAGE, mark=STAGE_MARK
 )
 COMMAND = f"exec /bin/sh -c '{SHELL_TEXT}'"
 

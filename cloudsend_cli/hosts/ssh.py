@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.model import HostAddress
 
 from .bootstrap import COMMAND
-from .ssh_config import resolve
+from .facts import HostFacts, ask_facts
+from .ssh_config import config_from_environment, resolve
 from .stage_talk import StageTalk
 
 if TYPE_CHECKING:
@@ -40,12 +43,33 @@ class SshHost:
         with self._lock:
             stream = self._connected().open_stream(COMMAND)
         try:
-            python = dict(self.address.settings).get("python", "")
-            StageTalk(stream, self.address.host, python).attach(self.address.home, source, sha256)
+            self._talk(stream).attach(self.address.home, source, sha256)
         except BaseException:
             stream.close()
             raise
         return stream
+
+    def open_shell(self, command: Sequence[str]) -> int:
+        """The user's terminal there, by the system's ssh."""
+        from .ssh_shell import run_shell
+
+        config = self._ssh_config or config_from_environment()
+        return run_shell(resolve(self.address, config), self._known_hosts, command, config)
+
+    def probe(self) -> HostFacts:
+        """What the machine has. Nothing is written there."""
+        began = time.monotonic()
+        with self._lock:
+            connection = self._connected()
+            connect_ms = (time.monotonic() - began) * 1000
+            stream = connection.open_stream(COMMAND)
+        try:
+            return ask_facts(self._talk(stream), self.address.home, connect_ms)
+        finally:
+            stream.close()
+
+    def _talk(self, stream: ChannelStream) -> StageTalk:
+        return StageTalk(stream, self.address.host, dict(self.address.settings).get("python", ""))
 
     def _connected(self) -> Connection:
         from .ssh_connect import connect
@@ -58,3 +82,8 @@ class SshHost:
         self._connection = connect(route, self._known_hosts, limit)
         self._failures = 0
         return self._connection
+
+
+def probe(address: HostAddress, known_hosts: Path) -> HostFacts:
+    """What a machine has, asked over a connection of its own. Errors as of `SshHost.open_agent`."""
+    return SshHost(address, known_hosts).probe()

@@ -15,7 +15,7 @@ import paramiko
 from paramiko.agent import AgentSSH
 from paramiko.auth_strategy import AuthStrategy
 
-from cloudsend_cli.errors import AuthError
+from cloudsend_cli.errors import AuthError, UnreachableError
 
 from .host_keys import HostKey, parse_public_key
 from .ssh_config import Route
@@ -72,9 +72,8 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
                 further = transport.auth_publickey(user, offer.key)
             except paramiko.BadAuthenticationType as problem:
                 raise self._wants(problem.allowed_types) from problem
-            except paramiko.AuthenticationException:
-                if not transport.is_active():
-                    raise self._refused("it hung up") from None
+            except paramiko.AuthenticationException as problem:
+                self._check_alive(transport, problem)
                 continue
             except (paramiko.SSHException, OSError, ValueError) as problem:
                 if not transport.is_active():
@@ -86,6 +85,16 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
             return
         self._without_key(transport)
 
+    def _check_alive(self, transport: paramiko.Transport, problem: Exception) -> None:
+        """A refused key leaves the connection open. Lost in the middle says nothing about keys, but for a farewell."""
+        if transport.is_active() and "timeout" not in str(problem).lower():
+            return
+        farewell = getattr(transport, "farewell", "")
+        if "authentication" in farewell.lower():
+            raise self._refused(farewell) from None
+        words = farewell or "the connection was lost during the login"
+        raise UnreachableError(f"{self._route.asked}: {words}", hint="it is tried again") from problem
+
     def _without_key(self, transport: paramiko.Transport) -> None:
         """Some servers let in whom the network vouches for; the others say what they want."""
         try:
@@ -94,8 +103,8 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
         except paramiko.BadAuthenticationType as problem:
             if "publickey" not in problem.allowed_types:
                 raise self._wants(problem.allowed_types) from problem
-        except paramiko.AuthenticationException:
-            pass
+        except paramiko.AuthenticationException as problem:
+            self._check_alive(transport, problem)
         raise self._refused("")
 
     # ---- which keys ------------------------------------------------------------------------------------------------

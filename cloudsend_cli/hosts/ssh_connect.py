@@ -1,19 +1,15 @@
-"""One SSH connection by Fabric: our sockets, our check of host keys, our choice of keys and algorithms."""
+"""One SSH connection by Fabric: through machines in between, with our check of host keys and our choice of keys."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import random
-import shlex
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import fabric
 import paramiko
@@ -24,51 +20,35 @@ from .host_keys import HostKey, KnownKey, KnownKeys, find_known_for, judge, pars
 from .ssh_auth import KeyLogin
 from .ssh_config import Route
 from .ssh_errors import translate
-from .ssh_stream import ChannelStream, tune
+from .ssh_stream import ChannelStream
+from .ssh_transport import WINDOW, ConnectionSocket, make_transport, open_socket
 
 BANNER_LIMIT = 15.0
 HANDSHAKE_LIMIT = 20.0
 AUTH_LIMIT = 20.0
 CHANNEL_LIMIT = 15.0
-DEAD_AFTER = 10.0
 CLOSE_LIMIT = 0.25
 CHANNELS_LIMIT = 8  # sshd allows ten on one connection
-WINDOW = 4 << 20
 IDLE_WAIT = 5.0  # how often a connection's thread looks up without cause; paramiko's own 0.1 s costs CPU on many hosts
 SETUPS_AT_ONCE = 5  # sshd drops at random from ten unfinished logins on (MaxStartups)
 SETUP_PATIENCE = 60.0
-
-CIPHERS = (
-    "aes128-gcm@openssh.com",
-    "aes256-gcm@openssh.com",
-    "aes128-ctr",
-    "aes192-ctr",
-    "aes256-ctr",
-)
-MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
-
-# Without a handler, what paramiko logs about each failed try reaches the user's terminal beside our own words.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-Judge = Callable[[Route, HostKey], None]
 
 
 class HostKeyCheck(paramiko.MissingHostKeyPolicy):  # type: ignore[misc] # untyped
     """The one place where a host key is accepted. Called before any login, as the client itself is told no keys."""
 
-    def __init__(self, judgement: Callable[[HostKey], None]) -> None:
-        self._judgement = judgement
+    def __init__(self, check: Callable[[HostKey], None]) -> None:
+        self._check = check
 
     def missing_host_key(self, client: object, hostname: str, key: paramiko.PKey) -> None:
-        self._judgement(HostKey(key.get_name(), key.asbytes()))
+        self._check(HostKey(key.get_name(), key.asbytes()))
 
 
 class Connection:
     """An authenticated connection, through whatever lies in between. It is closed with the last of its channels."""
 
-    def __init__(self, route: Route, chain: Sequence[fabric.Connection], socket_fd: int) -> None:
+    def __init__(self, route: Route, chain: Sequence[fabric.Connection]) -> None:
         self.route = route
-        self._socket_fd = socket_fd  # -1 where the bytes go through another connection
         self._chain = chain
         self._lock = threading.Lock()
         self._channels = 0
@@ -98,7 +78,11 @@ class Connection:
             raise
         finally:
             guard.cancel()
-        return ChannelStream(channel, self._socket_fd, self._release)
+        sock = self.transport.sock
+        if not isinstance(sock, ConnectionSocket):  # the bytes go through another connection
+            return ChannelStream(channel, -1, self._release)
+        sock.eager = False
+        return ChannelStream(channel, sock.fileno(), self._release)
 
     def _release(self) -> None:
         with self._lock:
@@ -121,6 +105,8 @@ def close_chain(chain: Sequence[fabric.Connection]) -> None:
     for connection in reversed(chain):
         transport = connection.client.get_transport()
         if transport is None:
+            if "sock" in connection.connect_kwargs:
+                connection.connect_kwargs["sock"].close()
             continue
         for how, limit in ((socket.SHUT_WR, CLOSE_LIMIT), (socket.SHUT_RDWR, 1.0)):
             with contextlib.suppress(OSError, EOFError, AttributeError):
@@ -132,63 +118,99 @@ def close_chain(chain: Sequence[fabric.Connection]) -> None:
             transport.sock.close()
 
 
-# ---- host keys ---------------------------------------------------------------------------------------------------
-
-
 def known_keys(route: Route, known_hosts: Path) -> KnownKeys:
     """All that is known for a machine: of the state directory's file and of the user's and the system's."""
     if route.host_key:
         key = parse_public_key(route.host_key)
-        pinned = (KnownKey("*", key, "", "the address's own key"),) if key else ()
+        pinned = (KnownKey("*", key, "", "the key pinned for it"),) if key else ()
         return KnownKeys(route.hostname, pinned)
     files = (known_hosts, *(Path(f) for f in route.known_hosts))
     lines = [line for file in files for line in read_known_hosts(file)]
     return find_known_for(lines, route.hostname, route.port, route.host_key_alias)
 
 
-def preferred_types(known: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
-    """The types of known keys first, so that the server shows one that can be compared."""
-    wanted = [t for k in known for t in (("rsa-sha2-512", "rsa-sha2-256") if k == "ssh-rsa" else (k,))]
-    first = [t for t in wanted if t in offered]
-    return tuple(first + [t for t in offered if t not in first])
-
-
 # ---- setting up --------------------------------------------------------------------------------------------------
 
 
-def connect(route: Route, known_hosts: Path, timeout: float, judgement: Judge | None = None) -> Connection:
-    """A connection that is logged in. `judgement` replaces the check of the last machine's key."""
+def connect(route: Route, known_hosts: Path, timeout: float) -> Connection:
+    """A connection that is logged in. Errors are of the machine that they are about, which may be one in between."""
     chain: list[fabric.Connection] = []
-    socket_fd = -1
-    where = route
     try:
-        with _setup_turn(route.hops[0] if route.hops else route):
-            for where in (*route.hops, route):
-                last = where is route
-                known = known_keys(where, known_hosts)
-                check = functools.partial(judge, known, asked=where.asked)
-                if last and judgement is not None:
-                    check = functools.partial(judgement, where)
-                connection = _prepare(where, known, check, chain[-1] if chain else None)
-                if not chain:
-                    sock = open_socket(where, timeout)
-                    socket_fd = sock.fileno() if not route.hops else -1
-                    connection.connect_kwargs["sock"] = sock
-                chain.append(connection)
-                connection.open()
-                connection.transport.sock.settimeout(IDLE_WAIT)
-    except BaseException as problem:
+        _build(chain, route, known_hosts, timeout, None)
+    except BaseException:
         close_chain(chain)
-        if isinstance(problem, CloudsendError):
-            raise
-        if isinstance(problem, (paramiko.SSHException, OSError, EOFError, KeyError)):
-            raise translate(problem, place(where)) from problem
         raise
-    return Connection(route, chain, socket_fd)
+    return Connection(route, chain)
+
+
+class _Seen(Exception):
+    """Ends a connection when its host key has been seen: no login is tried."""
+
+    def __init__(self, key: HostKey) -> None:
+        super().__init__()
+        self.key = key
+
+
+def look_at_key(route: Route, known_hosts: Path, timeout: float, types: Sequence[str]) -> HostKey | None:
+    """The host key of one of `types` that the machine presents; None if it has none. Those in between are verified."""
+    chain: list[fabric.Connection] = []
+    try:
+        _build(chain, route, known_hosts, timeout, types)
+    except _Seen as seen:
+        return seen.key
+    except CloudsendError as problem:
+        if isinstance(problem.__cause__, paramiko.ssh_exception.IncompatiblePeer) and "key" in str(problem.__cause__):
+            return None
+        raise
+    finally:
+        close_chain(chain)
+    return None
+
+
+def _see(key: HostKey) -> None:
+    raise _Seen(key)
+
+
+def _build(
+    chain: list[fabric.Connection], route: Route, known_hosts: Path, timeout: float, look: Sequence[str] | None
+) -> None:
+    """Connections to each machine on the way, each through the one before. `look`: see the last one's key, no more."""
+    with _setup_turn(route.hops[0] if route.hops else route):
+        for machine in (*route.hops, route):
+            if look is not None and machine is route:
+                _open(chain, machine, timeout, _see, functools.partial(make_transport, key_types=look, only=True))
+                return
+            known = known_keys(machine, known_hosts)
+            check = functools.partial(judge, known, asked=machine.asked)
+            _open(chain, machine, timeout, check, functools.partial(make_transport, key_types=known.types))
+
+
+def _open(
+    chain: list[fabric.Connection],
+    route: Route,
+    timeout: float,
+    check: Callable[[HostKey], None],
+    transport_factory: Callable[..., paramiko.Transport],
+) -> None:
+    """Add the connection to one more machine to `chain`, through the last one there."""
+    try:
+        connection = _prepare(route, check, transport_factory, chain[-1] if chain else None)
+        if not chain:
+            connection.connect_kwargs["sock"] = open_socket(route, timeout)
+        chain.append(connection)
+        connection.open()
+        connection.transport.sock.settimeout(IDLE_WAIT)
+    except (CloudsendError, _Seen):
+        raise
+    except Exception as problem:  # a server that talks nonsense makes paramiko raise whatever
+        raise translate(problem, place(route)) from problem
 
 
 def _prepare(
-    route: Route, known: KnownKeys, check: Callable[[HostKey], None], gateway: fabric.Connection | None
+    route: Route,
+    check: Callable[[HostKey], None],
+    transport_factory: Callable[..., paramiko.Transport],
+    gateway: fabric.Connection | None,
 ) -> fabric.Connection:
     """Fabric's connection, told everything: it reads no configuration file and accepts no key of its own accord."""
     connection = fabric.Connection(
@@ -205,60 +227,12 @@ def _prepare(
             "channel_timeout": CHANNEL_LIMIT,
             "timeout": HANDSHAKE_LIMIT,
             "compress": False,
-            "transport_factory": functools.partial(_make_transport, known),
+            "transport_factory": lambda sock, disabled_algorithms=None: transport_factory(sock),
         },
         inline_ssh_env=False,
     )
     connection.client.set_missing_host_key_policy(HostKeyCheck(check))
     return connection
-
-
-def _make_transport(known: KnownKeys, sock: Any, disabled_algorithms: object = None) -> paramiko.Transport:
-    transport = paramiko.Transport(sock, default_window_size=WINDOW)
-    options = transport.get_security_options()
-    options.ciphers = tuple(c for c in CIPHERS if c in options.ciphers)
-    options.digests = tuple(m for m in MACS if m in options.digests)
-    options.key_types = preferred_types(known.types, options.key_types)
-    return transport
-
-
-def open_socket(route: Route, timeout: float) -> socket.socket:
-    """A socket to the machine, or to the program that the user's configuration puts in between."""
-    if route.proxy_command:
-        return _run_proxy(route.proxy_command)
-    family = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}.get(route.address_family, socket.AF_UNSPEC)
-    try:
-        found = socket.getaddrinfo(route.hostname, route.port, family, socket.SOCK_STREAM)
-    except OSError as problem:
-        raise translate(problem, place(route)) from problem
-    until = time.monotonic() + timeout
-    failed: OSError = TimeoutError()
-    for kind, sort, protocol, _, address in found:
-        sock = socket.socket(kind, sort, protocol)
-        try:
-            tune(sock, DEAD_AFTER)
-            sock.settimeout(max(0.5, until - time.monotonic()))
-            sock.connect(address)
-            return sock
-        except OSError as problem:
-            sock.close()
-            failed = problem
-    raise translate(failed, place(route)) from failed
-
-
-def _run_proxy(command: str) -> socket.socket:
-    """The program on one end of a socket pair: unlike pipes that can be polled, and it ends when ours is closed."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", f"exec {command}"],
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    threading.Thread(target=process.wait, name=f"proxy {shlex.quote(command)[:20]}", daemon=True).start()
-    return ours
 
 
 _turns: dict[tuple[str, int], threading.BoundedSemaphore] = {}

@@ -58,12 +58,16 @@ def _no_connection(problem: Any, where: str) -> CloudsendError:
 
 def _early_end(problem: Any, where: str) -> CloudsendError | None:
     words = _words(problem)
-    if not (isinstance(problem, EOFError) or "protocol banner" in words or "kex" in words.lower()):
-        return None
-    return UnreachableError(
-        f"{where} drops new logins: {words}",
-        hint="too many at once (MaxStartups), a ban after failures, or no SSH server: it is tried again",
-    )
+    if "Indecipherable protocol" in words or "Invalid SSH banner" in words:
+        return UnreachableError(f"{where} is not an SSH server", hint="is the port right?")
+    if isinstance(problem.__context__, TimeoutError) or "No existing session" in words or "Timeout" in words:
+        return UnreachableError(f"{where} accepts connections, but does not answer in time", hint=TRY_AGAIN)
+    if isinstance(problem, EOFError) or "protocol banner" in words or "Negotiation failed" in words:
+        return UnreachableError(
+            f"{where} drops new logins",
+            hint="too many at once (MaxStartups), a ban after failures, or no SSH server: it is tried again",
+        )
+    return None
 
 
 def _os_error(problem: Any, where: str) -> CloudsendError:

@@ -11,7 +11,9 @@ import os
 import pwd
 import socket
 import stat
+import subprocess
 import sys
+import time
 
 PIECE = 32768
 
@@ -67,6 +69,10 @@ def make_home(home):
         os.mkdir(home, 0o700)
     except FileExistsError:
         pass
+    check_home(home)
+
+
+def check_home(home):
     about = os.lstat(home)
     if stat.S_ISLNK(about.st_mode):
         about = os.stat(home)  # the user's own link to another disk; what it leads to is judged
@@ -128,11 +134,93 @@ def attach(nonce, header):
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", path, "attach", home])
 
 
+def probe(nonce, header):
+    """Facts, then the time for each line that comes, so that the other side can measure its clock against ours."""
+    tell(nonce, facts=find_facts(agent_home(header["home"])))
+    while True:
+        read_line()
+        tell(nonce, time=time.time())
+
+
+def find_facts(home):
+    return {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "executable": sys.executable,
+        "hostname": socket.gethostname(),
+        "user": pwd.getpwuid(os.geteuid()).pw_name,
+        "os": find_system(),
+        "boot": read_text("/proc/sys/kernel/random/boot_id").strip(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory": find_memory(),
+        "gpus": find_gpus(),
+        "load": os.getloadavg()[0],
+        "home": home,
+        "disk_free": find_space(home),
+    }
+
+
+def read_text(path):
+    try:
+        with open(path, "rb") as reader:
+            return reader.read(65536).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def find_system():
+    for line in read_text("/etc/os-release").splitlines():
+        name, _, value = line.partition("=")
+        if name == "PRETTY_NAME":
+            return value.strip("\"'")
+    return os.uname().sysname
+
+
+def find_memory():
+    for line in read_text("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def find_gpus():
+    try:
+        return len(os.listdir("/proc/driver/nvidia/gpus"))
+    except OSError:
+        pass
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return done.stdout.count(b"GPU ") if done.returncode == 0 else 0
+
+
+def find_space(home):
+    """Free bytes where the agent's directory is, or would be made. Nothing is made; Refused if it could not be."""
+    place = home
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if place == home:
+        check_home(home)
+    elif not os.path.isdir(place):
+        raise Refused("home-kind", "%s is not a directory" % place)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise Refused("EACCES", "%s cannot be written" % place)
+    disk = os.statvfs(place)
+    return disk.f_bavail * disk.f_frsize
+
+
 def main():
     header = json.loads(read_line().decode("ascii"))
     nonce = header["nonce"]
     try:
-        attach(nonce, header)
+        {"attach": attach, "probe": probe}[header["verb"]](nonce, header)
     except Refused as problem:
         tell(nonce, error=problem.args[0], message=problem.args[1])
     except OSError as problem:
