@@ -127,7 +127,8 @@ class FrameDecoder:
                 if self._frame is not None:
                     if len(self._buffer) - start < self._size:
                         return frames
-                    self._frame.payload = bytes(self._buffer[start : start + self._size])
+                    with memoryview(self._buffer) as view:
+                        self._frame.payload = bytes(view[start : start + self._size])
                     start += self._size
                     frames.append(self._frame)
                     self._frame = None

@@ -14,7 +14,7 @@ from pathlib import Path
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.naming import run_of_attempt
 
-from .hostlink import Ask, error_text
+from .hostlink import Ahead, Ask, error_text
 
 CHUNK = 256 * 1024
 WINDOW = 2 << 20
@@ -23,7 +23,7 @@ SMALL = 4 << 20  # larger logs come with the results, so that an end is not told
 STREAMS = ("stderr", "stdout")  # ORDER: stdout last, it is the mark
 
 Sizes = Mapping[str, int]
-Bringing = Generator[list[Ask], list[Frame], str]
+Bringing = Generator[list[Ask] | Ahead, list[Frame], str]
 
 
 def log_path(logs: Path, attempt: str, stream: str) -> Path:
@@ -74,7 +74,7 @@ def bring_logs(attempts: Mapping[str, Sizes | None], logs: Path) -> Bringing:
     return problem
 
 
-def _ask_sizes(attempts: list[str]) -> Generator[list[Ask], list[Frame], dict[str, Sizes]]:
+def _ask_sizes(attempts: list[str]) -> Generator[list[Ask] | Ahead, list[Frame], dict[str, Sizes]]:
     places = [(attempt, stream) for attempt in attempts for stream in STREAMS]
     replies = yield [Ask("read", {"attempt": a, "stream": s, "offset": 0, "length": 0}) for a, s in places]
     found: dict[str, dict[str, int]] = {}

@@ -42,7 +42,16 @@ class Ask:
     payload: bytes = b""
 
 
-Conversation = Generator[list[Ask], list[Frame], None]  # yields requests to be sent together, gets their replies
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Requests that are sent now, whose replies are taken later: something is under way while others are used."""
+
+    asks: list[Ask]
+
+
+# Yields requests to be sent together. What it gets for a list are the replies to the oldest requests that it has not
+# got yet, those of one yield at a time; for `Ahead` it gets nothing.
+Conversation = Generator[list[Ask] | Ahead, list[Frame], None]
 
 
 class Listener(Protocol):
@@ -57,10 +66,18 @@ class Listener(Protocol):
 
 
 @dataclass(slots=True)
-class _Open:
-    """A conversation that waits for replies."""
+class _Talk:
+    """A conversation and the requests of its that wait for replies, the oldest first."""
 
     conversation: Conversation
+    batches: deque[_Batch] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Requests of one yield."""
+
+    talk: _Talk
     waiting: dict[int, int]  # request id -> place in `replies`
     replies: list[Frame | None]
 
@@ -80,7 +97,7 @@ class HostLink:
         self._listeners: dict[Listener, Resources | None] = {}
         self._capacity: Resources | None = None
         self._inbox: deque[Callable[[], None]] = deque()
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, _Batch] = {}
         self._alone = False  # a conversation that wants to be the only one of its kind is open
         self._queued: deque[Callable[[], None]] = deque()
         self._channel: AgentChannel | None = None
@@ -264,8 +281,8 @@ class HostLink:
             for listener in self._listeners:
                 listener.on_view(self._view, None)
         opened, self._open = self._open, {}
-        for item in {id(o): o for o in opened.values()}.values():
-            item.conversation.close()
+        for talk in {id(b.talk): b.talk for b in opened.values()}.values():
+            talk.conversation.close()
         queued, self._queued = self._queued, deque()
         for begin in queued:
             begin()  # without a channel: dropped
@@ -294,57 +311,68 @@ class HostLink:
             self._continue(reply, frame)
 
     def _continue(self, request: int, frame: Frame) -> None:
-        item = self._open.pop(request)
-        item.replies[item.waiting.pop(request)] = frame
-        if not item.waiting:
-            self._advance(item.conversation, [r for r in item.replies if r is not None])
+        batch = self._open.pop(request)
+        batch.replies[batch.waiting.pop(request)] = frame
+        if not batch.waiting and batch.talk.batches[0] is batch:
+            self._advance(batch.talk)
 
     def _begin(self, make: Callable[[], Conversation], dropped: Callable[[], None], *, alone: bool = False) -> None:
         if self._channel is None:
             dropped()
         elif not alone:
-            self._advance(_guarded(make(), dropped), None)
+            self._advance(_Talk(_guarded(make(), dropped)))
         elif self._alone:
             self._queued.append(lambda: self._begin(make, dropped, alone=True))
         else:
             self._alone = True
-            self._advance(_guarded(make(), dropped, self._next_alone), None)
+            self._advance(_Talk(_guarded(make(), dropped, self._next_alone)))
 
     def _next_alone(self) -> None:
         self._alone = False
         if self._queued:
             self._inbox.append(self._queued.popleft())
 
-    def _advance(self, conversation: Conversation, replies: list[Frame] | None) -> None:
-        """Give a conversation its replies and ask what it asks next. Its failure ends it and nothing else."""
+    def _advance(self, talk: _Talk) -> None:
+        """Give a conversation the replies that are in, and ask what it asks next. Its failure ends nothing else."""
         try:
-            asks = next(conversation) if replies is None else conversation.send(replies)
-            while not asks:
-                asks = conversation.send([])
-            self._ask_all(conversation, asks)
+            begun = bool(talk.batches)
+            wish = talk.conversation.send(_replies(talk)) if begun else next(talk.conversation)
+            while True:
+                if isinstance(wish, Ahead):
+                    self._ask_all(talk, wish.asks)
+                    wish = talk.conversation.send([])
+                    continue
+                self._ask_all(talk, wish)
+                if talk.batches and talk.batches[0].waiting:
+                    return
+                wish = talk.conversation.send(_replies(talk))
         except StopIteration:
             pass
         except ProtocolError as problem:  # a request that fits into no frame
             self._log(f"a request to {self._host.address.key} was not sent: {problem}")
-            conversation.close()
+            talk.conversation.close()
         except Exception:  # noqa: BLE001 - `dropped` was called; the others go on
             self._log(traceback.format_exc())
 
-    def _ask_all(self, conversation: Conversation, asks: Sequence[Ask]) -> None:
+    def _ask_all(self, talk: _Talk, asks: Sequence[Ask]) -> None:
+        """Send these requests; without a channel the conversation is closed."""
         channel = self._channel
         if channel is None:
-            conversation.close()
+            talk.conversation.close()
             return
-        item = _Open(conversation, {}, [None] * len(asks))
+        if not asks:
+            return
+        batch = _Batch(talk, {}, [None] * len(asks))
         try:
             for place, ask in enumerate(asks):
                 request = channel.request(ask.op, ask.payload, **ask.fields)
-                item.waiting[request] = place
-                self._open[request] = item
+                batch.waiting[request] = place
+                self._open[request] = batch
         except ProtocolError:
-            for request in item.waiting:
+            for request in batch.waiting:
                 del self._open[request]
             raise
+        talk.batches.append(batch)
 
     def _send(self, op: str, fields: dict[str, object]) -> None:
         if self._channel is not None:
@@ -404,6 +432,11 @@ class HostLink:
         if not wishes:
             return None
         return Resources(max(w.cpus for w in wishes), max(w.memory for w in wishes), max(w.gpus for w in wishes))
+
+
+def _replies(talk: _Talk) -> list[Frame]:
+    """Those of the oldest requests; none where nothing was asked."""
+    return [r for r in talk.batches.popleft().replies if r is not None] if talk.batches else []
 
 
 def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tuple[Frame, list[Frame]]:

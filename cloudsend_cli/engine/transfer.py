@@ -11,7 +11,7 @@ from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import Upload
 from cloudsend_cli.errors import ResultError
 
-from .hostlink import Ask, error_text
+from .hostlink import Ahead, Ask, error_text
 from .results import Arrival, Home, ResultFile, parse_links, parse_manifest
 
 CHUNK = 256 * 1024
@@ -20,8 +20,8 @@ ASKS_AT_ONCE = 64  # requests
 FILES_IN_ONE_QUESTION = 5000
 RESUMES_MOST = 3
 
-Sending = Generator[list[Ask], list[Frame], dict[str, str]]
-Fetching = Generator[list[Ask], list[Frame], str]
+Sending = Generator[list[Ask] | Ahead, list[Frame], dict[str, str]]
+Fetching = Generator[list[Ask] | Ahead, list[Frame], str]
 
 
 def send_files(files: Sequence[Upload]) -> Sending:
@@ -77,7 +77,7 @@ def _whole(file: Upload, refused: dict[str, str]) -> Ask:
 
 def _send_small(
     batch: Sequence[tuple[Upload, Ask]], refused: dict[str, str]
-) -> Generator[list[Ask], list[Frame], None]:
+) -> Generator[list[Ask] | Ahead, list[Frame], None]:
     good = [(file, ask) for file, ask in batch if file.sha256 not in refused]
     if good:
         for (file, _), reply in zip(good, (yield [ask for _, ask in good]), strict=True):
@@ -85,7 +85,7 @@ def _send_small(
                 refused[file.sha256] = f"upload-refused: {file.path}: {error_text(reply)}"
 
 
-def _send_large(file: Upload, start: int) -> Generator[list[Ask], list[Frame], str]:
+def _send_large(file: Upload, start: int) -> Generator[list[Ask] | Ahead, list[Frame], str]:
     """Returns "" or what went wrong. What the host holds already of the file is not sent again, unless it is wrong."""
     try:
         source = open(file.source, "rb")  # noqa: SIM115 - closed below, in a generator that may be closed early
@@ -118,7 +118,7 @@ def _send_large(file: Upload, start: int) -> Generator[list[Ask], list[Frame], s
         source.close()
 
 
-def _send_from(file: Upload, source: int, offset: int) -> Generator[list[Ask], list[Frame], Frame | None]:
+def _send_from(file: Upload, source: int, offset: int) -> Generator[list[Ask] | Ahead, list[Frame], Frame | None]:
     """The last reply, or the first bad one; None if the file became shorter."""
     reply: Frame | None = None
     while reply is None or offset < file.size:
@@ -157,15 +157,20 @@ def fetch_files(attempt: str, patterns: Sequence[str], home: Home) -> Fetching:
     return ""
 
 
-def _fetch_all(attempt: str, files: Sequence[ResultFile], arrival: Arrival) -> Generator[list[Ask], list[Frame], None]:
+def _fetch_all(
+    attempt: str, files: Sequence[ResultFile], arrival: Arrival
+) -> Generator[list[Ask] | Ahead, list[Frame], None]:
+    """While one batch is written here, the next is on its way."""
     pieces = _pieces(files)
-    while batch := list(_some(pieces)):
-        asks = [
-            Ask("read", {"attempt": attempt, "path": file.path, "offset": offset, "length": length})
-            for file, offset, length in batch
-            if length
-        ]
-        answers = iter((yield asks) if asks else ())
+    batch = list(_some(pieces))
+    yield Ahead(_reads(attempt, batch))
+    while batch:
+        following = list(_some(pieces))
+        answers: Iterator[Frame] = iter(())
+        if any(length for _, _, length in batch):
+            answers = iter((yield _reads(attempt, following)))
+        elif following:
+            yield Ahead(_reads(attempt, following))
         for file, offset, length in batch:
             if offset == 0:
                 arrival.begin(file)
@@ -173,6 +178,15 @@ def _fetch_all(attempt: str, files: Sequence[ResultFile], arrival: Arrival) -> G
                 _take_piece(file, length, next(answers), arrival)
             if offset + length == file.size:
                 arrival.end()
+        batch = following
+
+
+def _reads(attempt: str, batch: Sequence[tuple[ResultFile, int, int]]) -> list[Ask]:
+    return [
+        Ask("read", {"attempt": attempt, "path": file.path, "offset": offset, "length": length})
+        for file, offset, length in batch
+        if length
+    ]
 
 
 def _take_piece(file: ResultFile, length: int, reply: Frame, arrival: Arrival) -> None:

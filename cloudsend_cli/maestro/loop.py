@@ -340,7 +340,7 @@ class Loop:
         active = self._active.get(run)
         if active is None:
             return {}
-        rendered = {}
+        rendered: dict[str, object] = {}
         for node, view in active.session.views.items():
             link = active.hosts.link_of(node)
             rendered[node] = _render_view(view, link.vitals if link is not None else Vitals())
