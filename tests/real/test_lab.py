@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from sshlab import Lab, LabError, LabHost, NotHere, Proxy
@@ -228,11 +226,12 @@ class TestNetwork:
         script = """
 import socket
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE: nothing is lost for want of room
 sock.bind(("", 9999))
 print("ready", flush=True)
 print(sum(1 for _ in iter(lambda: sock.recv(9), b"end")), flush=True)
 """
-        command = host.command(["python3", "-c", script])
+        command = host.command(["python3", "-c", script], root=True)
         with subprocess.Popen(command, stdout=-1) as process, socket.socket(type=socket.SOCK_DGRAM) as sock:
             assert process.stdout is not None and process.stdout.readline() == b"ready\n"
             host.loss(30)
@@ -470,6 +469,150 @@ class TestProxy:
             proxy.cut()
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
+
+
+class TestLoopback:
+    """Not root: the same hosts with less to them."""
+
+    @pytest.fixture
+    def plain(self, lab: MakeLab) -> Lab:
+        return lab(2, level="loopback")
+
+    def run(self, made: Lab, host: LabHost, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(made.ssh(host, *argv), capture_output=True, text=True, timeout=20, check=False)
+
+    def test_hosts_have_a_home_and_a_boot_id(self, plain: Lab) -> None:
+        one, other = plain
+        done = self.run(plain, one, "pwd; echo $HOME $CLOUDSEND_BOOT_ID; echo x >file; ls ../home/file >&2")
+        assert done.stdout.split() == [one.home, one.home, one.boot_id]
+        assert not other.exists("file")
+        assert one.read("file") == b"x\n"
+        assert "asked for" in plain.leaves_out
+
+    def test_sftp(self, plain: Lab) -> None:
+        plain[0].write("file", "x" * 100000)
+        target = plain.directory / "got"
+        command = ["scp", *plain.ssh(plain[0])[1:3], f"{plain[0].name}:file", str(target)]
+        subprocess.run(command, check=True, capture_output=True)
+        assert target.read_text() == "x" * 100000
+
+    def test_a_reboot_ends_everything(self, plain: Lab) -> None:
+        one, other = plain
+        for host in (one, other):
+            self.run(plain, host, "setsid sleep 4321 >/dev/null 2>&1 &")
+        before = one.boot_id
+        with connection(one) as sock:
+            one.reboot()
+            with contextlib.suppress(ConnectionResetError):
+                assert sock.recv(1) == b""
+        assert (one.pids("sleep 4321"), len(other.pids("sleep 4321"))) == ([], 1)
+        assert self.run(plain, one, "echo $CLOUDSEND_BOOT_ID").stdout.strip() == one.boot_id != before
+
+    def test_pause(self, plain: Lab) -> None:
+        with connection(plain[0]) as sock:
+            plain[0].pause()
+            sock.sendall(b"SSH-2.0-test\r\n")
+            assert is_silent(sock)
+            plain[0].resume()
+            assert sock.recv(4096)
+
+    def test_sshd(self, plain: Lab) -> None:
+        host = plain[0]
+        with session(plain, host) as process:
+            host.restart_sshd()
+            assert process.communicate(b"after\n", timeout=5)[0] == b"after\n"
+        with session(plain, host) as process:
+            host.kill_sshd_sessions()
+            assert process.wait(5) == 255
+        host.sshd(ForceCommand="echo forced")
+        assert self.run(plain, host, "echo asked").stdout == "forced\n"
+
+    def test_what_it_leaves_out_is_said(self, plain: Lab, lab: MakeLab) -> None:
+        for method in (plain[0].partition, plain[0].power_off, plain[0].fill_disk, plain[0].reset_connections):
+            with pytest.raises(NotHere, match="namespaces"):
+                method()
+        with pytest.raises(NotHere, match="noexec"):
+            lab(1, level="loopback", noexec=True)
+
+    def test_an_ordinary_user_has_it(self, host: LabHost) -> None:
+        for file in (ROOT / "tests/sshlab").iterdir():
+            if file.is_file():
+                host.write(f"kit/sshlab/{file.name}", file.read_bytes())
+        script = """
+import subprocess
+from sshlab import Lab
+with Lab(2) as lab:
+    print(lab.level, flush=True)
+    a, b = lab
+    a.set_shell("/bin/dash")
+    a.set_python("broken")
+    for command in ("id -un; ps -o comm= -p $$", "python3 -V 2>/dev/null; echo $?"):
+        subprocess.run(lab.ssh(a, command), check=True)
+    with subprocess.Popen(lab.ssh(a, "echo; cat"), stdin=-1, stdout=-1) as session:
+        session.stdout.readline()
+        a.restart_sshd()
+        print(session.communicate(b"goes on")[0].decode(), flush=True)
+    a.reboot()
+    print(lab.leaves_out)
+"""
+        host.write("kit/script.py", script)
+        done = host.exec(["python3", "-X", "dev", "kit/script.py"])
+        told = done.stdout.decode().splitlines()
+        assert told[:5] == ["loopback", "lab", "dash", "127", "goes on"], done
+        assert told[5].startswith("not root, so hosts on loopback addresses: no faults of the network"), done
+        assert b"Warning" not in done.stderr
+        assert not host.pids("sshd:.*(22022|kit)")
+        assert host.sh("ls /tmp | grep -v cloudsend-sshlab-7 | cat") == ""
+
+
+class TestLeftovers:
+    def test_two_labs_at_a_time(self, lab: MakeLab) -> None:
+        one, other = lab(1), lab(1)
+        assert one[0].address != other[0].address
+        assert answers(one[0]) and answers(other[0])
+
+    @pytest.mark.parametrize("level", ["namespaces", "loopback"])
+    def test_a_killed_run_leaves_nothing(self, lab: MakeLab, level: str) -> None:
+        script = f"""
+from sshlab import Lab
+lab = Lab(2, level={level!r})
+lab[0].pause()
+print(lab.directory, *(host.boot_id for host in lab), flush=True)
+input()
+"""
+        command = [sys.executable, "-c", script]
+        with subprocess.Popen(command, stdin=-1, stdout=-1, cwd=ROOT / "tests") as process:
+            assert process.stdout is not None
+            directory = process.stdout.readline().decode().split()[0]
+            process.kill()
+        name = Path(directory).name
+        assert Path(directory).exists()
+        lab(0, level=level)
+        assert not Path(directory).exists()
+        wait_until(lambda: name not in all_command_lines())
+        assert not [mount for mount in Path("/proc/mounts").read_text().splitlines() if name in mount]
+
+    def test_a_closed_lab_leaves_nothing(self, lab: MakeLab) -> None:
+        made = lab(2)
+        directory, address = made.directory, made[0].address
+        network = address.rpartition(".")[0]
+        assert network in routes() and str(directory) in all_command_lines()
+        made.close()
+        assert network not in routes()
+        assert str(directory) not in all_command_lines()
+        assert not directory.exists()
+
+
+def routes() -> str:
+    return subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+
+
+def all_command_lines() -> str:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return "\n".join(lines)
 
 
 def wait_until(happened: Callable[[], object], deadline: float = 10) -> None:

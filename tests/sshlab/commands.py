@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -60,12 +61,17 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] in {b"Z", b"X"} else fields[19].decode()
 
 
-def parent_of(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
-    except OSError:
-        return None
-
-
 def processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def with_descendants(pids: set[int]) -> set[int]:
+    """These processes and their children and children's children, as far as they live."""
+    parents = {}
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            parents[pid] = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    found = set(pids)
+    while new := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= new
+    return {pid for pid in found if start_time(pid)}

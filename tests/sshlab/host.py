@@ -127,7 +127,8 @@ class LabHost(ABC):
     def stop_sshd(self) -> None:
         """End the listener: connections are refused, sessions go on."""
         for pid in self.pids(sshd.LISTENER):
-            self.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                self.kill(pid, signal.SIGTERM)
         wait_for(lambda: not self.pids(sshd.LISTENER), f"sshd of {self.name} ends")
 
     def start_sshd(self) -> None:
@@ -195,7 +196,11 @@ class LabHost(ABC):
         self.exec(["/bin/sh", "-c", script, "sh", self._absolute(path), f"{mode:o}"], data=content, root=root)
 
     def read(self, path: str, *, root: bool = False) -> bytes:
-        return self.exec(["cat", "--", self._absolute(path)], root=root).stdout
+        done = self.exec(["cat", "--", self._absolute(path)], root=root, check=False)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip()
+            raise (FileNotFoundError if "No such file" in said else LabError)(f"{self.name}: {said}")
+        return done.stdout
 
     def exists(self, path: str) -> bool:
         return self.exec(["test", "-e", self._absolute(path)], root=True, check=False).returncode == 0

@@ -43,7 +43,7 @@ class Lab:
         self.hosts: list[LabHost] = []
         self._proxies: list[tuple[LabHost, Proxy]] = []
         self._known: list[tuple[LabHost, str, str]] = []
-        self._hashed = False
+        self._hashed = self._closed = False
         self._numbers = deque(range(1, 251))
         self._slot = take_slot(namespaces.is_usable if reason is None else loopback.is_usable)
         self.directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-"))
@@ -171,6 +171,9 @@ class Lab:
 
     def close(self) -> None:
         """End all hosts at once, and remove what belongs to no process after the processes are gone."""
+        if self._closed:
+            return
+        self._closed = True
         for _, proxy in self._proxies:
             proxy.close()
         for host in self.hosts:

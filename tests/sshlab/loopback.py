@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import pythons, sshd
-from .commands import DEADLINE, ENVIRON, parent_of, processes, start_time, wait_for
+from .commands import DEADLINE, ENVIRON, start_time, wait_for, with_descendants
 from .host import LabHost, new_boot_id
 from .slots import MARK, Slot, end_marked, marked_processes
 from .spec import HostSpec, NotHere
@@ -161,6 +161,8 @@ class LoopbackHost(LabHost):
     def _start_listener(self) -> None:
         program = sshd.find_sshd()
         assert program is not None
+        pid_file = self._files / "pid"
+        pid_file.unlink(missing_ok=True)
         self._listener = subprocess.Popen(
             [program, "-D", "-E", str(self._files / "log"), "-f", str(self._files / "sshd_config")],
             stdin=subprocess.DEVNULL,
@@ -169,7 +171,6 @@ class LoopbackHost(LabHost):
             env=ENVIRON,
             start_new_session=True,
         )
-        pid_file = self._files / "pid"
         listener = self._listener
         wait_for(lambda: pid_file.exists() or listener.poll() is not None, f"sshd of {self.name} listens")
         if listener.poll() is not None:
@@ -189,10 +190,7 @@ class LoopbackHost(LabHost):
         found = {pid for pid, started in self._old_sessions.items() if start_time(pid) == started is not None}
         if (listener := self._listener_pid()) is not None:
             found.add(listener)
-        parents = {pid: parent_of(pid) for pid in processes()}
-        while new := {pid for pid, parent in parents.items() if parent in found} - found:
-            found |= new
-        return {pid for pid in found if start_time(pid)}
+        return with_descendants(found)
 
     def sshd_log(self) -> str:
         log = self._files / "log"
@@ -228,7 +226,7 @@ class LoopbackHost(LabHost):
 
     def processes(self) -> dict[int, str]:
         found = {}
-        for pid in {*marked_processes(str(self._files)), *self._sshd_pids()} - {os.getpid()}:
+        for pid in marked_processes(str(self._files)) | self._sshd_pids():
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
                 found[pid] = line.decode(errors="replace").strip()

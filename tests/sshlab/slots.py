@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .cgroups import remove_cgroups_of, thaw_cgroups_of
-from .commands import processes, run, start_time, wait_for
+from .commands import processes, run, start_time, wait_for, with_descendants
 from .spec import PREFIX, LabError
 
 SLOTS = 200
@@ -89,23 +89,27 @@ def remove_leftovers(number: int, record: bytes) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def marked_processes(value: str) -> list[int]:
-    """Processes that were started with this mark in their environment."""
-    mark = f"{MARK}={value}".encode()
-    found = []
+def marked_processes(value: str) -> set[int]:
+    """Processes that were started with this mark in their environment, or name it in their command line: sshd writes
+    that over its environment."""
+    mark, found = f"{MARK}={value}".encode(), set()
     for pid in processes():
         with contextlib.suppress(OSError):
             entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if any(entry == mark or entry.startswith(mark + b"/") for entry in entries) and start_time(pid):
-                found.append(pid)
-    return found
+            is_marked = any(entry == mark or entry.startswith(mark + b"/") for entry in entries)
+            title = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if is_marked or (title.startswith(b"sshd: ") and f"{value}/".encode() in title):
+                found.add(pid)
+    return {pid for pid in found if start_time(pid)} - {os.getpid()}
 
 
 def end_marked(value: str) -> None:
+    """End these and what descends from them."""
+
     def none_left() -> bool:
-        left = [pid for pid in marked_processes(value) if pid != os.getpid()]
+        left = with_descendants(marked_processes(value))
         for pid in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return not left
 

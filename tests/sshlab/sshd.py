@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .commands import ENVIRON, run
 
-LISTENER = r"^/usr/sbin/sshd\b|^sshd: .*\[listener\]"
+LISTENER = r"^/usr/sbin/sshd\b(?!.* -R$)|^sshd: .*\[listener\]"
 SESSION = r"^sshd(-session|-auth)?: (?!.*\[listener\])"
 SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 
