@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudsend_cli import errors
+from cloudsend_cli.config.check import Table
+from cloudsend_cli.config.host_fields import HOST, SSH
+from cloudsend_cli.config.providers import ENTRY
 from cloudsend_cli.config.schema import NO_EFFECT_YET, TABLES
 from cloudsend_cli.core.explain import PHASES
 from cloudsend_cli.core.model import FINAL_STATES, JOB_STATES
@@ -89,12 +92,21 @@ def _config() -> Iterator[str]:
     yield "# Configs: every key\n\nYAML, JSON, or a Python file with `config = {...}`. Everything has a default; "
     yield "a value may be one item or a list. A key has one or two names; giving both is an error.\n"
     for table in TABLES:
-        yield f"\n## {table.where + '[]' if table.where else 'top level'}\n\n| key | also | meaning |\n|---|---|---|\n"
-        for field in table.fields:
-            aliases = ", ".join(f"`{a}`" for a in field.aliases)
-            later = NO_EFFECT_YET.get((table.where, field.name))
-            note = f" *No effect yet: {later}.*" if later else ""
-            yield f"| `{field.name}` | {aliases} | {_cell(field.doc)}{note} |\n"
+        yield from _table(f"{table.where}[]" if table.where else "top level", table)
+    yield "\n# providers.yml: every key\n\n`providers` is a list, `defaults` holds defaults of machines by `all`, "
+    yield "type and name; [PROVIDERS.md](../../PROVIDERS.md) explains them.\n"
+    yield from _table("providers[] of type local", ENTRY)
+    yield from _table("providers[] of type ssh", SSH)
+    yield from _table("hosts[] of type ssh", HOST)
+
+
+def _table(title: str, table: Table) -> Iterator[str]:
+    yield f"\n## {title}\n\n| key | also | meaning |\n|---|---|---|\n"
+    for field in table.fields:
+        aliases = ", ".join(f"`{a}`" for a in field.aliases)
+        later = NO_EFFECT_YET.get((table.where, field.name))
+        note = f" *No effect yet: {later}.*" if later else ""
+        yield f"| `{field.name}` | {aliases} | {_cell(field.doc)}{note} |\n"
 
 
 def _cell(text: str) -> str:

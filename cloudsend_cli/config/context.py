@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, Resources
+from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, ProviderDefinition, Resources
+from cloudsend_cli.core.ports import Provider
+from cloudsend_cli.errors import Problem
 
 from .document import Node
 
@@ -19,15 +21,27 @@ class ProviderInfo:
     type: str
     defaults: Mapping[str, Node] = field(default_factory=dict)
     largest: Resources | None = None  # None: not known before a machine exists
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()  # as written, of types that this version cannot use
     unavailable: str = ""  # why this version cannot use it
+    rendered: str = "{}"  # ProviderDefinition.settings
+    warnings: tuple[Problem, ...] = ()  # worth knowing when it is used
+    origins: tuple[tuple[str, str, str], ...] = ()  # (hosts[0].user, value, where it is said)
+
+    @property
+    def definition(self) -> ProviderDefinition:
+        return ProviderDefinition(self.name, self.type, self.rendered)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadContext:
-    """`render_environment` raises ConfigError; `snapshot` takes a path and its sha256 and returns Upload.source."""
+    """`render_environment` raises ConfigError; it is told whether the run's machines include others than this one.
+
+    `snapshot` takes a path and its sha256 and returns Upload.source. Without `open_provider`, what only a provider
+    knows of its machines is not checked.
+    """
 
     providers: Mapping[str, ProviderInfo]
-    render_environment: Callable[[EnvironmentSpec, Path], EnvironmentBuild]
+    render_environment: Callable[[EnvironmentSpec, Path, bool], EnvironmentBuild]
     snapshot: Callable[[Path, str], str] | None = None
     hash_cache: MutableMapping[tuple[str, int, int, int], str] | None = None
+    open_provider: Callable[[ProviderDefinition], Provider] | None = None

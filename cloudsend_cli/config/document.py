@@ -21,6 +21,11 @@ class Place(NamedTuple):
     column: int = 0
     width: int = 1
 
+    @property
+    def origin(self) -> str:
+        """Such as `config.yml:12`, for `config show`."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
 
 @dataclass(slots=True, eq=False)
 class Scalar:

@@ -9,10 +9,11 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, RunSpec
+from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, RunSpec
 from cloudsend_cli.errors import ConfigError, Problem
 
 from .check import Report, Values, check_mapping, suggest, word_value
+from .choice import Providers
 from .commands import plain_name
 from .context import LoadContext, ProviderInfo
 from .document import (
@@ -33,7 +34,7 @@ from .document import Mapping as MappingNode
 from .environment_specs import Environment, EnvironmentReader
 from .files import Folder, Uploads
 from .jobs import JobReader
-from .machines import InstanceReader, choose_providers, warn_no_effect
+from .machines import InstanceReader, warn_no_effect
 from .overrides import apply_overrides
 from .schema import ENVIRONMENT, INSTANCE, JOB, SYNONYMS, TABLES, TOP
 
@@ -64,11 +65,12 @@ class Loaded:
     warnings: tuple[Problem, ...]
     environments: tuple[EnvironmentSpec, ...]
     root: Node
+    layers: tuple[tuple[str, str, str], ...] = ()  # (key, value, origin) of what the file does not say
 
     @property
     def origins(self) -> dict[str, tuple[str, str]]:
         """Each key's dotted path, with its value and where that comes from: `file:line`, `--set` or `default`."""
-        return dict(_list_origins(self.root))
+        return {**dict(_list_origins(self.root)), **{key: (value, origin) for key, value, origin in self.layers}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,11 +241,13 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         snapshot=context.snapshot,
         cache=context.hash_cache,
     )
-    chosen = choose_providers(report, top.get("provider"), wishes.provider, context)
-    machines = InstanceReader(report, context, chosen).read(_node(top, "instances"))
+    providers = Providers(report, context)
+    chosen = providers.choose(top.get("provider"), wishes.provider)
+    machines = InstanceReader(report, context, providers, chosen).read(_node(top, "instances"))
     system = _value(top, "allow_system_packages") is True
     environments = EnvironmentReader(report, folder, environ, system).read(_node(top, "environments"))
-    builds = _render_environments(report, environments, folder, context)
+    elsewhere = bool(machines.types - {"local"})
+    builds = _render_environments(report, environments, folder, context, elsewhere)
     jobs_node = _jobs_node(report, root, top)
     reader = JobReader(
         report,
@@ -258,7 +262,7 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
     for environment in environments:
         if environment.spec.name not in reader.used and not report.problems:
             report.warn(f"no job uses the environment {environment.spec.name!r}", environment.place)
-    base_env = _base_env(report, environ)
+    base_env = _base_env(report if "local" in machines.types else Report(), environ)
     if report.problems:
         raise ConfigError(sorted_problems(report.problems))
     spec = RunSpec(
@@ -266,17 +270,19 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         config_path=config_path,
         jobs=tuple(jobs),
         environments=_used_builds(builds, reader.used),
-        instances=machines.instances or (InstanceSpec("local"),),
+        instances=machines.instances,
         results_dir=results,
         max_parallel=wishes.max_parallel if wishes.max_parallel is not None else _whole(top, "max_parallel"),
         base_env=base_env,
+        providers=machines.providers,
         recover=_value(top, "recover") is not False,
         auto_stop=_value(top, "auto_stop") is not False,
         settings=tuple((name, render_inline(top[name].node)) for name in SETTINGS if name in top),
         warnings=tuple(f"{w.place}: {w.message}" if w.place else w.message for w in report.warnings),
     )
     specs = tuple(environment.spec for environment in environments)
-    return Loaded(spec, tuple(report.warnings), specs, root)
+    chose = _origin_of_provider(top, wishes, chosen)
+    return Loaded(spec, tuple(report.warnings), specs, root, (*chose, *machines.origins))
 
 
 def _check_wishes(report: Report, wishes: _Wishes) -> None:
@@ -326,7 +332,7 @@ def _entries(report: Report, node: Node, path: str, what: str) -> Iterator[tuple
 
 
 def _render_environments(
-    report: Report, environments: Sequence[Environment], folder: str, context: LoadContext
+    report: Report, environments: Sequence[Environment], folder: str, context: LoadContext, elsewhere: bool
 ) -> dict[str, EnvironmentBuild]:
     """Each environment's build by name; a problem without a place gets that of the key it names."""
     from pathlib import Path
@@ -334,7 +340,7 @@ def _render_environments(
     builds: dict[str, EnvironmentBuild] = {}
     for environment in environments:
         try:
-            builds[environment.spec.name] = context.render_environment(environment.spec, Path(folder))
+            builds[environment.spec.name] = context.render_environment(environment.spec, Path(folder), elsewhere)
         except ConfigError as raised:
             for problem in raised.problems:
                 if problem.file:
@@ -346,6 +352,15 @@ def _render_environments(
                 message = problem.message if named else f"{environment.path}: {problem.message}"
                 report.error(message, place, problem.hint, problem.path or environment.path)
     return builds
+
+
+def _origin_of_provider(
+    top: Values, wishes: _Wishes, chosen: Sequence[ProviderInfo]
+) -> Iterator[tuple[str, str, str]]:
+    if wishes.provider is not None:
+        yield "provider", wishes.provider, "--provider"
+    elif "provider" not in top and chosen and chosen[0].type != "local":
+        yield "provider", chosen[0].name, "the only one configured"
 
 
 def _used_builds(builds: Mapping[str, EnvironmentBuild], used: set[str]) -> tuple[EnvironmentBuild, ...]:
@@ -410,8 +425,7 @@ def _own(root: Node) -> Iterator[tuple[Scalar, Node]]:
 
 
 def _origin(key: Node, value: Node) -> str:
-    place = value.place if value.place.file == "--set" else key.place
-    return f"{place.file}:{place.line}" if place.line else place.file
+    return value.place.origin if value.place.file == "--set" else key.place.origin
 
 
 def _node(values: Values, name: str) -> Node | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloudsend_cli.core.model import InstanceSpec, Resources
+from cloudsend_cli.core.model import InstanceSpec, ProviderDefinition, Resources, list_known
+from cloudsend_cli.core.ports import Provider
+from cloudsend_cli.errors import ConfigError
 
-from .check import Given, Report, Values, check_mapping, did_you_mean
+from .check import Given, Report, Values, check_mapping
+from .choice import Providers
 from .context import LoadContext, ProviderInfo
 from .document import Items, Mapping, Node, Place, Scalar, is_null, render_inline
 from .schema import ENVIRONMENT, HARMLESS, INSTANCE, JOB, NO_EFFECT_YET, TOP
@@ -20,6 +24,20 @@ class Machines:
 
     instances: tuple[InstanceSpec, ...]
     largest: tuple[Resources, ...] | None
+    providers: tuple[ProviderDefinition, ...] = ()
+    types: frozenset[str] = frozenset()  # of the providers
+    origins: tuple[tuple[str, str, str], ...] = ()  # what providers.yml says of them: (key, value, place)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One item of `instances:` over its provider's defaults."""
+
+    spec: InstanceSpec
+    info: ProviderInfo
+    values: Values
+    path: str
+    place: Place
 
 
 def warn_no_effect(report: Report, values: Values, where: str) -> None:
@@ -31,91 +49,90 @@ def warn_no_effect(report: Report, values: Values, where: str) -> None:
         report.warn(f"{given.path} has no effect yet: {reason}", given.key.place, path=given.path)
 
 
-def choose_providers(
-    report: Report, given: Given | None, override: str | None, context: LoadContext
-) -> list[ProviderInfo]:
-    """The providers of the run, in order of preference; those of this version first and alone."""
-    wanted: list[tuple[str, Place]] = []
-    if override is not None:
-        wanted = [(override, Place("--provider"))]
-    elif given is not None and isinstance(given.value, list):
-        wanted = [(name, node.place) for name, node in given.value]
-    if not wanted:
-        others = [name for name, info in context.providers.items() if info.type != "local"]
-        wanted = [(others[0] if len(others) == 1 else "local", Place(""))]
-    chosen = []
-    refused = []
-    for name, place in wanted:
-        info = context.providers.get(name)
-        if info is None:
-            hint = did_you_mean(name, context.providers) or "known: " + ", ".join(sorted(context.providers))
-            report.error(f"unknown provider {name!r}", place, hint, "provider")
-        elif info.unavailable:
-            refused.append((info, place))
-        else:
-            chosen.append(info)
-    for info, place in refused:
-        if chosen:
-            report.warn(f"provider {info.name!r} is left out: {info.unavailable}", place, path="provider")
-        else:
-            report.error(f"provider {info.name!r}: {info.unavailable}", place, "use --provider local", "provider")
-    return chosen
-
-
 class InstanceReader:
     """Reads `instances:` for the chosen providers."""
 
-    def __init__(self, report: Report, context: LoadContext, chosen: Sequence[ProviderInfo]) -> None:
+    def __init__(
+        self, report: Report, context: LoadContext, providers: Providers, chosen: Sequence[ProviderInfo]
+    ) -> None:
         self.report = report
-        self.context = context
+        self.open_provider = context.open_provider
+        self.providers = providers
         self.chosen = chosen
+        self._origins: list[tuple[str, str, str]] = []
 
     def read(self, node: Node | None) -> Machines:
         nodes: list[Node] = []
         if node is not None and not is_null(node):
             nodes = node.items if isinstance(node, Items) else [node]
-        found: list[InstanceSpec] = []
+        entries: list[Entry] = []
         for index, item in enumerate(nodes):
             path = f"instances[{index}]"
             values = check_mapping(self.report, item, INSTANCE, path, (TOP, JOB, ENVIRONMENT))
             warn_no_effect(self.report, values, "instances")
             info = self._provider(values)
             if info is not None:
-                found.append(self._build(values, info, item, path))
+                entries.append(self._build(values, info, item.place, path))
         if not nodes:
-            empty = Mapping([], Place(""))
-            found = [self._build({}, info, empty, "defaults") for info in self.chosen[:1]]
-        instances = self._one_local(found, nodes)
-        infos = [self.context.providers[spec.provider] for spec in instances]
-        sizes = [spec.capacity or info.largest for spec, info in zip(instances, infos, strict=True)]
+            entries = [self._build({}, info, Place(""), "instances[0]") for info in self.chosen[:1]]
+        entries = self._one_local(entries)
+        used = {entry.info.name: entry.info for entry in entries}
+        self._warn_unused(used)
+        for info in used.values():
+            self.report.warnings += info.warnings
+            self._origins += [(f"providers.{info.name}.{key}", value, place) for key, value, place in info.origins]
+        sizes = [size for info in used.values() for size in self._sizes(info, entries)]
         known = tuple(size for size in sizes if size is not None)
-        return Machines(instances, known if sizes and len(known) == len(sizes) else None)
+        return Machines(
+            tuple(entry.spec for entry in entries),
+            known if sizes and len(known) == len(sizes) else None,
+            tuple(info.definition for info in used.values()),
+            frozenset(info.type for info in used.values()),
+            tuple(self._origins),
+        )
 
     def _provider(self, values: Values) -> ProviderInfo | None:
         given = values.get("provider")
         if given is None or not isinstance(given.value, str):
             return self.chosen[0] if self.chosen else None
-        info = self.context.providers.get(given.value)
-        if info is None:
-            hint = did_you_mean(given.value, self.context.providers)
-            self.report.error(f"{given.path}: unknown provider {given.value!r}", given.node.place, hint, given.path)
-        elif info.unavailable:
+        info = self.providers.find(given.value, given.node.place, given.path, f"{given.path}: ")
+        if info is not None and info.unavailable:
             message = f"{given.path}: provider {info.name!r}: {info.unavailable}"
             self.report.error(message, given.node.place, "use --provider local", given.path)
             info = None
         return info
 
-    def _build(self, values: Values, info: ProviderInfo, node: Node, path: str) -> InstanceSpec:
-        place = Place(node.place.file)
-        entries = [(Scalar(key, False, place), value) for key, value in info.defaults.items() if key not in values]
+    def _warn_unused(self, used: dict[str, ProviderInfo]) -> None:
+        for info in self.chosen[1:]:
+            if info.name not in used:
+                first = next(iter(used), self.chosen[0].name)
+                message = f"provider {info.name!r} is not used: {first!r} is; the next one is not tried yet"
+                self.report.warn(message, Place(""), "name it in instances to use both", "provider")
+
+    def _build(self, values: Values, info: ProviderInfo, item: Place, path: str) -> Entry:
+        place = Place(item.file)
+        layered = {key: value for key, value in info.defaults.items() if key not in values}
+        entries: list[tuple[Scalar, Node]] = [(Scalar(key, False, place), value) for key, value in layered.items()]
         defaults = check_mapping(
             self.report, Mapping(entries, place, len(entries)), INSTANCE, f"defaults of {info.name}"
         )
+        for key, node in layered.items():
+            self._origins.append((f"{path}.{key}", render_inline(node), node.place.origin))
         every = {**defaults, **values}
-        number = _value(every, "number")
-        capacity = self._capacity(every, info)
-        settings = tuple((name, render_inline(g.node)) for name, g in every.items() if name != "provider")
-        return InstanceSpec(info.name, number if isinstance(number, int) else 1, capacity, settings)
+        build = self._select_hosts if info.type == "ssh" else self._size_machine
+        return Entry(build(every, info), info, every, path, item)
+
+    # ---- machines that are sized ---------------------------------------------------------------------
+
+    def _size_machine(self, values: Values, info: ProviderInfo) -> InstanceSpec:
+        if values.get("labels") is not None and values["labels"].value:
+            message = f"{values['labels'].path} has no effect: machines of type {info.type!r} have no labels"
+            self.report.warn(message, values["labels"].key.place, path=values["labels"].path)
+        number = _value(values, "number")
+        settings = tuple((name, render_inline(g.node)) for name, g in values.items() if name != "provider")
+        return InstanceSpec(
+            info.name, number if isinstance(number, int) else 1, self._capacity(values, info), settings
+        )
 
     def _capacity(self, values: Values, info: ProviderInfo) -> Resources | None:
         """What is asked for, where something is; never more than the machine is known to have."""
@@ -127,7 +144,7 @@ class InstanceReader:
         asked = Resources(
             cpus if isinstance(cpus, float) and not _at_least(values, "cpus") else max(room.cpus, _float(cpus)),
             memory if isinstance(memory, int) and not _at_least(values, "memory") else max(room.memory, _int(memory)),
-            gpu[1] if isinstance(gpu, tuple) else room.gpus,
+            gpu[1] if isinstance(gpu, tuple) and not _at_least(values, "gpu") else max(room.gpus, _count(gpu)),
         )
         if limit is None or asked.fits_in(limit):
             return asked
@@ -144,34 +161,82 @@ class InstanceReader:
                 self.report.warn(message, given.node.place, path=given.path)
         return Resources(min(asked.cpus, limit.cpus), min(asked.memory, limit.memory), min(asked.gpus, limit.gpus))
 
-    def _one_local(self, found: list[InstanceSpec], nodes: Sequence[Node]) -> tuple[InstanceSpec, ...]:
+    def _one_local(self, found: Sequence[Entry]) -> list[Entry]:
         """This machine exists once: several entries, or a number, become one, and a warning says so."""
-        kept: list[InstanceSpec] = []
+        kept: list[Entry] = []
         local: set[str] = set()
-        for index, spec in enumerate(found):
-            info = self.context.providers[spec.provider]
-            if info.type != "local":
-                kept.append(spec)
-                continue
-            place = nodes[index].place if index < len(nodes) else Place("")
-            if spec.number > 1:
-                message = f"instances[{index}]: there is one machine here; {spec.number} were asked for"
-                self.report.warn(message, place, path=f"instances[{index}].number")
-            if spec.provider in local:
-                message = f"instances[{index}] has no effect: this machine is given once already"
-                self.report.warn(message, place, path=f"instances[{index}]")
-                continue
-            local.add(spec.provider)
-            settings = tuple(pair for pair in spec.settings if pair[0] != "number")
-            kept.append(InstanceSpec(spec.provider, 1, spec.capacity, settings))
-        return tuple(kept)
+        for entry in found:
+            if entry.info.type == "local":
+                if entry.spec.number > 1:
+                    message = f"{entry.path}: there is one machine here; {entry.spec.number} were asked for"
+                    self.report.warn(message, entry.place, path=f"{entry.path}.number")
+                if entry.info.name in local:
+                    message = f"{entry.path} has no effect: this machine is given once already"
+                    self.report.warn(message, entry.place, path=entry.path)
+                    continue
+                local.add(entry.info.name)
+                settings = tuple(pair for pair in entry.spec.settings if pair[0] != "number")
+                entry.spec = InstanceSpec(entry.spec.provider, 1, entry.spec.capacity, settings)
+            kept.append(entry)
+        return kept
+
+    # ---- hosts that are chosen -----------------------------------------------------------------------
+
+    def _select_hosts(self, values: Values, info: ProviderInfo) -> InstanceSpec:
+        """What the provider selects by, in one form: numbers, bytes, and `+` for at least so many."""
+        number = _value(values, "number")
+        gpu = values.get("gpu")
+        if gpu is not None and isinstance(gpu.value, tuple) and gpu.value[0]:
+            message = f"{gpu.path}: the kind {gpu.value[0]!r} does not choose hosts"
+            self.report.warn(message, gpu.node.place, "give them labels, and choose by 'labels'", gpu.path)
+        settings = tuple((name, _setting(g)) for name, g in values.items() if name not in {"provider", "number"})
+        return InstanceSpec(info.name, number if isinstance(number, int) else 0, None, settings)
+
+    # ---- what providers know -------------------------------------------------------------------------
+
+    def _sizes(self, info: ProviderInfo, entries: Sequence[Entry]) -> list[Resources | None]:
+        """How large each machine is, None where that is not known; what cannot be had is reported."""
+        mine = [entry for entry in entries if entry.info.name == info.name]
+        if self.open_provider is None:
+            return [entry.spec.capacity or info.largest for entry in mine]
+        provider = self.open_provider(info.definition)
+        before = len(self.report.problems)
+        for entry in mine:
+            for text in provider.check(entry.spec):
+                self._report(entry, text)
+        if len(self.report.problems) > before:
+            return [None]
+        try:
+            return [plan.capacity for plan in provider.plan_machines([entry.spec for entry in mine])]
+        except ConfigError as raised:
+            first = bisect_left(range(len(mine)), True, key=lambda at: _fails(provider, mine[: at + 1]))
+            for problem in raised.problems:
+                self._report(mine[first], problem.message)
+            return [None]
+
+    def _report(self, entry: Entry, text: str) -> None:
+        """A provider's words, at the key that they begin with."""
+        key, colon, rest = text.partition(": ")
+        given = entry.values.get(key) if colon else None
+        if given is not None:
+            self.report.error(f"{given.path}: {rest}", given.node.place, path=given.path)
+        else:
+            self.report.error(f"{entry.path}: {text}", entry.place, path=entry.path)
+
+
+def _fails(provider: Provider, entries: Sequence[Entry]) -> bool:
+    try:
+        provider.plan_machines([entry.spec for entry in entries])
+    except ConfigError:
+        return True
+    return False
 
 
 def check_fits(report: Report, wanted: Resources, machines: Machines, node: Node, path: str) -> None:
     """Report a job that no machine can hold, with the largest one."""
     if machines.largest is None or any(wanted.fits_in(size) for size in machines.largest):
         return
-    largest = max(machines.largest, key=lambda size: (size.gpus, size.cpus, size.memory))
+    largest = max(machines.largest, key=lambda size: [list_known(size).get(n, 0) for n in ("gpus", "cpus", "memory")])
     wants = []
     if wanted.cpus > largest.cpus:
         wants.append(f"{wanted.cpus:g} CPUs")
@@ -179,9 +244,26 @@ def check_fits(report: Report, wanted: Resources, machines: Machines, node: Node
         wants.append(f"{show_size(wanted.memory)} of memory")
     if wanted.gpus > largest.gpus:
         wants.append(f"{wanted.gpus} GPUs" if wanted.gpus != 1 else "1 GPU")
+    known = list_known(largest)
+    has = [f"{largest.cpus:g} CPUs"] if "cpus" in known else []
+    has += [f"{show_size(largest.memory)} of memory"] if "memory" in known else []
+    has += [f"{largest.gpus} GPUs"] if "gpus" in known else []
     message = f"{path} wants {' and '.join(wants) or 'more than one machine has'}; the largest machine has "
-    message += f"{largest.cpus:g} CPUs, {show_size(largest.memory)} of memory and {largest.gpus} GPUs"
+    message += f"{', '.join(has[:-1])} and {has[-1]}" if len(has) > 1 else has[0]
     report.error(message, node.place, path=path)
+
+
+def _setting(given: Given) -> str:
+    """A value of `instances` in the one form that providers read."""
+    value = given.value
+    if given.name in {"cpus", "memory", "gpu"}:
+        more = "+" if isinstance(given.node, Scalar) and given.node.text.strip().endswith("+") else ""
+        if isinstance(value, tuple):
+            return f"{value[0]}:{value[1]}{more}" if value[0] else f"{value[1]}{more}"
+        return f"{int(value) if isinstance(value, float) and value.is_integer() else value}{more}"
+    if given.name == "labels" and isinstance(value, list):
+        return ",".join(value)
+    return render_inline(given.node)
 
 
 def _value(values: Values, name: str) -> object:
@@ -199,3 +281,7 @@ def _float(value: object) -> float:
 
 def _int(value: object) -> int:
     return value if isinstance(value, int) else 0
+
+
+def _count(gpu: object) -> int:
+    return gpu[1] if isinstance(gpu, tuple) else 0

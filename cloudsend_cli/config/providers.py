@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cloudsend_cli.errors import ConfigError
 
-from .check import Field, Given, Report, Table, Values, check_mapping, choice_value, word_value
+from .addresses import parse_name
+from .check import Field, Given, Report, Table, Values, check_mapping, choice_value, did_you_mean, read_value
 from .context import ProviderInfo
 from .document import Items, Node, Place, is_null, render_inline
 from .document import Mapping as MappingNode
+from .host_fields import DEFAULTS
+from .hosts import HostsReader
 from .load import read_document
 from .schema import INSTANCE, TEXT, node_value
 
-TYPES = ("local", "ssh", "slurm", "aws", "gcp")
-AVAILABLE = frozenset({"local"})
+LOCAL = "local"
+TYPES = (LOCAL, "ssh", "slurm", "aws", "gcp")
+AVAILABLE = frozenset({LOCAL, "ssh"})
+RESERVED = frozenset({"all", *TYPES})  # names that mean something in `defaults`
 FILE_NAME = "providers.yml"
 
 FILE = Table(
@@ -28,7 +34,7 @@ FILE = Table(
 ENTRY = Table(
     "providers",
     (
-        Field("name", (), word_value, TEXT, "What configs call it."),
+        Field("name", (), read_value(parse_name), TEXT, "What configs call it; default: the type."),
         Field("type", (), choice_value(*TYPES), {"enum": list(TYPES)}, "What kind of place it is."),
         Field("defaults", (), node_value, {}, "Defaults of its machines."),
     ),
@@ -41,35 +47,42 @@ def list_search_paths(folder: str, environ: Mapping[str, str]) -> list[str]:
     return [os.path.join(folder, FILE_NAME), os.path.join(home, "cloudsend", FILE_NAME)]
 
 
-def load_providers(paths: Sequence[str]) -> dict[str, ProviderInfo]:
-    """Providers by name from the first of `paths` that exists; `local` is always there. Raises ConfigError."""
+def load_providers(paths: Sequence[str], environ: Mapping[str, str] | None = None) -> dict[str, ProviderInfo]:
+    """Providers by name from the first of `paths` that exists; `local` is always there. Raises ConfigError.
+
+    `environ` says where `~` is, os.environ without it.
+    """
     for path in paths:
         if os.path.lexists(path):
-            return _read(path)
-    return {"local": ProviderInfo("local", "local")}
+            return _read(path, (os.environ if environ is None else environ).get("HOME", ""))
+    return {LOCAL: ProviderInfo(LOCAL, LOCAL)}
 
 
-def _read(path: str) -> dict[str, ProviderInfo]:
-    root, problems = read_document(path, os.path.abspath(path))
+def _read(path: str, home: str) -> dict[str, ProviderInfo]:
+    absolute = os.path.abspath(path)
+    root, problems = read_document(path, absolute)
     report = Report(problems=problems)
     top = check_mapping(report, root, FILE, "", free="x-")
     layers = _read_layers(report, top.get("defaults"))
     found: dict[str, ProviderInfo] = {}
     node = top["providers"].node if "providers" in top else None
     nodes: list[Node] = node.items if isinstance(node, Items) else [node] if node is not None else []
+    reader = _EntryReader(report, layers, os.path.dirname(absolute), home)
     for index, item in enumerate(nodes):
-        info = _read_provider(report, item, f"providers[{index}]", layers)
+        info = reader.read(item, f"providers[{index}]")
         if info is None:
             continue
         if info.name in found:
             report.error(f"providers[{index}]: a second provider is called {info.name!r}", item.place)
         found[info.name] = info
-    if "local" not in found:
-        found = {"local": ProviderInfo("local", "local", _layer(layers, "local", "local", {})), **found}
+    if LOCAL not in found:
+        found = {LOCAL: ProviderInfo(LOCAL, LOCAL, _layer(layers, LOCAL, LOCAL, {})), **found}
     for name in layers:
-        if name not in ("all", *TYPES, *found) and top.get("defaults"):
+        if name not in RESERVED and name not in found and "defaults" in top:
             place = _key_place(top["defaults"], name)
-            report.error(f"defaults: {name!r} is neither 'all', a type nor a provider", place, path=f"defaults.{name}")
+            hint = did_you_mean(name, (*RESERVED, *found))
+            message = f"defaults: {name!r} is neither 'all', a type nor a provider"
+            report.error(message, place, hint, f"defaults.{name}")
     if report.problems:
         raise ConfigError(report.problems)
     return found
@@ -102,26 +115,57 @@ def _layer(layers: Mapping[str, Values], kind: str, name: str, own: Values) -> d
     return merged
 
 
-def _read_provider(report: Report, node: Node, path: str, layers: Mapping[str, Values]) -> ProviderInfo | None:
-    if not isinstance(node, MappingNode):
-        report.error(f"{path}: expected a provider with 'name' and 'type'", node.place, path=path)
-        return None
-    known = [(key, value) for key, value in node.entries if key.text in ENTRY.by_name]
-    settings = [(key, value) for key, value in node.entries if key.text not in ENTRY.by_name]
-    values = check_mapping(report, MappingNode(known, node.place, len(known)), ENTRY, path)
-    kind = values["type"].value if "type" in values else None
-    name = values["name"].value if "name" in values else kind
-    if not isinstance(kind, str) or not isinstance(name, str):
+class _EntryReader:
+    """Reads entries of `providers:`."""
+
+    def __init__(self, report: Report, layers: Mapping[str, Values], folder: str, home: str) -> None:
+        self.report = report
+        self.layers = layers
+        self.folder = folder
+        self.home = home
+
+    def read(self, node: Node, path: str) -> ProviderInfo | None:
+        if not isinstance(node, MappingNode):
+            self.report.error(f"{path}: expected a provider with 'name' and 'type'", node.place, path=path)
+            return None
+        known = [(key, value) for key, value in node.entries if key.text in ENTRY.by_name]
+        rest = [(key, value) for key, value in node.entries if key.text not in ENTRY.by_name]
+        own_part = MappingNode(known, node.place, len(known))
+        values = check_mapping(self.report, own_part, ENTRY, path)
+        kind, name = self._identify(values, node, path)
+        if not kind or not name:
+            return None
+        own: Values = {}
+        if "defaults" in values:
+            own = check_mapping(self.report, values["defaults"].node, INSTANCE, f"{path}.defaults")
+        info = ProviderInfo(name, kind, _layer(self.layers, kind, name, own))
+        settings = MappingNode(rest, node.place, min(node.own, len(rest)))
+        if kind == "ssh":
+            return self._ssh(info, settings, path)
+        if kind == LOCAL:
+            check_mapping(self.report, settings, ENTRY, path, (DEFAULTS,))
+            return info
+        return replace(
+            info,
+            settings=tuple((key.text, render_inline(value)) for key, value in rest),
+            unavailable=f"provider type {kind!r} arrives in a later version",
+        )
+
+    def _identify(self, values: Values, node: MappingNode, path: str) -> tuple[str, str]:
+        """(type, name), "" for what cannot be told."""
+        kind = values["type"].value if "type" in values else None
+        name = values["name"].value if "name" in values else kind
         if "type" not in values:
-            report.error(f"{path}: a provider needs 'type': {', '.join(TYPES)}", node.place, path=path)
-        return None
-    own: Values = {}
-    if "defaults" in values:
-        own = check_mapping(report, values["defaults"].node, INSTANCE, f"{path}.defaults")
-    return ProviderInfo(
-        name,
-        kind,
-        _layer(layers, kind, name, own),
-        settings=tuple((key.text, render_inline(value)) for key, value in settings),
-        unavailable="" if kind in AVAILABLE else f"provider type {kind!r} arrives in a later version",
-    )
+            self.report.error(f"{path}: a provider needs 'type': {', '.join(TYPES)}", node.place, path=path)
+        if not isinstance(kind, str) or not isinstance(name, str):
+            return "", ""
+        if name in RESERVED and name != kind:
+            what = "this machine" if name == LOCAL else "every provider" if name == "all" else f"the type {name!r}"
+            message = f"{path}.name: {name!r} means {what}; a provider of type {kind!r} needs another name"
+            self.report.error(message, values["name"].node.place, path=f"{path}.name")
+        return kind, name
+
+    def _ssh(self, info: ProviderInfo, node: MappingNode, path: str) -> ProviderInfo:
+        report = Report(problems=self.report.problems)
+        hosts = HostsReader(report, self.folder, self.home).read(node, path)
+        return replace(info, rendered=hosts.settings, warnings=tuple(report.warnings), origins=tuple(hosts.origins))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .addresses import parse_label
 from .check import (
     Field,
     Parse,
@@ -10,6 +11,7 @@ from .check import (
     Table,
     check_mapping,
     choice_value,
+    clip,
     describe_node,
     flag_value,
     list_value,
@@ -82,6 +84,18 @@ def is_variable(name: str) -> bool:
     return name.isascii() and name.isidentifier()
 
 
+def labels_value(report: Report, node: Node, path: str) -> list[str]:
+    """Labels of hosts, each once."""
+    pairs = list_value(read_value(parse_label))(report, node, path)
+    labels: list[str] = []
+    for label, item in pairs if isinstance(pairs, list) else []:
+        if label in labels:
+            report.error(f"{path}: the label {clip(label)} is given twice", item.place, path=path)
+        else:
+            labels.append(label)
+    return labels
+
+
 def outputs_value(report: Report, node: Node, path: str) -> tuple[str, bool, Node] | None:
     """(pattern, optional, node) of one output."""
     if not isinstance(node, Mapping):
@@ -137,7 +151,7 @@ TOP = Table(
         _field("results_dir", word_value, TEXT, "Where results come home.", "results"),
         _field("recover", flag_value, FLAG, "Continue the config's earlier run.", "true"),
         _field("auto_stop", flag_value, FLAG, "Give machines back when nothing is left to do.", "true"),
-        _field("allow_system_packages", flag_value, FLAG, "Let apt run on this machine.", "false"),
+        _field("allow_system_packages", flag_value, FLAG, "Let apt install on the machines.", "false"),
         _field("mutualize_uploads", flag_value, FLAG, "Jobs share one copy of each uploaded file.", "true"),
         _field("profile", word_value, TEXT, "Profile of the cloud's credentials."),
         _field("dev", flag_value, FLAG, "Names without hashes, environments built anew.", "false"),
@@ -167,8 +181,14 @@ INSTANCE = Table(
         _field("provider", word_value, TEXT, "The provider of this machine."),
         _field("cpus", read_value(parse_cpus), AMOUNT, "CPUs: 8, or 8+ for at least 8."),
         _field("memory", read_value(parse_memory), AMOUNT, "Memory: 16GB, or 16GB+ for at least that."),
-        _field("gpu", read_value(parse_gpu), AMOUNT, "GPUs: 1, or A10G:1."),
-        _field("number count", whole_value(1, 10_000), whole_schema(1, 10_000), "How many.", "1"),
+        _field("gpu", read_value(parse_gpu), AMOUNT, "GPUs: 1, or 1+ for at least 1, or A10G:1."),
+        _field("labels", labels_value, TEXTS, "Hosts of an ssh provider: those that carry all of these labels."),
+        _field(
+            "number count",
+            whole_value(1, 10_000),
+            whole_schema(1, 10_000),
+            "How many; default: 1, of an ssh provider all hosts that fit.",
+        ),
         _field("region", word_value, TEXT, "Region."),
         _field("vpc cloud_id", word_value, TEXT, "Network."),
         _field("image img_id", word_value, TEXT, "Machine image."),
@@ -194,7 +214,7 @@ ENVIRONMENT = Table(
         _field("julia env_julia", _WORDS, TEXTS, "Julia packages."),
         _field("setup command", text_value, TEXT, "A script's path, or shell text."),
         _field("vars", vars_value, {"type": ["object", "null"]}, "Variables; null: taken from your shell."),
-        _field("allow_system_packages", flag_value, FLAG, "Let apt run on this machine.", "false"),
+        _field("allow_system_packages", flag_value, FLAG, "Let apt install on the machines.", "false"),
     ),
 )
 

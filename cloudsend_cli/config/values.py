@@ -107,8 +107,8 @@ def parse_memory(text: str) -> int:
 
 
 def parse_gpu(text: str) -> tuple[str, int]:
-    """(kind or "", how many) of `1`, `A10G` or `A10G:2`."""
-    found = _GPU.fullmatch(text.strip())
+    """(kind or "", how many) of `1`, `2+`, `A10G` or `A10G:2`."""
+    found = _GPU.fullmatch(text.strip().removesuffix("+"))
     if not found:
         raise ValueError("is not a number of GPUs; write 1 or A10G:1")
     kind, count, bare = found.groups()

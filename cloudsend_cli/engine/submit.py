@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_command, load_config
 from cloudsend_cli.config.providers import list_search_paths, load_providers
-from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, RunSpec
+from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, ProviderDefinition, RunSpec
 from cloudsend_cli.core.naming import run_id
 from cloudsend_cli.core.plan import Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
@@ -27,10 +27,10 @@ LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """The one way from a config to the store. `providers` are those that can be used."""
+    """The one way from a config to the store. `open_provider`: of a definition whose type can be used."""
 
     state_dir: Path
-    providers: Mapping[str, Provider]
+    open_provider: Callable[[ProviderDefinition], Provider]
     environ: Mapping[str, str]
     cwd: Path
 
@@ -41,6 +41,7 @@ class Submitter:
             providers=self._list_providers(folder),
             render_environment=_render,
             snapshot=self._snapshot if keep else None,
+            open_provider=self.open_provider,
         )
         if config is not None:
             return load_config(
@@ -117,28 +118,29 @@ class Submitter:
         return store.find_run_of_config(spec.project, spec.config_path)
 
     def _plan_nodes(self, spec: RunSpec) -> list[NodePlan]:
-        instances = spec.instances or (InstanceSpec(provider="local"),)
-        by_provider: dict[str, list[InstanceSpec]] = {}
-        problems: list[Problem] = []
-        for instance in instances:
-            by_provider.setdefault(instance.provider, []).append(instance)
-            texts = self.providers[instance.provider].check(instance)
-            problems.extend(Problem(text, file=spec.config_path) for text in texts)
-        if problems:
-            raise ConfigError(problems)
-        return [
-            NodePlan(f"{name}-{machine.label or number}", name, machine.capacity, machine.request)
-            for name, specs in by_provider.items()
-            for number, machine in enumerate(self.providers[name].plan_machines(specs))
-        ]
+        """What the loader has checked already, with places; here nothing is started that would not work."""
+        nodes: dict[str, NodePlan] = {}
+        for definition in spec.providers:
+            provider = self.open_provider(definition)
+            mine = [instance for instance in spec.instances if instance.provider == definition.name]
+            problems = [text for instance in mine for text in provider.check(instance)]
+            if problems:
+                raise ConfigError([Problem(text, file=spec.config_path) for text in problems])
+            for number, machine in enumerate(provider.plan_machines(mine)):
+                name = f"{definition.name}-{machine.label or number}"
+                if name in nodes:
+                    text = f"providers {nodes[name].provider!r} and {definition.name!r} both have a machine {name!r}"
+                    raise ConfigError([Problem(text, file=spec.config_path, hint="rename one of them")])
+                nodes[name] = NodePlan(name, definition.name, machine.capacity, machine.request)
+        return list(nodes.values())
 
     def _list_providers(self, folder: str) -> dict[str, ProviderInfo]:
         """Those of `providers.yml`, each with the largest machine that it is known to have."""
-        known = load_providers(list_search_paths(folder, self.environ))
+        known = load_providers(list_search_paths(folder, self.environ), self.environ)
         return {
-            name: replace(info, largest=provider.largest(InstanceSpec(provider=name)))
-            if (provider := self.providers.get(info.type)) is not None
-            else info
+            name: info
+            if info.unavailable
+            else replace(info, largest=self.open_provider(info.definition).largest(InstanceSpec(name)))
             for name, info in known.items()
         }
 
@@ -155,5 +157,5 @@ class Submitter:
         return str(kept)
 
 
-def _render(spec: EnvironmentSpec, folder: Path) -> EnvironmentBuild:
-    return render_environment(spec, base=str(folder))
+def _render(spec: EnvironmentSpec, folder: Path, elsewhere: bool) -> EnvironmentBuild:
+    return render_environment(spec, base=str(folder), elsewhere=elsewhere)

@@ -27,13 +27,19 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def render_environment(
-    spec: EnvironmentSpec, read: Read = read_file, list_names: ListNames = os.listdir, *, base: str = ""
+    spec: EnvironmentSpec,
+    read: Read = read_file,
+    list_names: ListNames = os.listdir,
+    *,
+    base: str = "",
+    elsewhere: bool = False,
 ) -> EnvironmentBuild:
     """Read what the spec names, check it, and write the script. Raises ConfigError with every problem.
 
     `base`: the directory that relative paths in its list of pip are relative to, such as the config file's.
+    `elsewhere`: other machines than this one build it, so that it may not need files of this one.
     """
-    sources = Sources(spec.name, read, list_names)
+    sources = Sources(spec.name, read, list_names, elsewhere)
     setup = _setup(sources, spec)
     apt = sorted(set(_checked(sources, "apt", spec.apt, _APT_NAME, "package of apt")))
     pip = resolve_requirements(sources, spec.pip, spec.pip_file, base=base)

@@ -136,7 +136,7 @@ class _Reader:
             self.sources.problem(key, text, file=file, line=number, hint=hint)
         elif word in _OPTIONS and bool(value) == _OPTIONS[word]:
             if word in {"-f", "--find-links"}:
-                value = value if "://" in value else self._path(value, key, file, number) or value
+                value = value if "://" in value else self._local_path(value, key, file, number)
             option = f"{_LONG.get(word, word)} {shlex.quote(value) if value else ''}".strip()
             if option not in self.found.options:
                 self.found.options.append(option)
@@ -160,12 +160,18 @@ class _Reader:
         self.sources.problem(key, text, file=file, line=number, hint="write the whole path")
         return None
 
+    def _local_path(self, value: str, key: str, file: str, number: int) -> str:
+        """A path that a build reads. A relative one is of this machine; others may have what an absolute one names."""
+        if not os.path.isabs(value):
+            self.sources.keep_here(key, value, file=file, line=number)
+        return self._path(value, key, file, number) or value
+
     def _at_home(self, value: str, key: str, file: str, number: int) -> str:
         """A path that is relative to the file that names it, made absolute; archives are known by their content."""
         if "://" in value or "@" in value:
             return value
         if value.startswith(("./", "../")) or _LOCAL_FILE.match(value):
-            value = self._path(value, key, file, number) or value
+            value = self._local_path(value, key, file, number)
         if value.startswith("/") and _LOCAL_FILE.match(value):
             content = self.sources.bytes_or_none(value)
             if content is None:

@@ -24,11 +24,19 @@ class Sources:
     name: str
     read: Read = read_file
     list_names: ListNames = os.listdir
+    elsewhere: bool = False  # it is built on other machines than this one
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, key: str, message: str, *, file: str = "", line: int = 0, hint: str = "") -> None:
         text = f"environment {self.name!r}: {message}"
         self.problems.append(Problem(text, file=file, line=line, hint=hint, path=f"environments.{self.name}.{key}"))
+
+    def keep_here(self, key: str, path: str, *, file: str = "", line: int = 0) -> None:
+        """A problem if a build elsewhere would look for `path`, which only this machine has."""
+        if self.elsewhere:
+            hint = "give its name, its URL, or the whole path if the others have it too"
+            text = f"{path!r} is a path of this machine, and jobs run on others"
+            self.problem(key, text, file=file, line=line, hint=hint)
 
     def text(self, key: str, path: str) -> str:
         """The text of a file; "" and a problem if it cannot be read as text."""

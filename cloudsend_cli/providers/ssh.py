@@ -48,7 +48,7 @@ class SshProvider:
             known = sorted({label for host in self._hosts for label in _labels(host)})
             near = difflib.get_close_matches(unknown[0], known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"labels there: {_join(known)}"
-            return [f"no host of provider {self.name!r} carries the label {unknown[0]!r}; {hint}"]
+            return [f"labels: no host of provider {self.name!r} carries {unknown[0]!r}; {hint}"]
         fitting = [host for host in self._hosts if wanted.fits(host)]
         if not fitting:
             return [f"no host of provider {self.name!r} fits: {_join(map(_describe, self._hosts))}"]

@@ -17,7 +17,7 @@ MACHINE = Resources(8, 32_000_000_000, 1)
 LATER = "provider type 'aws' arrives in a later version"
 
 
-def render_environment(spec: EnvironmentSpec, folder: Path) -> EnvironmentBuild:
+def render_environment(spec: EnvironmentSpec, folder: Path, elsewhere: bool) -> EnvironmentBuild:
     return EnvironmentBuild(f"key-{spec.name}", spec.name, f"# {folder}")
 
 
@@ -26,7 +26,7 @@ def context(**changes: object) -> LoadContext:
         "providers": {
             "local": ProviderInfo("local", "local", {}, MACHINE),
             "aws": ProviderInfo("aws", "aws", {}, None, unavailable=LATER),
-            "lab": ProviderInfo("lab", "ssh", {}, None, unavailable="provider type 'ssh' arrives in a later version"),
+            "cluster": ProviderInfo("cluster", "slurm", {}, None, unavailable=LATER.replace("aws", "slurm")),
         },
         "render_environment": render_environment,
     }

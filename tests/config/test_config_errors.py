@@ -232,8 +232,8 @@ CASES = [
      "config.yml:1:22: environments[0]: an environment may not be called 'none' | 'env: none' means none at all"),
     ("instances: {provider: locl}\njobs: a\n",
      "config.yml:1:23: instances[0].provider: unknown provider 'locl' | did you mean 'local'?"),
-    ("instances: {provider: lab}\njobs: a\n",
-     "config.yml:1:23: instances[0].provider: provider 'lab': provider type 'ssh' arrives in a later version | "
+    ("instances: {provider: cluster}\njobs: a\n",
+     "config.yml:1:23: instances[0].provider: provider 'cluster': provider type 'slurm' arrives in a later version | "
      "use --provider local"),
     ("sections: 3\n",
      "config.yml:1:1: sections: is not supported by this version yet; use matrix\n"
@@ -326,7 +326,7 @@ def test_a_job_that_needs_another_jobs_output_is_told_so(desk) -> None:
 def test_problems_of_an_environment_get_the_place_of_their_key(desk) -> None:
     from cloudsend_cli.errors import ConfigError, Problem
 
-    def refuse(spec, folder):
+    def refuse(spec, folder, elsewhere):
         raise ConfigError([Problem("bad package", path="pip[0]"), Problem("bad at all")])
 
     text = "environments:\n- name: a\n  env_pypi: ['-x']\njobs: a\n"

@@ -276,3 +276,17 @@ def test_a_script_that_the_kernel_would_not_take_is_refused_here() -> None:
 def test_nothing_to_install_is_an_environment_all_the_same() -> None:
     assert render(vars=(("A", "1"),)).variables == (("A", "1"),)
     assert render().slots == ()
+
+
+def test_an_environment_that_is_built_elsewhere_needs_no_relative_path_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "x-1-py3-none-any.whl").write_bytes(b"wheel")
+    (tmp_path / "requirements.txt").write_text("./x-1-py3-none-any.whl\n--find-links wheels\nnumpy\n-r more.txt\n")
+    (tmp_path / "more.txt").write_text(f"{tmp_path}/x-1-py3-none-any.whl\n")
+    spec = EnvironmentSpec("ml", pip_file=str(tmp_path / "requirements.txt"))
+    render_environment(spec)
+    with pytest.raises(ConfigError) as caught:
+        render_environment(spec, elsewhere=True)
+    assert [(p.message, p.line) for p in caught.value.problems] == [
+        ("environment 'ml': './x-1-py3-none-any.whl' is a path of this machine, and jobs run on others", 1),
+        ("environment 'ml': 'wheels' is a path of this machine, and jobs run on others", 2),
+    ]

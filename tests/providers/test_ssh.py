@@ -89,10 +89,10 @@ def test_each_host_is_planned_once(state_dir: Path) -> None:
     [
         (spec(5), "number: 5 is more than provider 'lab' has: 4 hosts fit: gpu1, gpu2, small, box"),
         (spec(2, labels="small"), "number: 2 is more than provider 'lab' has: 1 host fits: small"),
-        (spec(labels="bgi"), "no host of provider 'lab' carries the label 'bgi'; did you mean 'big'?"),
+        (spec(labels="bgi"), "labels: no host of provider 'lab' carries 'bgi'; did you mean 'big'?"),
         (
             spec(labels="zebra"),
-            "no host of provider 'lab' carries the label 'zebra'; "
+            "labels: no host of provider 'lab' carries 'zebra'; "
             "labels there: a100, big, box, cpu, gpu1, gpu2, small",
         ),
         (
