@@ -62,9 +62,10 @@ def take_attempts(draft: Draft) -> None:
             parsed = parse_attempt_id(attempt)
             job = draft.job(parsed[1]) if parsed is not None else None
             if job is not None and parsed is not None:
-                known = parsed[2] <= job.attempt
-                # INVARIANT: an attempt number that is not the newest is fenced: its end changes nothing.
-                if job.attempt == parsed[2] and job.state == RUNNING:
+                known = parsed[2] < job.attempt or (parsed[2] == job.attempt and job.node == node)
+                # INVARIANT: an attempt number that is not the newest is fenced: its end changes nothing. Nor does what
+                # a machine says of an attempt that another one was given.
+                if job.attempt == parsed[2] and job.state == RUNNING and job.node == node:
                     _settle(draft, job, status)
             else:
                 known = _knows_build(draft, node, attempt)

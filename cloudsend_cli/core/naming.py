@@ -11,6 +11,9 @@ from .model import JobSpec
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base32, lower case: no i, l, o, u
 RUN_ID_LENGTH = 6
+# Only the one spelling that `attempt_id` and `build_id` make: these ids come back from hosts, and name files.
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def run_id(random_bytes: bytes) -> str:
@@ -36,7 +39,7 @@ def build_id(run: str, key: str, attempt: int) -> str:
 def parse_attempt_id(text: str) -> tuple[str, int, int] | None:
     """(run, job number, attempt) of a job's attempt, None for a build or anything foreign."""
     parts = text.split(".")
-    if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
+    if len(parts) != 3 or not (_NUMBER.fullmatch(parts[1]) and _NUMBER.fullmatch(parts[2])):
         return None
     return parts[0], int(parts[1]), int(parts[2])
 
@@ -44,9 +47,10 @@ def parse_attempt_id(text: str) -> tuple[str, int, int] | None:
 def parse_build_id(text: str) -> tuple[str, str, int] | None:
     """(run, environment key, attempt) of a build, None for anything else."""
     parts = text.split(".")
-    if len(parts) != 3 or not parts[1].startswith("env-") or not parts[2].isdigit():
+    if len(parts) != 3 or not parts[1].startswith("env-") or not _NUMBER.fullmatch(parts[2]):
         return None
-    return parts[0], parts[1].removeprefix("env-"), int(parts[2])
+    key = parts[1].removeprefix("env-")
+    return (parts[0], key, int(parts[2])) if _KEY.fullmatch(key) else None
 
 
 def run_of_attempt(text: str) -> str:
