@@ -250,6 +250,7 @@ def test_many_small_files_cost_few_round_trips(tmp_path: Path) -> None:
     with pytest.raises(StopIteration) as end:
         while True:
             turns += 1
+            assert isinstance(asks, list)
             if asks[0].op == "missing":
                 replies = [Frame(ok=True, missing=dict.fromkeys((f.sha256 for f in files), 0))]
             else:

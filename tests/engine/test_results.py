@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import stat
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudsend_cli.agent.client import Frame
+from cloudsend_cli.engine.hostlink import Ahead, Ask
 from cloudsend_cli.engine.results import MANIFEST, Home, ResultError, job_directory, parse_manifest
 from cloudsend_cli.engine.transfer import fetch_files
 
@@ -28,11 +30,14 @@ class LyingHost:
 
     def fetch(self, home: Home, attempt: str = "r.1.1") -> str:
         conversation = fetch_files(attempt, ["**"], home)
+        under_way: deque[list[Ask]] = deque()
         try:
-            asks = next(conversation)
+            wish = next(conversation)
             while True:
-                self.turns += 1
-                asks = conversation.send([self.answer(a.op, a.fields) for a in asks])
+                self.turns += not isinstance(wish, Ahead)
+                under_way.append(wish.asks if isinstance(wish, Ahead) else wish)
+                asks = [] if isinstance(wish, Ahead) else under_way.popleft()
+                wish = conversation.send([self.answer(a.op, a.fields) for a in asks])
         except StopIteration as end:
             return str(end.value)
 
@@ -218,11 +223,14 @@ def test_nothing_is_written_through_a_link_that_lies_there(tmp_path: Path, home:
 def test_two_fetches_of_one_attempt_at_once_do_not_disturb_each_other(home: Home) -> None:
     host = LyingHost([entry("a")], {"a": b"x"})
     first = fetch_files("r.1.1", ["**"], home)
-    asks = next(first)
-    asks = first.send([host.answer(a.op, a.fields) for a in asks])
+    manifest = next(first)
+    assert isinstance(manifest, list)
+    ahead = first.send([host.answer(a.op, a.fields) for a in manifest])
+    assert isinstance(ahead, Ahead)
+    assert first.send([]) == []
     assert host.fetch(home) == ""
     with pytest.raises(StopIteration) as end:
-        first.send([host.answer(a.op, a.fields) for a in asks])
+        first.send([host.answer(a.op, a.fields) for a in ahead.asks])
     assert end.value.value == ""
     assert os.listdir(job_directory(home).parent) == ["job"]
 
