@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ class Client:
         env: dict[str, str] | None = None,
         rcvbuf: int | None = None,
         hello: bool = True,
+        via: Sequence[str] = (),
         **terms: object,
     ) -> None:
         near, far = socket.socketpair()
         if rcvbuf:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        command = [python, "-I", "-S", "-B", str(agent), "attach", str(home)]
+        command = [*via, python, "-I", "-S", "-B", str(agent), "attach", str(home)]
         self.process = subprocess.Popen(command, stdin=far, stdout=far, env={**os.environ, **(env or {})})
         far.close()
         near.setblocking(False)

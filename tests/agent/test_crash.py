@@ -327,20 +327,6 @@ def test_an_upgrade_in_place_leaves_the_running_job_alone(host: Host, tmp_path: 
     assert new.wait("a.2")["cause"] == "cancelled"
 
 
-def test_a_daemon_that_does_not_answer_is_reported_and_left_alone(host: Host) -> None:
-    from cloudsend_cli.agent.client import AgentRefused
-
-    client = host.attach()
-    os.kill(client.about["pid"], signal.SIGSTOP)
-    try:
-        with pytest.raises(AgentRefused, match="does not answer") as caught:
-            host.attach()
-        assert caught.value.code == "agent-silent"
-    finally:
-        os.kill(client.about["pid"], signal.SIGCONT)
-    assert client.run(sh("a.1", "true"))["exit_code"] == 0
-
-
 def test_a_home_that_others_can_read_is_refused(tmp_path: Path, agent_file: Path) -> None:
     from cloudsend_cli.agent.client import AgentRefused
 

@@ -4,15 +4,19 @@ import json
 import os
 import select
 import socket
+import struct
 import sys
 import time
 from _thread import start_new_thread
 
 from .disk import write_all
 from .encoding import compact
-from .home import AGENT_FILE, Failed, at_socket, open_home, own_sha256, take_lock
+from .home import Failed, at_socket, open_home, own_sha256, take_lock
 
 READ_SIZE = 256 << 10
+# Silence is counted in slices that we have really waited: of a pause of the whole machine no clock is to be believed.
+HUNG = float(os.environ.get("CLOUDSEND_AGENT_HUNG") or 10)
+PATIENCE, SLICE = HUNG / 2, HUNG / 40
 
 
 def attach(path):
@@ -24,25 +28,32 @@ def attach(path):
         code, message = problem.args if isinstance(problem, Failed) else ("os", str(problem))
         write_all(1, b"cloudsend-agent-error %s\n" % compact({"code": code, "message": message}))
         return 1
+    at_end = []  # not empty once stdin is
     try:
         write_all(1, greeting)
-        start_new_thread(send_stdin, (sock,))
+        start_new_thread(send_stdin, (sock, at_end))
         while True:
             raw = sock.recv(READ_SIZE)
             if not raw:
-                return 0
+                break
             write_all(1, raw)
     except OSError:
-        return 0
+        pass
+    if not at_end:
+        from .session import note_other_death
+
+        note_other_death(home)
+    return 0
 
 
-def send_stdin(sock):
+def send_stdin(sock, at_end):
     try:
         while True:
             raw = os.read(0, READ_SIZE)
             if not raw:
                 break
             sock.sendall(raw)
+        at_end.append(True)
         sock.shutdown(socket.SHUT_WR)  # the daemon answers what it has got, and closes
     except OSError:
         os._exit(0)
@@ -50,34 +61,59 @@ def send_stdin(sock):
 
 def connect(home):
     """A connection to a daemon of this very file, and its greeting."""
-    sha, until, silent = own_sha256(), time.monotonic() + 20, False
+    sha, until, silence, hung = own_sha256(), time.monotonic() + 30, 0.0, None
     while time.monotonic() < until:
         try:
             found = reach_daemon(home, sha)
             if found:
                 return found
         except socket.timeout:
-            silent = True
+            silence += PATIENCE
+        except BlockingIOError:  # nobody takes connections from its queue, which is full
+            time.sleep(SLICE)
+            silence += SLICE
         except OSError:
             pass
         lock = take_lock(home)
-        if lock is None:
-            if silent:
-                raise Failed("agent-silent", "the agent of %s is alive but does not answer within 3 s" % home)
+        if lock is not None:
+            os.close(lock)
+            from .starting import start_daemon
+
+            if not start_daemon(home):
+                time.sleep(0.05)
+        elif silence:
+            silence, hung = judge_silence(home, silence, hung)
+        else:
             time.sleep(0.01)
-            continue
-        os.close(lock)
-        if not start_daemon(home):
-            time.sleep(0.05)
     raise Failed("agent-down", "the agent of %s does not start: see agent.log there" % home)
+
+
+def judge_silence(home, silence, known):
+    """(how long it has been silent, who it is). Kills it after long, if it was the same from first to last."""
+    from .hung import end_daemon, identify
+
+    hung = identify(home)
+    if known is not None and hung != known:
+        return 0.0, None
+    if silence < HUNG:
+        return silence, hung
+    if hung is None:
+        raise Failed("agent-silent", "the agent of %s does not answer, and is not known for certain to be ours" % home)
+    if not end_daemon(hung):
+        raise Failed(
+            "agent-silent", "the agent of %s does not answer and survives kill -9: process %d" % (home, hung[0])
+        )
+    return 0.0, None
 
 
 def reach_daemon(home, sha):
     """(connection, greeting) of a daemon of our file; None after one of another file was asked to leave, and has."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(3)
+        sock.settimeout(PATIENCE)
         at_socket(home, sock.connect)
+        if struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1] != os.geteuid():
+            raise PermissionError("another user listens there")
         line, rest = greet(sock)
         about = json.loads(line.decode().partition(" ")[2])
         if about.get("sha") == sha:
@@ -85,7 +121,7 @@ def reach_daemon(home, sha):
             ours, sock = sock, None
             return ours, line + b"\n" + rest
         sock.sendall(b'{"op":"handover","id":0}\n')
-        while sock.recv(65536):
+        while receive(sock):
             pass
         return None
     finally:
@@ -95,40 +131,17 @@ def reach_daemon(home, sha):
 
 def greet(sock):
     """The daemon's first line, and what came after it."""
-    raw, until = b"", time.monotonic() + 3
+    raw = b""
     while b"\n" not in raw:
-        sock.settimeout(max(0.001, until - time.monotonic()))
-        more = sock.recv(65536)
+        more = receive(sock)
         if not more:
             raise ConnectionResetError("it left")
         raw += more
     return raw.partition(b"\n")[::2]
 
 
-def start_daemon(home):
-    """Double fork, exec, and wait for its word or its end; False where it ended without a word."""
-    reader, writer = os.pipe()
-    if not os.fork():
-        try:
-            os.setsid()
-            if not os.fork():
-                execute_daemon(home, writer)
-        finally:
-            os._exit(1)
-    os.close(writer)
-    os.wait()
-    ready = bool(select.select([reader], [], [], 30)[0]) and os.read(reader, 16) != b""
-    os.close(reader)
-    return ready
-
-
-def execute_daemon(home, writer):
-    """Becomes the daemon, which says on writer that it is ready."""
-    logfile = home + "/agent.log"
-    if os.path.exists(logfile) and os.path.getsize(logfile) > 1 << 20:
-        os.rename(logfile, logfile + ".old")
-    errors = os.open(logfile, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for fd, goal in ((null, 0), (writer, 1), (errors, 2)):
-        os.dup2(fd, goal)
-    os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", AGENT_FILE, "serve", home])  # noqa: S606
+def receive(sock):
+    for _ in range(20):
+        if select.select([sock], [], [], SLICE)[0]:
+            return sock.recv(65536)
+    raise socket.timeout

@@ -9,7 +9,8 @@ import time
 
 from .attempts import Attempts
 from .claims import Claims
-from .encoding import compact
+from .disk import remove
+from .encoding import compact, to_bytes
 from .following import Following
 from .hands import Hands
 from .holding import LoadLimit
@@ -22,10 +23,11 @@ from .news import News
 from .orders import Orders
 from .owners import Owners
 from .peer import LOG_BUFFER, Peers
-from .processes import become_subreaper, reap
+from .processes import become_subreaper, reap, start_time
 from .protocol import PROTOCOL
 from .recovery import judge, recover
 from .requests import Requests
+from .session import Survival
 from .transfers import Transfers
 from .waiting import Queue
 
@@ -56,7 +58,7 @@ class Daemon:
         self.leaving = False
         become_subreaper()
         self.claims = Claims(home, self.owners, self.attempts, self.peers)
-        self.facts = describe_self()
+        self.facts, self.survival = describe_self(), Survival(home, self.boot)
         recover(self.attempts, self.journal)
         self.claims.settle()
         self.peers.listen(home, self.greeting, self.make_requests().answer)
@@ -107,6 +109,7 @@ class Daemon:
             "resources": self.queue.describe_total(),
             "free": self.queue.describe_free(),
             "max_load": self.limit.most,
+            "survives_logout": self.survival.survives,
         }
         for more in (self.facts, read_vitals(self.home), self.describe_holds()):
             about.update(more)
@@ -191,6 +194,7 @@ class Daemon:
         reap()
         self.attempts.kill_again()
         self.limit.tick()
+        self.survival.tick()
         self.claims.settle()
         clients = bool(self.peers.by_fd)
         self.hands.retire_idle(now, keep=self.queue.total[0] / 1000.0 if clients else 0)
@@ -206,6 +210,7 @@ class Daemon:
             return
         counts = self.attempts.count()
         event = {"ev": "heartbeat", "time": time.time(), "free": self.queue.describe_free()}
+        event["survives_logout"] = self.survival.survives
         for more in (read_vitals(self.home), self.describe_holds()):
             event.update(more)
         for state in ("running", "queued"):
@@ -229,10 +234,9 @@ class Daemon:
         self.peers.listener.close()
         self.journal.write(time.monotonic(), everything=True)
         self.peers.send_last_words()
-        try:
-            os.unlink(self.home + "/agent.sock")
-        except OSError:
-            pass
+        if self.owns_home():
+            self.survival.leave()
+            remove(self.home + "/agent.sock")
         os.close(self.lock)
 
 
@@ -252,7 +256,13 @@ def serve(home):
     lock = take_lock(home)
     if lock is None:
         return 0
-    daemon = Daemon(home, lock)
+    os.ftruncate(lock, 0)
+    try:
+        os.write(lock, b"%d %d\n" % (os.getpid(), start_time(os.getpid())))  # see hung.py
+        daemon = Daemon(home, lock)
+    except OSError as problem:
+        os.write(1, b"failed %s" % to_bytes(str(problem)))
+        raise
     os.write(1, b"ready\n")
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):

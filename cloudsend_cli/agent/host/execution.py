@@ -1,6 +1,7 @@
 """One claimed attempt from its spec to its status, inside a runner."""
 
 import os
+import resource  # noqa: F401  os.wait4 imports it when it is first called: Python may have been removed by then
 import signal
 import time
 
