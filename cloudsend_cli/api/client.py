@@ -174,9 +174,19 @@ class Client:
         """The provider of that name. NotFoundError names those that there are."""
         return providers.find_provider(self._home, name)
 
-    def check(self) -> list[CheckView]:
-        """Whether this machine can do the work: state directory, disk, agent."""
-        return providers.check(self._home)
+    def check(self, provider: str | None = None, hosts: Sequence[str] = ()) -> Iterator[CheckView]:
+        """Whether this machine, the state directory and each host can do the work; each answer as it comes.
+
+        With `provider` or `hosts`, those alone. An agent is put on each host, and no job is left behind.
+        """
+        return providers.check(self._home, provider, hosts)
+
+    def accept_host_key(self, host: str, fingerprint: str, provider: str | None = None) -> tuple[str, str]:
+        """Keep exactly this key, which the caller has compared, for the host: (type, fingerprint).
+
+        HostKeyError: it presents another one; then nothing was accepted.
+        """
+        return providers.accept_host_key(self._home, host, fingerprint, provider)
 
     # ---- set-up ----------------------------------------------------------------------------------------------------
 

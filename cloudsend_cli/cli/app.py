@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import jobs, listing, machines, maestro, run, setup
+from . import check, jobs, listing, machines, maestro, run, setup
 from .groups import ListGroup, NounGroup, QuickCommand, VerbGroup
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ _add(
         ("getstate", listing.getstate),
         ("explain", listing.explain),
         ("init", setup.init),
-        ("check", setup.check),
+        ("check", check.check),
         ("validate", setup.validate),
         ("completion", setup.completion),
         ("version", setup.version),

@@ -1,13 +1,18 @@
-"""Arguments and options that several commands take, and numbers on the command line."""
+"""Arguments and options that several commands take, numbers on the command line, and questions."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloudsend_cli.errors import UsageError
+
+from .sanitise import untrusted
+
+if TYPE_CHECKING:
+    from .session import Session
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Its id, name, glob, hash, any unique prefix, or @last.")]
 Jobs = Annotated[list[str], typer.Argument(metavar="JOB…", help="Ids, names, globs, hashes, prefixes, or @last.")]
@@ -59,3 +64,9 @@ def seconds(text: str | None, option: str) -> float | None:
     if not (0 <= number < math.inf):
         raise UsageError(f"option '{option}' needs seconds or a time such as 90s, 5m or 2h, not '{text}'")
     return number
+
+
+def confirm(session: Session, question: str, *, default: bool) -> bool:
+    """A question on stderr; stdout stays for data."""
+    session.screen.out.flush()
+    return typer.confirm(untrusted(question), default=default, err=True)

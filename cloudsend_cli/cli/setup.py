@@ -1,4 +1,4 @@
-"""`init`, `check`, `validate`, `config`, `completion`, `version`: before the first run, and around it."""
+"""`init`, `validate`, `config`, `completion`, `version`: before the first run, and around it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 
 from cloudsend_cli.errors import ConfigError, UsageError
 
-from .parameters import Config, Set, UseProvider
+from .parameters import Config, Set, UseProvider, confirm
 from .problems import problem_json, problem_text
 from .render import Screen, paint, plural
-from .sanitise import one_line, untrusted
-from .session import Session, session_of
+from .sanitise import one_line
+from .session import session_of
 
 if TYPE_CHECKING:
     from cloudsend_cli.api import SubmitOptions
@@ -115,45 +115,16 @@ def init(
     if target.exists() or target.is_symlink():
         if not asks:
             raise UsageError(f"{target} exists already; it was not touched", hint="move it away, or name another DIR")
-        if not _confirm(session, f"{target} exists. Replace it?", default=False):
+        if not confirm(session, f"{target} exists. Replace it?", default=False):
             session.screen.say("nothing was changed")
             return
     elif asks:
         session.screen.say(text)
-        if not _confirm(session, f"Write this to {target}?", default=True):
+        if not confirm(session, f"Write this to {target}?", default=True):
             session.screen.say("nothing was written")
             return
     target.write_text(text, encoding="utf-8")
     session.screen.say(f"wrote {target}; now: cloudsend run {target}")
-
-
-def _confirm(session: Session, question: str, *, default: bool) -> bool:
-    """A question on stderr; stdout stays for data."""
-    session.screen.out.flush()
-    return typer.confirm(untrusted(question), default=default, err=True)
-
-
-# ---- check ---------------------------------------------------------------------------------------------------------
-
-
-def check(ctx: typer.Context) -> int:
-    """Check this machine, the state directory and each provider. Exit status 1 if something is wrong."""
-    session = session_of(ctx)
-    session.screen.refuse("name")
-    checks = session.client.check()
-    screen = session.screen
-    if screen.machine:
-        screen.data([item.as_json() for item in checks])
-    else:
-        marks = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "dim")}
-        width = max((len(item.name) for item in checks), default=0)
-        for item in checks:
-            word, color = marks[item.ok]
-            mark = paint(f"{word:<6}", color if screen.out_color else "")
-            screen.write(f"{mark}  {one_line(item.name):<{width}}  {one_line(item.text)}")
-            if item.hint and item.ok is not True:
-                screen.write(f"{'':<6}  {'':<{width}}  help: {one_line(item.hint)}")
-    return 1 if any(item.ok is False for item in checks) else 0
 
 
 # ---- completion and version ----------------------------------------------------------------------------------------

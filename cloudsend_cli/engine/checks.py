@@ -1,23 +1,36 @@
-"""`cloudsend check`: can this machine and this state directory do the work? One line for each question."""
+"""`cloudsend check`: can this machine, this state directory and each host do the work? One line for each question."""
 
 from __future__ import annotations
 
 import os
+import queue
 import sqlite3
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from cloudsend_cli.core.explain import describe, describe_bytes
 from cloudsend_cli.core.machine_views import CheckView
-from cloudsend_cli.core.model import HostAddress, InstanceSpec
+from cloudsend_cli.core.model import HostAddress, InstanceSpec, Resources, list_known
 from cloudsend_cli.core.ports import Host, Provider
+from cloudsend_cli.core.views import iso
 from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.hosts.facts import HostFacts
+from cloudsend_cli.hosts.host_keys import UnknownHostKeyError
 from cloudsend_cli.store.directory import open_state_dir
 from cloudsend_cli.store.sqlite import SqliteStore
 
+from .direct import Direct
+from .places import Place
+
 LOW_DISK = 1 << 30
+LOW_INODES = 10_000
+CLOCK_MOST = 5.0  # seconds
+AT_ONCE = 16
 
 
 def list_checks(state_dir: Path, provider: Provider, open_host: Callable[[HostAddress], Host]) -> Iterator[CheckView]:
@@ -34,36 +47,163 @@ def _check_state(state_dir: Path) -> Iterator[CheckView]:
         with SqliteStore.open(state_dir) as store:
             store.list_runs(1)
     except CloudsendError as problem:
-        yield CheckView("state", False, problem.message, problem.hint)
+        yield _failed("state", problem)
         return
     yield CheckView("state", True, f"{state_dir}, SQLite {sqlite3.sqlite_version}")
     free = os.statvfs(state_dir)
     room = free.f_bavail * free.f_frsize
     inodes = f", {free.f_favail} free inodes" if free.f_files else ""
     hint = "" if room > LOW_DISK else "free some space, or choose another --state-dir"
-    yield CheckView("disk", room > LOW_DISK, f"{describe_bytes(room)} free{inodes}", hint)
+    low = room <= LOW_DISK
+    yield CheckView("disk", not low, f"{describe_bytes(room)} free{inodes}", hint, exit_status=int(low))
 
 
 def _check_machine(
     state_dir: Path, provider: Provider, open_host: Callable[[HostAddress], Host]
 ) -> Iterator[CheckView]:
-    from cloudsend_cli.agent.client import agent_sha256, agent_source
-
-    from .hostlink import ask_hello
-
     largest = provider.largest(InstanceSpec(provider=provider.name))
     address = HostAddress("local", f"local:{state_dir}", home=str(state_dir / "agent"))
     begun = time.monotonic()
     try:
-        stream = open_host(address).open_agent(agent_source(), agent_sha256())
-        try:
-            ask_hello(stream)
-        finally:
-            stream.close()
+        Direct(open_host(address)).close()
     except CloudsendError as problem:
-        yield CheckView(provider.name, False, problem.message, problem.hint)
+        yield _failed(provider.name, problem)
         return
     took = (time.monotonic() - begun) * 1000
-    yield CheckView(
-        provider.name, True, f"{describe(largest) if largest else 'this machine'}; the agent answered in {took:.0f} ms"
+    text = f"{describe(largest) if largest else 'this machine'}; the agent answered in {took:.0f} ms"
+    yield CheckView(provider.name, True, text, provider=provider.name)
+
+
+def _failed(name: str, problem: CloudsendError) -> CheckView:
+    return CheckView(name, False, problem.message, problem.hint, code=problem.code, exit_status=1)
+
+
+# ---- hosts ---------------------------------------------------------------------------------------------------------
+
+
+class ProbedHost(Host, Protocol):
+    """A host that tells what it has, without an agent."""
+
+    def probe(self) -> HostFacts: ...
+
+
+OpenHost = Callable[[HostAddress], ProbedHost]
+
+
+def check_hosts(places: Sequence[Place], open_host: OpenHost) -> Iterator[CheckView]:
+    """Each host's line as it comes; many are asked at once. An agent is put on each, and no job is left behind."""
+    wanted = deque(places)
+    done: queue.SimpleQueue[CheckView] = queue.SimpleQueue()
+
+    def work() -> None:
+        while True:
+            try:
+                place = wanted.popleft()
+            except IndexError:
+                return
+            done.put(check_host(place, open_host))
+
+    for _ in range(min(AT_ONCE, len(places))):
+        threading.Thread(target=work, name="check", daemon=True).start()  # Ctrl-C does not wait for silent hosts
+    for _ in places:
+        yield done.get()
+
+
+def check_host(place: Place, open_host: OpenHost) -> CheckView:
+    try:
+        return _look(place, open_host(place.address))
+    except CloudsendError as problem:
+        return refuse_host(place, problem)
+    except Exception as problem:  # noqa: BLE001 - one host's odd answer must not hide the others
+        return refuse_host(place, CloudsendError(f"{type(problem).__name__}: {problem}"))
+
+
+def refuse_host(place: Place, problem: CloudsendError) -> CheckView:
+    """A host that cannot be used, and what to do."""
+    key = problem.key if isinstance(problem, UnknownHostKeyError) else None
+    return CheckView(
+        place.node,
+        False,
+        problem.message,
+        problem.hint,
+        provider=place.provider.name,
+        host=place.address.host,
+        code=problem.code,
+        exit_status=problem.exit_status,
+        facts={"unknown_host_key": {"type": key.type, "fingerprint": key.fingerprint}} if key is not None else {},
     )
+
+
+def _look(place: Place, host: ProbedHost) -> CheckView:
+    with Direct(host) as talk:
+        told = host.probe()
+        hello = talk.hello
+    inodes, others, taken = hello.get("inodes_free"), hello.get("others"), hello.get("taken")
+    facts: dict[str, object] = {
+        "hostname": told.hostname,
+        "user": told.user,
+        "os": told.os,
+        "python": told.python,
+        "home": str(hello.get("home", told.home)),
+        "cpus": told.cpus,
+        "memory_bytes": told.memory,
+        "gpus": told.gpus,
+        "load": told.load,
+        "disk_free_bytes": told.disk_free,
+        "inodes_free": inodes if isinstance(inodes, int) else None,
+        "clock_offset": round(told.clock_offset, 3) + 0.0,
+        "round_trip_ms": round(told.round_trip_ms, 1),
+        "jobs_of_others": others if isinstance(others, int) else 0,
+        "taken": describe_holder(taken) or None,
+    }
+    size = describe(Resources(told.cpus, told.memory, told.gpus))
+    text = (
+        f"Python {told.python}, {size}, load {told.load:.1f}, {describe_bytes(told.disk_free)} free, "
+        f"clock {round(told.clock_offset, 1) + 0.0:+.1f} s, {told.round_trip_ms:.0f} ms away"
+    )
+    warnings = tuple(_list_warnings(place, told, facts))
+    return CheckView(
+        place.node, True, text, provider=place.provider.name, host=place.address.host, warnings=warnings, facts=facts
+    )
+
+
+def _list_warnings(place: Place, told: HostFacts, facts: Mapping[str, object]) -> Iterator[str]:
+    if abs(told.clock_offset) > CLOCK_MOST:
+        yield (
+            f"its clock is {abs(told.clock_offset):.0f} s {'ahead' if told.clock_offset > 0 else 'behind'}: "
+            "times of jobs are shown wrong; set it, or run an NTP service there"
+        )
+    if told.disk_free < LOW_DISK:
+        room = describe_bytes(told.disk_free)
+        yield f"{room} free in {facts['home']}: free some, or name another place with `home:`"
+    inodes = facts["inodes_free"]
+    if isinstance(inodes, int) and inodes < LOW_INODES:
+        yield f"{inodes} free inodes in {facts['home']}: remove files there, or name another place with `home:`"
+    limit = dict(place.address.settings).get("max_load", "")
+    if limit and told.load > float(limit):
+        yield f"its load {told.load:.1f} is above max_load {limit}: jobs wait there until it falls"
+    if facts["taken"]:
+        yield f"in use by cloudsend of {facts['taken']}: jobs wait; `shared: true` for it allows both"
+    if facts["jobs_of_others"]:
+        yield f"{facts['jobs_of_others']} jobs of other state directories run there, in the same queue"
+    yield from _list_lacks(place, told)
+
+
+def _list_lacks(place: Place, told: HostFacts) -> Iterator[str]:
+    """What providers.yml says it has, and it has not."""
+    declared = list_known(place.capacity) if place.capacity is not None else {}
+    for name, here in (("cpus", told.cpus), ("memory", told.memory), ("gpus", told.gpus)):
+        if declared.get(name, 0) > here:
+            shown = {n: describe_bytes(int(v)) if name == "memory" else f"{v:g}" for n, v in
+                     (("said", declared[name]), ("here", here))}  # fmt: skip
+            yield f"providers.yml says {name}: {shown['said']}, and it has {shown['here']}"
+
+
+def describe_holder(taken: object) -> str:
+    """Who has the machine, from the agent's `taken`; empty if nobody else does."""
+    if not isinstance(taken, dict):
+        return ""
+    who = str(taken.get("user") or "another user")
+    home, since = taken.get("home"), taken.get("since")
+    text = who + (f", {home}" if isinstance(home, str) else "")
+    return text + (f", since {iso(since)}" if isinstance(since, (int, float)) else "")

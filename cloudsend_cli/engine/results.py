@@ -125,6 +125,11 @@ def job_directory(home: Home) -> Path:
     return Path(home.results_dir, home.run, *(parts or ["job"]))
 
 
+def is_home(home: Home, attempt: str) -> bool:
+    """Whether the results of this attempt lie where they belong."""
+    return _read_manifest(job_directory(home))[0] == attempt
+
+
 class Arrival:
     """Results of one attempt while they arrive, in a directory beside the final one."""
 

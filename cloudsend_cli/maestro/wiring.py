@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cloudsend_cli.core.model import HostAddress, ProviderDefinition
+from cloudsend_cli.core.model import HostAddress, InstanceSpec, ProviderDefinition
 from cloudsend_cli.core.ports import Host, Provider
+from cloudsend_cli.engine.places import Place
 from cloudsend_cli.errors import NotFoundError, UnreachableError
+
+if TYPE_CHECKING:
+    from cloudsend_cli.hosts.host_keys import HostKey
+    from cloudsend_cli.hosts.ssh import SshHost
 
 PROVIDER_TYPES = ("local", "ssh")
 LOCAL = ProviderDefinition("local", "local")
@@ -29,6 +35,22 @@ def open_provider(definition: ProviderDefinition, state_dir: Path) -> Provider:
     )
 
 
+def list_places(definition: ProviderDefinition, state_dir: Path) -> list[Place]:
+    """The machines that the provider names, whether anything uses them or not; none where it makes them."""
+    if definition.type != "ssh":
+        return []
+    from cloudsend_cli.providers.ssh import read_address
+
+    provider = open_provider(definition, state_dir)
+    places = []
+    for plan in provider.plan_machines([InstanceSpec(definition.name, number=0)]):
+        address = read_address(plan.request)
+        if address is not None:
+            node = f"{definition.name}-{plan.label}"
+            places.append(Place(definition, node, plan.label, address, plan.request, plan.capacity))
+    return places
+
+
 def open_host(address: HostAddress, state_dir: Path) -> Host:
     if address.kind == "local":
         from cloudsend_cli.hosts.local import LocalHost
@@ -38,4 +60,31 @@ def open_host(address: HostAddress, state_dir: Path) -> Host:
         from cloudsend_cli.hosts.ssh import SshHost
 
         return SshHost(address, state_dir / KNOWN_HOSTS)
-    raise UnreachableError(f"no way to reach a host of kind {address.kind!r}", hint="is this an older cloudsend?")
+    raise _no_way(address)
+
+
+def open_ssh_host(address: HostAddress, state_dir: Path) -> SshHost:
+    """One that can also be asked what it has."""
+    from cloudsend_cli.hosts.ssh import SshHost
+
+    if address.kind != "ssh":
+        raise _no_way(address)
+    return SshHost(address, state_dir / KNOWN_HOSTS)
+
+
+def _no_way(address: HostAddress) -> UnreachableError:
+    return UnreachableError(f"no way to reach a host of kind {address.kind!r}", hint="is this an older cloudsend?")
+
+
+def fetch_host_keys(address: HostAddress, state_dir: Path) -> list[HostKey]:
+    """The keys that the machine presents now, which nobody has verified."""
+    from cloudsend_cli.hosts.ssh_keys import fetch_host_keys
+
+    return fetch_host_keys(address, state_dir / KNOWN_HOSTS)
+
+
+def accept_host_key(address: HostAddress, fingerprint: str, state_dir: Path) -> HostKey:
+    """Keep exactly this key for the machine. HostKeyError: it presents another one."""
+    from cloudsend_cli.hosts.ssh_keys import accept_host_key
+
+    return accept_host_key(state_dir / KNOWN_HOSTS, address, fingerprint)
