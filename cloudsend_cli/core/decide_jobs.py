@@ -11,6 +11,7 @@ from .naming import attempt_id, parse_attempt_id, parse_build_id, run_of_attempt
 from .state import JobRecord
 
 ENDED = frozenset({"exited", "lost", "cancelled", "stale", "refused"})
+ALIVE = frozenset({"queued", "running"})
 SIGNAL_NAMES = {
     1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
     10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU",
@@ -32,6 +33,8 @@ def take_requests(draft: Draft) -> None:
                 _cancel(draft, number)
             if request.jobs is None:
                 draft.new_run = replace(draft.run, cancelled=True)
+        elif request.kind == "gone":
+            draft.gone.append(request.node)
     if done is not draft.run.requests_done:
         draft.new_run = replace(draft.run, requests_done=done)
 
@@ -67,6 +70,9 @@ def take_attempts(draft: Draft) -> None:
                 # a machine says of an attempt that another one was given.
                 if job.attempt == parsed[2] and job.state == RUNNING and job.node == node:
                     _settle(draft, job, status)
+                elif parsed[2] < job.attempt and status.state in ALIVE:
+                    # Its machine was given up and has come back: what a newer attempt does is not done twice for long.
+                    draft.cancel(node, attempt)
             else:
                 known = _knows_build(draft, node, attempt)
             if known and status.state in ENDED:

@@ -20,10 +20,13 @@ NEVER_CAME_UP = "never came up"
 # What a machine answers that will not change by itself: a job is given to another one rather than made to wait.
 REFUSALS = frozenset({"auth", "host-key", "unfit"})
 REFUSED = "refused: "
+GONE = "given up by the user"
 
 
 def take_nodes(draft: Draft, *, wanted: bool) -> None:
     """Bring every node one step towards what is wanted: a machine in use, or none."""
+    for name in draft.gone:
+        _give_up(draft, name)
     for node in draft.all_nodes():
         if node.state == "wanted":
             _intend(draft, node, wanted=wanted)
@@ -135,6 +138,23 @@ def _await_reply(draft: Draft, node: NodeRecord) -> None:
 
 def _replace(draft: Draft, node: NodeRecord, reason: str) -> None:
     """The machine is proved gone; a new generation fences its late news."""
+    _lose_all(draft, node, reason)
+    # A machine that ended before it was used is not asked for again at once: its provider may be short of them.
+    later = draft.seen.now + draft.policy.create_retry if node.state == "creating" else 0.0
+    draft.put_node(replace(node, state="wanted", reason=reason, instance_id="", not_before=later))
+
+
+def _give_up(draft: Draft, name: str) -> None:
+    """PROOF: the user's word. What the machine had is done elsewhere; this run asks nothing of it any more."""
+    node = draft.nodes.get(name) or draft.state.nodes.get(name)
+    if node is not None and node.state == "running":
+        _lose_all(draft, node, GONE)
+        node = replace(node, state="releasing", reason=GONE, not_before=0.0)
+        draft.put_node(node)
+        _release(draft, node, wanted=False)
+
+
+def _lose_all(draft: Draft, node: NodeRecord, reason: str) -> None:
     for job in draft.running_jobs(node.name):
         if reason == "preempted":
             never_started(draft, job)
@@ -149,9 +169,6 @@ def _replace(draft: Draft, node: NodeRecord, reason: str) -> None:
         if where == node.name and build is not None and build.state != "failed":
             draft.put_build(replace(build, attempt=build.attempt + 1, state="wanted"))
     draft.actions.append(DisconnectHost(node.name))
-    # A machine that ended before it was used is not asked for again at once: its provider may be short of them.
-    later = draft.seen.now + draft.policy.create_retry if node.state == "creating" else 0.0
-    draft.put_node(replace(node, state="wanted", reason=reason, instance_id="", not_before=later))
 
 
 def _watch(draft: Draft, node: NodeRecord) -> None:
@@ -207,7 +224,7 @@ def _release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     absent = status is None and node.provider in draft.seen.instances and call in draft.seen.calls_done
     draft.wake(draft.seen.now + draft.policy.look_again)
     gone = (status is not None and status.state == "terminated") or absent
-    if gone and node.reason.startswith(REFUSED):
+    if gone and node.reason.startswith((REFUSED, GONE)):
         draft.put_node(replace(node, state="failed", instance_id="", not_before=0.0))
     elif gone:
         again = wanted or node.reason == NEVER_CAME_UP

@@ -24,6 +24,7 @@ class Draft:
     acks: dict[str, list[str]] = field(default_factory=dict)
     cancels: dict[str, list[str]] = field(default_factory=dict)
     starts: dict[str, list[AttemptStart]] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)  # nodes of which the user says that they will never answer again
     wake_at: float | None = None
 
     @property
@@ -41,8 +42,14 @@ class Draft:
         return [n for n in self.all_nodes() if n.state not in {"failed", "released"}]
 
     def capacity(self, node: NodeRecord) -> Resources:
+        """What it says it has, and never more than was declared of it."""
         view = self.seen.hosts.get(node.name)
-        return (view.resources if view is not None else None) or node.capacity
+        told, planned = view.resources if view is not None else None, node.capacity
+        if told is None:
+            return planned
+        return Resources(
+            min(told.cpus, planned.cpus), min(told.memory, planned.memory), min(told.gpus, planned.gpus)
+        )
 
     def build(self, node: str, key: str) -> BuildRecord | None:
         return self.builds.get((node, key)) or self.state.builds.get((node, key))

@@ -249,9 +249,10 @@ class Request:
     """Something a user asked for, in the order asked. `id` makes a repeated request one request."""
 
     id: str
-    kind: str  # "cancel"
+    kind: str  # "cancel", or "gone": the user says that the machine of `node` will never answer again
     jobs: tuple[int, ...] | None = None  # None: the whole run
     at: float = 0.0
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,12 @@ def m001_first_tables(db: sqlite3.Connection) -> None:
     db.execute("INSERT INTO meta VALUES ('installation_id', ?)", (secrets.token_hex(16),))
 
 
+def m002_requests_name_nodes(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE requests ADD COLUMN node TEXT NOT NULL DEFAULT ''")
+
+
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables,)
+MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_requests_name_nodes)
 
 
 def version_of(db: sqlite3.Connection) -> int:

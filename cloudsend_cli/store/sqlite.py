@@ -33,6 +33,7 @@ from .rows import (
     freeze,
     job_key,
     pack,
+    unpack,
 )
 
 _LOAD_SPECS = "SELECT id, body FROM specs WHERE id IN (SELECT spec FROM job_specs WHERE key BETWEEN ? AND ?)"
@@ -264,23 +265,23 @@ class SqliteStore(Queries):
             if request.id in self._requests_done(db, key):
                 return False
             put = db.execute(
-                "INSERT INTO requests (run, id, kind, jobs, at) VALUES (?, ?, ?, ?, ?)"
+                "INSERT INTO requests (run, id, kind, jobs, at, node) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (run, id) DO NOTHING",
-                (key, request.id, request.kind, jobs, request.at),
+                (key, request.id, request.kind, jobs, request.at, pack(request.node)),
             )
             return put.rowcount == 1
 
     def list_requests(self, run: str) -> Sequence[Request]:
         with self._transaction() as db, self._decoding():
             rows = db.execute(
-                "SELECT run, id, kind, jobs, at FROM requests WHERE run = (SELECT key FROM runs WHERE id = ?)"
+                "SELECT run, id, kind, jobs, at, node FROM requests WHERE run = (SELECT key FROM runs WHERE id = ?)"
                 " ORDER BY seq",
                 (run,),
             ).fetchall()
             done = self._requests_done(db, rows[0][0]) if rows else ()
             return [
-                Request(name, kind, None if jobs is None else freeze(json.loads(jobs)), at)
-                for _, name, kind, jobs, at in rows
+                Request(name, kind, None if jobs is None else freeze(json.loads(jobs)), at, unpack(node))
+                for _, name, kind, jobs, at, node in rows
                 if name not in done
             ]
 

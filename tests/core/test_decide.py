@@ -606,3 +606,46 @@ def test_machine_that_may_hold_something_of_the_run_is_waited_for(view: HostView
         state.apply(Changes(builds={("n-0", "k"): BuildRecord("n-0", "k")}))
     decision = decide(state, replace(seeing(**listed()), hosts={"n-0": view}), POLICY)
     assert "n-0" not in decision.changes.nodes
+
+
+# ---- machines that the user gives up -------------------------------------------------------------------------------
+
+
+def giving_up(node: str = "n-0") -> Observation:
+    return seeing(requests=(Request("r1", "gone", at=1.0, node=node),))
+
+
+def test_what_a_machine_had_is_done_elsewhere_on_the_users_word() -> None:
+    state = running(state_with(jobs=2, nodes=2))
+    state.apply(Changes(builds={("n-0", "k"): BuildRecord("n-0", "k")}))
+    change_job(state, 2, state="succeeded", node="n-0", attempt=1, fetch="wanted")
+    decision = decide(state, giving_up(), POLICY)
+    job = decision.changes.jobs[1]
+    assert (job.state, job.reason, job.losses) == (
+        "pending",
+        "retry after lost: the machine was given up by the user",
+        1,
+    )
+    assert decision.changes.jobs[2].fetch.startswith("failed: the machine was given up")
+    assert decision.changes.nodes["n-0"].state == "releasing"
+    state.apply(decision.changes)
+    assert decide(state, giving_up(), POLICY).changes.nodes.get("n-0") is None  # the request is known
+    gone = seeing(instances={"fake": ()}, calls_done=frozenset({"terminate i-1"}))
+    assert decide(state, gone, POLICY).changes.nodes["n-0"].state == "failed"
+
+
+@pytest.mark.parametrize("node", ["n-1", "n-7"])
+def test_giving_up_what_does_not_run_changes_no_job(node: str) -> None:
+    state = running(state_with(nodes=2))
+    decision = decide(state, giving_up(node), POLICY)
+    assert not decision.changes.jobs
+    assert decision.changes.run is not None
+
+
+def test_old_attempt_on_a_machine_that_came_back_is_ended() -> None:
+    state = running(state_with())
+    decision = decide(state, seeing(UP, attempts=news("rtest1.1.1", "running", started=1.0)), POLICY)
+    assert [(a.node, a.attempts) for a in decision.actions if isinstance(a, CancelAttempts)] == [
+        ("n-0", ("rtest1.1.1",))
+    ]
+    assert not decision.changes.jobs

@@ -17,6 +17,7 @@ from cloudsend_cli.store.migrations import MIGRATIONS, back_up, migrate, version
 from cloudsend_cli.store.sqlite import SqliteStore
 
 GOLDEN = Path(__file__).parent / "golden_v1.sql"
+NEWEST = len(MIGRATIONS)
 MakeRun = Callable[..., RunState]
 Records = Callable[[RunState], tuple[object, ...]]
 
@@ -70,13 +71,13 @@ class TestSteps:
     def test_a_step_is_taken_after_a_backup(self, path: Path) -> None:
         db = sqlite3.connect(path, isolation_level=None)
         migrate(db, path, steps=(*MIGRATIONS, add_column))
-        assert version_of(db) == 2
+        assert version_of(db) == NEWEST + 1
         assert db.execute("SELECT id, colour FROM runs").fetchall() == [("abc123", "green")]
         db.close()
-        backup = path.with_name("backup.1.db")
+        backup = path.with_name(f"backup.{NEWEST}.db")
         assert backup.stat().st_mode & 0o777 == 0o600
         old = sqlite3.connect(backup)
-        assert version_of(old) == 1
+        assert version_of(old) == NEWEST
         assert old.execute("SELECT id FROM runs").fetchall() == [("abc123",)]
         old.close()
 
@@ -84,7 +85,7 @@ class TestSteps:
         db = sqlite3.connect(path, isolation_level=None)
         with pytest.raises(sqlite3.OperationalError, match="fire"):
             migrate(db, path, steps=(*MIGRATIONS, add_column, fail_half_way))
-        assert version_of(db) == 2
+        assert version_of(db) == NEWEST + 1
         assert not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'half'").fetchall()
         db.close()
 
