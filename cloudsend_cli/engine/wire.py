@@ -14,6 +14,13 @@ from cloudsend_cli.environments.activate import wrap_command
 Json = dict[str, object]
 LOGOUT_WARNING = "jobs end there when the connection closes: `loginctl enable-linger` on that machine prevents it"
 STATES = frozenset({"queued", "running", "exited", "lost", "cancelled", "stale", "refused"})
+# What a machine says of itself is bounded before anything is reckoned with it, stored, or shown.
+WHOLE_MOST = 1 << 60
+TIME_MOST = 1e11
+CPUS_MOST = 1e5
+GPUS_MOST = 1 << 16
+TEXT_MOST = 300
+MISSING_MOST = 100
 
 
 def render_spec(
@@ -100,39 +107,62 @@ def parse_status(wire: object) -> AttemptStatus:
         return AttemptStatus("unknown")
     state = wire.get("state")
     missing = wire.get("missing")
-    utime, stime = _number(wire.get("utime")), _number(wire.get("stime"))
+    utime, stime = _amount(wire.get("utime")), _amount(wire.get("stime"))
     return AttemptStatus(
         state=state if isinstance(state, str) and state in STATES else "unknown",
-        started=_number(wire.get("started")),
-        ended=_number(wire.get("ended")),
-        exit_code=_whole(wire.get("exit_code")),
+        started=_time(wire.get("started")),
+        ended=_time(wire.get("ended")),
+        exit_code=_whole(wire.get("exit_code"), least=-WHOLE_MOST),
         signal=_whole(wire.get("signal")) or None,
-        cause=wire["cause"] if isinstance(wire.get("cause"), str) else "",
-        missing=tuple(m for m in missing if isinstance(m, str)) if isinstance(missing, list) else (),
+        cause=clip(wire["cause"]) if isinstance(wire.get("cause"), str) else "",
+        missing=tuple(_missing(missing)) if isinstance(missing, list) else (),
         maxrss=_whole(wire.get("maxrss")),
         cpu_seconds=None if utime is None or stime is None else utime + stime,
     )
 
 
+def _missing(names: list[object]) -> list[str]:
+    texts = [clip(name) for name in names[:MISSING_MOST] if isinstance(name, str)]
+    return texts + [f"and {len(names) - MISSING_MOST:,} more"] * (len(names) > MISSING_MOST)
+
+
+def clip(text: str, most: int = TEXT_MOST) -> str:
+    """A machine's words, not longer than a person reads."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def parse_boot(wire: object) -> str:
+    return clip(wire) if isinstance(wire, str) else ""
+
+
 def parse_resources(wire: object) -> Resources | None:
     if not isinstance(wire, dict):
         return None
-    cpus, memory, gpus = _number(wire.get("cpus")), _whole(wire.get("memory")), _whole(wire.get("gpus"))
+    cpus, memory, gpus = _amount(wire.get("cpus")), _whole(wire.get("memory")), _whole(wire.get("gpus"))
     if cpus is None:
         return None
-    return Resources(cpus, memory or 0, gpus or 0)
+    return Resources(min(cpus, CPUS_MOST), memory or 0, min(gpus or 0, GPUS_MOST))
 
 
 def parse_vitals(wire: Mapping[str, object]) -> Vitals:
     others = _whole(wire.get("others")) or 0
     warning = LOGOUT_WARNING if wire.get("survives_logout") is False else ""
     free = parse_resources(wire.get("free"))
-    return Vitals(_number(wire.get("load")), _whole(wire.get("disk_free")), others, warning, free)
+    return Vitals(_amount(wire.get("load")), _whole(wire.get("disk_free")), others, warning, free)
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+def _amount(value: object) -> float | None:
+    """A number from 0 on. JSON as Python reads it knows NaN, infinities, and integers that are no float."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < WHOLE_MOST else None
 
 
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _time(value: object) -> float | None:
+    number = _amount(value)
+    return number if number is not None and number < TIME_MOST else None
+
+
+def _whole(value: object, least: int = 0) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and least <= value < WHOLE_MOST else None  # type: ignore[operator,return-value]
