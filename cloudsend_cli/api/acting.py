@@ -85,6 +85,18 @@ def _request_cancel(home: Directory, store: SqliteStore, run: str, numbers: tupl
     home.hint(run).close()
 
 
+def give_up(home: Directory, node: str) -> list[str]:
+    store = home.writer()
+    found = []
+    for run in store.list_active_runs():
+        record = store.load_without_jobs(run).nodes.get(node)
+        if record is not None and record.state == "running":
+            store.add_request(run, Request(os.urandom(16).hex(), "gone", None, time.time(), node))
+            home.hint(run).close()
+            found.append(run)
+    return found
+
+
 # ---- results -------------------------------------------------------------------------------------------------------
 
 

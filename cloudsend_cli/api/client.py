@@ -160,6 +160,14 @@ class Client:
         """Ask for the end of all jobs of a run that are not final."""
         return acting.cancel_run(self._home, run)
 
+    def give_up(self, node: str) -> list[str]:
+        """Your word that the machine of this node will never answer again, in every run that uses it.
+
+        Its jobs count as lost, and are tried elsewhere as `retries_lost` allows. Returns the runs that were told.
+        Should the machine come back, what it still runs of theirs is ended when a run uses it again.
+        """
+        return acting.give_up(self._home, node)
+
     def fetch(self, ref: str, directory: str | None = None) -> list[Path]:
         """Bring the results of a job, or of all jobs of a run, to where they belong (or into `directory`), now."""
         return acting.fetch(self._home, ref, directory)
