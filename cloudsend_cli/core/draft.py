@@ -47,9 +47,7 @@ class Draft:
         told, planned = view.resources if view is not None else None, node.capacity
         if told is None:
             return planned
-        return Resources(
-            min(told.cpus, planned.cpus), min(told.memory, planned.memory), min(told.gpus, planned.gpus)
-        )
+        return Resources(min(told.cpus, planned.cpus), min(told.memory, planned.memory), min(told.gpus, planned.gpus))
 
     def build(self, node: str, key: str) -> BuildRecord | None:
         return self.builds.get((node, key)) or self.state.builds.get((node, key))
