@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .addresses import HostWord
 from .check import Given, Report, Values, check_mapping, clip
-from .document import Items, Mapping, Node, Place, Scalar, show_text
+from .document import Items, Mapping, Node, Place, Scalar, is_null, render_inline, show_text
 from .host_fields import DEFAULTS, HOST, SSH, host_value, without_secrets
 
 MAX_HOSTS = 10_000
@@ -70,6 +70,10 @@ class HostsReader:
             values: Values = {}
             if word is not None and isinstance(node, Scalar):
                 values["host"] = Given("host", word, node, node, path)
+        elif not any(isinstance(value, Scalar) and not is_null(value) for _, value in node.entries):
+            # `gpu1: {cpus: 8}`, or an empty mapping: its keys are no keys of a host.
+            self.report.error(f"{path}: a host needs 'host'", node.place, "write {host: gpu1, cpus: 8}", path)
+            return
         else:
             before = len(self.report.problems)
             values = check_mapping(self.report, without_secrets(self.report, node, path), HOST, path, (SSH,))
@@ -118,7 +122,8 @@ class HostsReader:
             value = int(value)
         if value != "none" or key != "jump":
             entry[key] = value
-        origins[key] = (_show(value), given.node.place)
+        written = given.name == key != "key" and key != "labels"
+        origins[key] = (render_inline(given.node) if written else _show(value), given.node.place)
 
     def _find_key(self, text: str, given: Given) -> str:
         if self.home and (text == "~" or text.startswith("~/")):
