@@ -23,7 +23,8 @@ from .wire import parse_resources, parse_vitals
 
 HELLO_LIMIT = 15.0
 PING_EVERY = 5.0
-ANSWER_LIMIT = 30.0  # with requests open and no reply to any: what we send no longer arrives
+ANSWER_LIMIT = 20.0  # with requests open and no reply to any: what we send no longer arrives
+SLOWEST = 4096.0  # bytes a second of a line on which a large request or reply is still waited for
 HEALTHY_AFTER = 1.0  # a channel that lived so long was good: the next try comes at once
 RETRY_DELAYS = (0.02, 0.2, 1.0, 2.0)
 RETRY_TAKEN = 15.0
@@ -80,6 +81,7 @@ class _Batch:
     talk: _Talk
     waiting: dict[int, int]  # request id -> place in `replies`
     replies: list[Frame | None]
+    sizes: dict[int, int] = field(default_factory=dict)  # request id -> bytes that it moves, there or back
 
 
 class HostLink:
@@ -106,6 +108,7 @@ class HostLink:
         self._terms = {name: parse(text) for name, text in host.address.settings if (parse := TERMS.get(name))}
         self._heard = 0.0
         self._answered = 0.0
+        self._awaited = 0  # bytes that requests without a reply move, there or back
         self._pinged = 0.0
         self._connected_at = 0.0
         self._report_at: float | None = None
@@ -154,18 +157,16 @@ class HostLink:
     # ---- the thread ------------------------------------------------------------------------------------------------
 
     def _live(self) -> None:
-        failures = 0
+        failures = refusals = 0  # in a row, each counted by itself: a machine that boots is silent, then refuses once
         while not self._stopping:
             begun = time.monotonic()
-            delays: tuple[float, ...] = RETRY_DELAYS
-            at_least = 0.0
+            at_least, refused = 0.0, False
             try:
                 self._connect()
                 self._serve()
             except CloudsendError as problem:
                 self._lost(str(problem) or type(problem).__name__, problem.code)
-                delays = RETRY_DELAYS if problem.transient else RETRY_REFUSED
-                at_least = problem.retry_after
+                at_least, refused = problem.retry_after, not problem.transient
             except (ChannelClosed, ProtocolError, OSError) as problem:
                 self._lost(str(problem) or type(problem).__name__)
             except Exception as problem:  # noqa: BLE001 - a bug in one conversation must not silence a machine for ever
@@ -173,10 +174,11 @@ class HostLink:
                 self._lost(f"{type(problem).__name__}: {problem}")
             if self._connected_at > begun:
                 failures = 0 if time.monotonic() - self._connected_at >= HEALTHY_AFTER else min(failures, 1)
-            delay = max(at_least, delays[min(failures, len(delays) - 1)])
+            tries, delays = (refusals, RETRY_REFUSED) if refused else (failures, RETRY_DELAYS)
+            delay = max(at_least, delays[min(tries, len(delays) - 1)])
             # Many machines behind one door do not knock together.
             self._rest(delay * random.uniform(0.75, 1.25))  # noqa: S311
-            failures += 1
+            failures, refusals = failures + 1, refusals + 1 if refused else 0
         self._lost("closed")
         wake_read, wake_write = self._wake_read, self._wake_write
         self._wake_read = self._wake_write = -1
@@ -228,6 +230,7 @@ class HostLink:
         poller = select.poll()
         poller.register(channel.fileno(), select.POLLIN)
         poller.register(self._wake_read, select.POLLIN)
+        self._awaited = 0
         while not self._stopping:
             self._run_inbox()
             self._report_when_due()
@@ -236,9 +239,12 @@ class HostLink:
             if self._wake_read in ready:
                 self._drain_wake()
             if channel.fileno() in ready:
-                for frame in channel.receive():
-                    self._take(frame)
+                frames = channel.receive()
                 self._heard = time.monotonic()
+                if not frames:
+                    self._answered = self._heard  # a part of a long reply
+                for frame in frames:
+                    self._take(frame)
             else:
                 self._judge_silence(time.monotonic())
             self._ping_when_due(channel, time.monotonic())
@@ -248,10 +254,14 @@ class HostLink:
             raise ProtocolError(f"no word from the agent for {self._host.patience:g} s")
 
     def _ping_when_due(self, channel: AgentChannel, now: float) -> None:
-        """A link that is cut in our direction alone still brings heartbeats: only replies prove that it works."""
+        """A link that is cut in our direction alone still brings heartbeats: only replies prove that it works.
+
+        The answer to a ping comes after all that was asked before it: a slow line is given time by the size of that.
+        """
         if now - self._pinged >= PING_EVERY:
-            if self._pinged > self._answered and now - self._answered > ANSWER_LIMIT:
-                raise ProtocolError(f"the agent has answered nothing for {ANSWER_LIMIT:g} s")
+            limit = ANSWER_LIMIT + self._awaited / SLOWEST
+            if self._pinged > self._answered and now - self._answered > limit:
+                raise ProtocolError(f"the agent has answered nothing for {limit:.0f} s")
             self._pinged = now
             channel.request("ping")
 
@@ -312,6 +322,7 @@ class HostLink:
 
     def _continue(self, request: int, frame: Frame) -> None:
         batch = self._open.pop(request)
+        self._awaited -= batch.sizes.pop(request)
         batch.replies[batch.waiting.pop(request)] = frame
         if not batch.waiting and batch.talk.batches[0] is batch:
             self._advance(batch.talk)
@@ -367,10 +378,13 @@ class HostLink:
             for place, ask in enumerate(asks):
                 request = channel.request(ask.op, ask.payload, **ask.fields)
                 batch.waiting[request] = place
+                batch.sizes[request] = size = len(ask.payload) + _whole_field(ask, "length")
+                self._awaited += size
                 self._open[request] = batch
         except ProtocolError:
             for request in batch.waiting:
                 del self._open[request]
+            self._awaited -= sum(batch.sizes.values())
             raise
         talk.batches.append(batch)
 
@@ -434,6 +448,11 @@ class HostLink:
         return Resources(max(w.cpus for w in wishes), max(w.memory for w in wishes), max(w.gpus for w in wishes))
 
 
+def _whole_field(ask: Ask, name: str) -> int:
+    value = ask.fields.get(name)
+    return value if isinstance(value, int) else 0
+
+
 def _replies(talk: _Talk) -> list[Frame]:
     """Those of the oldest requests; none where nothing was asked."""
     return [r for r in talk.batches.popleft().replies if r is not None] if talk.batches else []
@@ -442,7 +461,7 @@ def _replies(talk: _Talk) -> list[Frame]:
 def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tuple[Frame, list[Frame]]:
     """The reply to one of the first questions on a new channel, and the other frames that came with it."""
     request = channel.request(ask.op, ask.payload, **ask.fields)
-    deadline = time.monotonic() + HELLO_LIMIT
+    deadline, received = time.monotonic() + HELLO_LIMIT, channel.received
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
     others: list[Frame] = []
@@ -459,6 +478,8 @@ def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tup
             if answer.get("ok") is not True:
                 raise ProtocolError(f"the agent refused {ask.op}: {error_text(answer)}")
             return answer, others
+        if channel.received > received:  # a long answer on a slow line
+            deadline, received = time.monotonic() + HELLO_LIMIT, channel.received
         left = deadline - time.monotonic()
         if left <= 0 or give_up():
             raise ProtocolError(f"the agent did not answer {ask.op} in {HELLO_LIMIT:g} s")
