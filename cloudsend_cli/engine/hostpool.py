@@ -10,9 +10,9 @@ from pathlib import Path
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, Resources, Upload
-from cloudsend_cli.core.naming import run_of_attempt
 from cloudsend_cli.core.ports import Host, HostNews
 
+from .hearsay import HERE, NOTHING, is_attempt_of
 from .homelogs import SMALL, bring_logs, is_home, parse_sizes
 from .hostlink import Ask, Conversation, HostLink
 from .results import Home
@@ -72,6 +72,7 @@ class _NodeListener:
         self.is_here = address.kind == "local"
         self.view: HostView | None = None
         self.known_files: set[str] = set()
+        self.given: set[str] = set()  # attempts that it got from this maestro and whose ends are not acknowledged
         self.bringing: set[str] = set()  # attempts whose logs are on their way
 
     def on_view(self, view: HostView, statuses: dict[str, object] | None) -> None:
@@ -80,19 +81,23 @@ class _NodeListener:
                 self.known_files.clear()
             self.hosts.take_view(self, view)
             return
-        mine = {a: s for a, s in statuses.items() if run_of_attempt(a) == self.hosts.run}
+        mine = {a: s for a, s in statuses.items() if is_attempt_of(self.hosts.run, a)}
         self.hosts.take_view(self, replace(view, reported=frozenset(mine)))
         self.on_changes(mine)
 
     def on_changes(self, items: dict[str, object]) -> None:
-        run = self.hosts.run
-        mine = {a: s for a, s in items.items() if run_of_attempt(a) == run}
-        news = {a: parse_status(s) for a, s in mine.items()}
+        run, weigh = self.hosts.run, self.hosts.weigh
+        worth = {a: HERE if a in self.given else weigh(self.node, a) for a in items if is_attempt_of(run, a)}
+        news = {a: parse_status(items[a]) for a, w in worth.items() if w != NOTHING}
         if any(s.cause == UPLOAD_MISSING for s in news.values()):
             self.known_files.clear()  # a job wrote into a file that others use: it is sent again
         if not self.is_here:
-            self._bring_logs({a: (s, parse_sizes(mine[a])) for a, s in news.items() if s.state in WITH_LOGS})
-            news = {a: s for a, s in news.items() if s.state not in WITH_LOGS}
+            ended = {a: s for a, s in news.items() if s.state in WITH_LOGS}
+            self._bring_logs({a: (s, parse_sizes(items[a])) for a, s in ended.items() if worth[a] == HERE})
+            # A log of what may be another machine's is not taken: a fetch brings it, from where the state says.
+            left = {a: 0 if is_home(self.hosts.logs, a) else 1 for a in ended}
+            others = {a: replace(s, logs=left[a]) for a, s in ended.items() if worth[a] != HERE}
+            news = {a: s for a, s in news.items() if a not in ended} | others
         if news:
             self.hosts.take_attempts(self, news)
 
@@ -130,7 +135,7 @@ class _NodeListener:
 class RunHosts:
     """The `Hosts` port of one run. Links call in from their threads; the maestro's thread drains."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a run lends to the threads of its links
         self,
         run: str,
         pool: HostPool,
@@ -138,8 +143,11 @@ class RunHosts:
         facts: Callable[[], RunFacts],
         fenced: Callable[[], None],
         logs: Path,
+        *,
+        weigh: Callable[[str, str], str],
     ) -> None:
         self.run = run
+        self.weigh = weigh  # hearsay.weigh of the run's state for (node, attempt); called by any thread
         self.logs = logs  # where logs of attempts on other machines come home
         self._pool = pool
         self._wake = wake
@@ -229,6 +237,7 @@ class RunHosts:
     def ack(self, node: str, attempts: Sequence[str]) -> None:
         listener = self._listeners.get(node)
         if listener is not None:
+            listener.given.difference_update(attempts)
             for part in _parts(attempts):
                 listener.link.tell("ack", {"attempts": part})
 
@@ -246,6 +255,7 @@ class RunHosts:
         env = facts.base_env if listener.is_here else {}
         about = {} if listener.is_here else facts.about
         wires = {a.attempt: render_spec(a, env, secrets, self.run, about) for a in attempts}
+        listener.given.update(wires)
         # Two conversations that send the same file would take each other's offsets for damage.
         sends = any(f.sha256 not in listener.known_files for f in files)
         self._converse(listener, lambda: self._start(listener, boot, attempts, wires, files), alone=sends)

@@ -16,6 +16,7 @@ from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition, Vital
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.engine.calls import DirectCalls
+from cloudsend_cli.engine.hearsay import weigh
 from cloudsend_cli.engine.hostlink import Ask, Conversation, HostLink, error_text
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.engine.results import Home
@@ -179,6 +180,7 @@ class Loop:
                 lambda: self._facts(run),
                 self._note_fenced,
                 self._state_dir / LOGS,
+                weigh=lambda node, attempt: self._weigh(run, node, attempt),
             )
             # Providers that answer at once are called in place; slow ones get a pool of threads.
             providers = RunProviders(self._open_provider).find
@@ -200,6 +202,11 @@ class Loop:
         }
         secrets = lambda: read_secrets(self._state_dir, run)  # noqa: E731
         return RunFacts(dict(state.run.base_env), state.run.results_dir, secrets, about)
+
+    def _weigh(self, run: str, node: str, attempt: str) -> str:
+        """Called by links' threads: reads records that are replaced and never changed."""
+        active = self._active.get(run)
+        return weigh(active.session.state if active is not None else None, node, attempt)
 
     def _open_provider(self, definition: ProviderDefinition) -> Provider:
         return open_provider(definition, self._state_dir)

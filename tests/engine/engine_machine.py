@@ -10,6 +10,7 @@ from real_stack import DEADLINE, find_agent, find_processes
 
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, JobSpec, Output, Resources, Upload
+from cloudsend_cli.engine.hearsay import HERE
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.hosts.local import LocalHost
 
@@ -30,7 +31,9 @@ class Machine:
         self.woken = 0
         self.fenced = threading.Event()
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(self.results), lambda: {"TOKEN": "s3cret"})
-        self.hosts = RunHosts(run, self.pool, self.wake, lambda: facts, self.fenced.set, directory / "logs")
+        self.hosts = RunHosts(
+            run, self.pool, self.wake, lambda: facts, self.fenced.set, directory / "logs", weigh=lambda *_: HERE
+        )
         self.run = run
         self.view: HostView | None = None
         self.views: list[HostView] = []

@@ -16,6 +16,7 @@ from real_stack import find_agent, find_processes, wait_for
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.core.model import HostAddress, JobSpec
 from cloudsend_cli.core.ports import Hosts
+from cloudsend_cli.engine.hearsay import HERE
 from cloudsend_cli.engine.hostlink import ask_hello
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.errors import UnreachableError
@@ -46,7 +47,7 @@ class TestLocalHostsContract(HostsContract):
     def hosts(self, home: Path) -> Iterator[Hosts]:
         pool = HostPool(LocalHost, "tests", 1, lambda _: None)
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(home / "results"), dict)
-        hosts = RunHosts(RUN, pool, lambda: None, lambda: facts, lambda: None, home / "logs")
+        hosts = RunHosts(RUN, pool, lambda: None, lambda: facts, lambda: None, home / "logs", weigh=lambda *_: HERE)
         yield hosts
         hosts.close()
         pool.close()
