@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from .ssh_connect import Connection
     from .ssh_stream import ChannelStream
 
-# A short wait notices soon that a partition has healed, a long one lets slow links in.
-CONNECT_LIMITS = (3.0, 3.0, 10.0)
+# A short wait notices soon that a partition has healed, a long one lets slow links in. The kernel asks again after 1,
+# 3 and 7 s: none of these waits goes on for more than 3 s after a question.
+CONNECT_LIMITS = (3.0, 3.0, 6.0)
 
 
 class SshHost:

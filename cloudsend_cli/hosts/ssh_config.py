@@ -15,6 +15,8 @@ from pathlib import Path
 from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.errors import AuthError, ConfigError, Problem
 
+from .host_keys import parse_public_key
+
 CONFIG_VARIABLE = "CLOUDSEND_SSH_CONFIG"
 RESOLVE_LIMIT = 20
 HOPS_LIMIT = 8
@@ -48,16 +50,16 @@ class Route:
 def check_host(host: str) -> None:
     """ConfigError for what could be an option or shell text; names go to programs and messages."""
     if not (_HOST.fullmatch(host) or _IPV6.fullmatch(host)):
-        raise _bad("host name", host, "letters, digits, `.`, `-` and `_`, or an address")
+        raise _bad("host name", host, "only letters, digits, `.`, `-` and `_`, or is an address")
 
 
 def check_user(user: str) -> None:
     if not _USER.fullmatch(user):
-        raise _bad("user name", user, "letters, digits, `.`, `-`, `_`, `+` and `@`")
+        raise _bad("user name", user, "only letters, digits, `.`, `-`, `_`, `+` and `@`")
 
 
 def _bad(what: str, value: str, allowed: str) -> ConfigError:
-    return ConfigError([Problem(f"not a {what}: {value[:80]!r}", hint=f"a {what} has only {allowed}")])
+    return ConfigError([Problem(f"not a {what}: {value[:80]!r}", hint=f"a {what} has {allowed}")])
 
 
 def resolve(address: HostAddress, config: Path | None = None) -> Route:
@@ -94,6 +96,8 @@ def resolve_name(  # noqa: PLR0913 - what an address may say
     check_host(host)
     if user:
         check_user(user)
+    if host_key and parse_public_key(host_key) is None:
+        raise _bad("public key", host_key, "a type and base64, as a .pub file has them")
     if depth > HOPS_LIMIT:
         raise AuthError(f"more than {HOPS_LIMIT} machines in between, at {host}", hint="is there a loop of ProxyJump?")
     options = read_options(host, port, user, config)

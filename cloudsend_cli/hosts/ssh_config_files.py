@@ -23,7 +23,7 @@ def read_without_ssh(host: str, user: str, config: Path | None) -> dict[str, lis
     for path in files:
         if not path.is_file():
             continue
-        parser = paramiko.SSHConfig.from_text("\n".join(with_includes(path)))
+        parser = paramiko.SSHConfig.from_text("\n".join(with_includes(path, host)))
         for name, value in parser.lookup(host).items():
             values = value if isinstance(value, list) else [value]
             if name == "identityfile":
@@ -39,8 +39,8 @@ def read_without_ssh(host: str, user: str, config: Path | None) -> dict[str, lis
     return found
 
 
-def with_includes(path: Path, depth: int = 0) -> list[str]:
-    """The lines of a file with those of its includes in place. What is included ends no `Host` section of ours."""
+def with_includes(path: Path, host: str, depth: int = 0) -> list[str]:
+    """The lines of a file with those of its includes in place, where their section is about `host`."""
     check_trusted(path)
     lines: list[str] = []
     section = "Host *"
@@ -51,11 +51,17 @@ def with_includes(path: Path, depth: int = 0) -> list[str]:
         if match is None:
             lines.append(line)
             continue
-        if depth >= DEPTH_LIMIT:
+        if depth >= DEPTH_LIMIT or not _is_about(section, host):
             continue
         for name in match[1].split():
             pattern = os.path.join(path.parent, os.path.expanduser(name.strip('"')))
             for included in sorted(glob.glob(pattern)):
-                lines += with_includes(Path(included), depth + 1)
+                lines += with_includes(Path(included), host, depth + 1)
                 lines.append(section)
     return lines
+
+
+def _is_about(section: str, host: str) -> bool:
+    import paramiko
+
+    return "cloudsend" in paramiko.SSHConfig.from_text(f"{section}\n cloudsend here\n").lookup(host)

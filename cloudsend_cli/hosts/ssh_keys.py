@@ -1,4 +1,4 @@
-"""A machine's host keys: looking at them, and accepting one that the user has compared. Only our own file is written."""
+"""A machine's host keys: looking at them, and accepting one that the user compared. Only our own file is written."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -78,6 +80,7 @@ class ConnectionSocket(socket.socket):
 
     _ahead = b""
     _at = 0
+    program: subprocess.Popen[bytes] | None = None  # at the other end, in place of a network
     eager = True  # while setting up: acknowledge at once, as a server that has Nagle's algorithm on waits 40 ms for it
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -94,6 +97,13 @@ class ConnectionSocket(socket.socket):
             return data
         self._ahead, self._at = data, size
         return data[:size]
+
+    def close(self) -> None:
+        super().close()
+        program, self.program = self.program, None
+        if program is not None and program.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGHUP)  # as ssh: not every program ends with its input
 
 
 def open_socket(route: Route, timeout: float) -> ConnectionSocket:
@@ -135,7 +145,7 @@ def tune(sock: socket.socket) -> None:
 def run_proxy(command: str) -> ConnectionSocket:
     """The program on one end of a socket pair.
 
-    Not paramiko's ProxyCommand over pipes: a socket can be polled and shut down, and the program ends with it.
+    Not paramiko's ProxyCommand: a socket can be polled and shut down, and nothing of the program is left behind.
     """
     ours, theirs = socket.socketpair()
     with theirs:
@@ -147,4 +157,6 @@ def run_proxy(command: str) -> ConnectionSocket:
             start_new_session=True,
         )
     threading.Thread(target=process.wait, name="ssh proxy", daemon=True).start()
-    return ConnectionSocket(fileno=ours.detach())
+    sock = ConnectionSocket(fileno=ours.detach())
+    sock.program = process
+    return sock
