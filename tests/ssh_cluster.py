@@ -37,7 +37,7 @@ class Cluster(Stack):
         """`settings` are laid over each host's entry; None leaves out."""
         entries = []
         for host in self.hosts:
-            entry = {"name": host.name, **host.provider_entry(), **settings}
+            entry = {"name": host.name, "labels": host.name, **host.provider_entry(), **settings}
             entries.append({k: str(v) if isinstance(v, Path) else v for k, v in entry.items() if v is not None})
         lab = {"name": PROVIDER, "type": "ssh", "hosts": entries}
         (self.files / "providers.yml").write_text(json.dumps({"providers": [lab]}), encoding="utf-8")

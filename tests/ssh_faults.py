@@ -53,13 +53,13 @@ def record_of(host: LabHost, attempt: str) -> dict[str, Any]:
     return found
 
 
-def count_connections(cluster: Cluster, host: LabHost) -> int:
+def connections(cluster: Cluster, host: LabHost) -> int:
     return cluster.log_of_maestro().count(f"connected to ssh:{host.user}@{host.address}:")
 
 
 def wait_connected(cluster: Cluster, host: LabHost, before: int, deadline: float = DEADLINE) -> None:
     """Until there were more connections than `before`."""
-    wait_for(lambda: count_connections(cluster, host) > before, deadline)
+    wait_for(lambda: connections(cluster, host) > before, deadline)
 
 
 def wait_ledger(cluster: Cluster, host: LabHost, lines: int, deadline: float = DEADLINE) -> None:
@@ -69,7 +69,7 @@ def wait_ledger(cluster: Cluster, host: LabHost, lines: int, deadline: float = D
 
 def kill_agent(cluster: Cluster, host: LabHost, deadline: float = DEADLINE) -> float:
     """kill -9 its daemon, and wait until the maestro has another one: the seconds that this took."""
-    before = count_connections(cluster, host)
+    before = connections(cluster, host)
     host.kill(agent_pid(host), signal.SIGKILL)
     begun = time.monotonic()
     wait_connected(cluster, host, before, deadline)

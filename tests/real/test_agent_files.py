@@ -13,7 +13,7 @@ from ssh_faults import (
     LEDGER,
     agent_home,
     agent_pid,
-    count_connections,
+    connections,
     kill_agent,
     record_of,
     until_file,
@@ -98,7 +98,7 @@ def test_a7_with_python_gone_from_the_host_its_jobs_go_on_and_the_reason_is_told
     assert stack.phase(run, "steady") == "UNKNOWN"
     host.write("go", "")  # it ends while nobody looks
     wait_for(lambda: record_of(host, uid)["state"] == "exited")
-    before = count_connections(stack, host)
+    before = connections(stack, host)
     host.set_python("machine")
     wait_connected(stack, host, before)
     stack.settle(run)

@@ -13,7 +13,7 @@ from ssh_faults import (
     Tail,
     agent_home,
     agent_pid,
-    count_connections,
+    connections,
     kill_agent,
     record_of,
     until_file,
@@ -105,7 +105,7 @@ def test_a3_kill_9_of_the_agent_around_a_kill_ends_each_job_once_and_whole(clust
     run = stack.submit(jobs=jobs)
     wait_ledger(stack, host, 4)
     for victim, name in enumerate(names):
-        before = count_connections(stack, host)
+        before = connections(stack, host)
         stack.client.cancel([name])
         if victim % 2:
             stack.until_phase(run, name, "ABORTED")
@@ -126,7 +126,7 @@ def test_a3_kill_9_of_either_agent_during_an_upgrade_leaves_the_running_job_alon
     job = record_of(host, uid)["pid"]
     host.write("older.pyz", other_agent())
     for kill in (None, "older", "newer", None):
-        before = count_connections(stack, host)
+        before = connections(stack, host)
         replace_agent(host, "older.pyz")  # takes over; the maestro's link ends, comes back and takes over in turn
         if kill == "older":
             host.kill(agent_pid(host))
