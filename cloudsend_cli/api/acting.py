@@ -46,6 +46,10 @@ def validate(home: Directory, config: str, options: SubmitOptions) -> Loaded:
     return _submitter(home).load(config, (), options, keep=False)
 
 
+def load_command(home: Directory, argv: Sequence[str], options: SubmitOptions) -> Loaded:
+    return _submitter(home).load(None, argv, options, keep=False)
+
+
 def plan(home: Directory, config: str | None, argv: Sequence[str], options: SubmitOptions) -> PlanView:
     return _submitter(home).plan(home.reader(), config, argv, options)
 

@@ -20,6 +20,7 @@ from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.load import Loaded
+    from cloudsend_cli.engine.claiming import Released
 
 DEFAULTS = SubmitOptions()
 
@@ -97,9 +98,9 @@ class Client:
         """Machines in use; with a run, all that it ever planned."""
         return machines.list_instances(self._home, run, provider)
 
-    def find_instance(self, ref: str) -> InstanceView:
-        """By `RUN/NAME`, a name, or the provider's id."""
-        return machines.find_instance(self._home, ref)
+    def find_instance(self, ref: str, *, ask: bool = False) -> InstanceView:
+        """By `RUN/NAME`, a name, or the provider's id. `ask`: a claimed machine that no run uses is asked directly."""
+        return machines.find_instance(self._home, ref, ask=ask)
 
     def list_environments(self, run: str | None = None) -> list[EnvironmentView]:
         """Environments of one run, or of the newest runs, each with the machines where it was built."""
@@ -195,6 +196,28 @@ class Client:
         HostKeyError: it presents another one; then nothing was accepted.
         """
         return providers.accept_host_key(self._home, host, fingerprint, provider)
+
+    def create_instance(self, provider: str, settings: Sequence[str] = ()) -> InstanceView:
+        """Claim one free machine for this state directory. `settings`: KEY=VALUE of a config's instance, or host=NAME.
+
+        CapacityError: none is free, or the one is taken by somebody else.
+        """
+        return machines.create_instance(self._home, provider, settings)
+
+    def terminate_instance(self, ref: str, *, forget: bool = False) -> Released:
+        """Give up the claim on a machine; nothing there is ended, and asking again is fine.
+
+        UnreachableError: it does not answer, and is still claimed; with `forget` only this side gives it up.
+        """
+        return machines.terminate_instance(self._home, ref, forget=forget)
+
+    def refuse_power(self, ref: str) -> None:
+        """UsageError: this machine is not cloudsend's to start or stop."""
+        machines.refuse_power(self._home, ref)
+
+    def open_shell(self, ref: str, command: Sequence[str] = ()) -> int:
+        """Give the terminal to a shell, or a command, on a machine; its exit status."""
+        return machines.open_shell(self._home, ref, command)
 
     # ---- set-up ----------------------------------------------------------------------------------------------------
 

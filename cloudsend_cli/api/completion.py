@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from cloudsend_cli.core.views import run_state_word
+from cloudsend_cli.engine.places import Place
+from cloudsend_cli.errors import CloudsendError
 
 from .directory import Directory
 from .machines import list_instances
+from .providers import choose_places, load_infos
 
 
 def complete(home: Directory, kind: str, prefix: str) -> list[tuple[str, str]]:
@@ -19,6 +22,17 @@ def complete(home: Directory, kind: str, prefix: str) -> list[tuple[str, str]]:
         words = [(r.run.id, f"{r.run.project} {run_state_word(r.counts)}") for r in store.list_runs(50)]
     elif kind == "instances":
         words = [(i.name, " ".join((*i.runs, i.state))) for i in list_instances(home, None, None)]
+        words += [(p.node, p.address.host) for p in _places(home)]
+    elif kind == "hosts":
+        words = [(word, p.address.host) for p in _places(home) for word in (p.node, p.label)]
     elif kind == "providers":
-        words = [("local", "")]
+        words = [(info.name, info.type) for info in load_infos(home).values()]
     return list({w: (w, text) for w, text in words if w.startswith(prefix)}.values())
+
+
+def _places(home: Directory) -> list[Place]:
+    """A mistake in providers.yml is no matter of completing a word."""
+    try:
+        return choose_places(home, None)
+    except CloudsendError:
+        return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.model import FINAL_STATES, JOB_STATES, PENDING, RUNNING
 from cloudsend_cli.core.naming import build_id
@@ -11,7 +12,6 @@ from cloudsend_cli.core.views import JobView, Progress, run_state_word
 from cloudsend_cli.engine import logs, lookup
 from cloudsend_cli.errors import MaestroError, UnreachableError, WaitTimeout
 from cloudsend_cli.maestro.client import MaestroClient
-from cloudsend_cli.maestro.relay import Relay
 from cloudsend_cli.maestro.replies import parse_progress
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow
@@ -19,9 +19,13 @@ from cloudsend_cli.store.tables import JobRow
 from .directory import Directory
 from .reading import job_views
 
+if TYPE_CHECKING:
+    from cloudsend_cli.maestro.relay import Relay
+
 OPEN_STATES = (PENDING, RUNNING)
 FEW = 50  # jobs that are asked for one by one
 LOG_PAUSE = 0.1
+LOG_WITHIN = 0.5  # what a machine that is slow, or gone, holds up the logs of the others
 
 
 def follow(home: Directory, run: str, timeout: float | None) -> Iterator[Progress]:
@@ -148,8 +152,10 @@ def _closing(chunks: Iterator[bytes], relay: Relay) -> Iterator[bytes]:
         relay.close()
 
 
-def _relay(home: Directory) -> Relay:
-    return Relay(home.path / "logs", home.hint)
+def _relay(home: Directory, within: float | None = None) -> Relay:
+    from cloudsend_cli.maestro.relay import Relay
+
+    return Relay(home.path / "logs", home.hint, within)
 
 
 def _failed_build(store: SqliteStore, row: JobRow) -> str:
@@ -170,7 +176,7 @@ def _opener(home: Directory, store: SqliteStore, run: str, relay: Relay) -> logs
 def follow_logs(home: Directory, run: str, since: int | None) -> Iterator[tuple[str, str, bytes] | Progress]:
     store = home.reader()
     run = lookup.find_run(store, run)
-    relay = _relay(home)
+    relay = _relay(home, LOG_WITHIN)
     merged = logs.MergedLogs(store, run, _opener(home, store, run, relay), relay.prepare)
     merged.skip_past(since)
     try:

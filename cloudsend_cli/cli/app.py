@@ -42,15 +42,25 @@ def cloudsend(
 Commands = Iterable[tuple[str, Callable[..., Any]]]
 
 
-def _add(group: typer.Typer, commands: Commands) -> None:
+def _add(group: typer.Typer, commands: Commands, *, hidden: bool = False) -> None:
     for name, function in commands:
-        group.command(name, cls=QuickCommand)(function)
+        group.command(name, cls=QuickCommand, hidden=hidden)(function)
 
 
-def _add_group(name: str, text: str, commands: Commands, cls: type[NounGroup] = NounGroup) -> None:
+def _add_group(
+    name: str,
+    text: str,
+    commands: Commands,
+    cls: type[NounGroup] = NounGroup,
+    *,
+    unsaid: Commands = (),
+    hidden: bool = False,
+) -> None:
+    """`unsaid` commands work, and no help names them."""
     group = typer.Typer(cls=cls, rich_markup_mode=None)
-    app.add_typer(group, name=name, help=text)
+    app.add_typer(group, name=name, help=text, hidden=hidden)
     _add(group, commands)
+    _add(group, unsaid, hidden=True)
 
 
 _add(
@@ -60,6 +70,7 @@ _add(
         ("wait", jobs.wait),
         ("tail", jobs.tail),
         ("fetch", jobs.fetch),
+        ("ssh", machines.ssh),
         ("getstate", listing.getstate),
         ("explain", listing.explain),
         ("init", setup.init),
@@ -91,7 +102,15 @@ _add_group(
         ("provider", machines.info_provider),
     ),
 )
-_add_group("kill", "End jobs, or a run.", (("job", jobs.kill_jobs), ("run", jobs.kill_run)))
+_add_group("create", "Claim a machine.", (("instance", machines.create_instance),))
+_add_group("terminate", "Give machines back.", (("instance", machines.terminate_instance),))
+_add_group("start", "Not for machines of one's own.", (("instance", machines.refuse_power),), hidden=True)
+_add_group(
+    "kill",
+    "End jobs, or a run.",
+    (("job", jobs.kill_jobs), ("run", jobs.kill_run)),
+    unsaid=(("instance", machines.refuse_power),),  # as `stop instance` arrives here
+)
 _add_group(
     "config",
     "Show what a config means, or its schema.",

@@ -23,7 +23,14 @@ _EVERYWHERE: Final = {
     "--no-color": "no colours",
     "--help": "what there is",
 }
-_KINDS: Final = {"JOB": "jobs", "RUN": "runs", "INSTANCE": "instances", "PROVIDER": "providers", "P": "providers"}
+_KINDS: Final = {
+    "JOB": "jobs",
+    "RUN": "runs",
+    "INSTANCE": "instances",
+    "HOST": "hosts",
+    "PROVIDER": "providers",
+    "P": "providers",
+}
 _STATE_WORDS: Final = ("pending", "running", "succeeded", "failed", "cancelled", "UNKNOWN", "WAIT", "QUEUE", "DONE")
 
 

@@ -1,19 +1,23 @@
-"""`list`, `info`, for machines and the providers that they come from."""
+"""`list`, `info`, `create`, `terminate`, `ssh`: machines, and the providers that they come from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloudsend_cli.errors import UsageError
+
 from .listing import show_one
-from .parameters import Instance, OfProvider, OfRun, Provider
+from .parameters import Instance, Instances, OfProvider, OfRun, Provider
 from .render import Column, Listing, Screen, column, duration, plural
+from .sanitise import one_line
 from .session import session_of
 
 if TYPE_CHECKING:
     from cloudsend_cli.core.machine_views import InstanceView, ProviderHost, ProviderView
     from cloudsend_cli.core.model import Resources
+    from cloudsend_cli.engine.claiming import Released
 
 
 def machine_word(machine: InstanceView, screen: Screen) -> str:
@@ -92,7 +96,7 @@ def list_providers(ctx: typer.Context) -> None:
 def info_instance(ctx: typer.Context, instance: Instance) -> None:
     """Show a machine: what it has and what it does."""
     session = session_of(ctx)
-    found = session.client.find_instance(instance)
+    found = session.client.find_instance(instance, ask=True)
     if session.screen.machine:
         show_one(session, found, INSTANCES)
         return
@@ -111,7 +115,7 @@ def info_instance(ctx: typer.Context, instance: Instance) -> None:
             ("runs", ", ".join(found.runs)),
             ("jobs", _jobs(found)),
             ("others", f"{plural(found.others, 'job')} of other users or state directories" if found.others else ""),
-            ("connected", connected if found.runs else ""),
+            ("connected", connected if found.runs or found.connected is not None else ""),
             ("since", screen.moment(found.since)),
             ("remark", found.remark),
         ]
@@ -146,3 +150,75 @@ def info_provider(ctx: typer.Context, provider: Provider) -> None:
 def _host_row(host: ProviderHost) -> tuple[str, str, str, str]:
     settings = ", ".join(f"{key}={value}" for key, value in host.settings)
     return host.name, host.host, _size(host.capacity) or "what is found there", settings
+
+
+# ---- claim, give back, reach ---------------------------------------------------------------------------------------
+
+
+def create_instance(
+    ctx: typer.Context,
+    provider: Annotated[
+        str | None, typer.Option("--provider", "-p", metavar="P", help="Where to take it from.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Which: host=NAME, labels, cpus=8+, memory=16GB+, gpu=1."),
+    ] = None,
+) -> None:
+    """Claim one machine of a provider, and keep it until it is terminated.
+
+    Nobody else's cloudsend uses it meanwhile, unless it is declared `shared: true`.
+    """
+    session = session_of(ctx)
+    if provider is None:
+        raise UsageError("create an instance of which provider?", hint="cloudsend create instance -p PROVIDER")
+    machine = session.client.create_instance(provider, set_ or ())
+    if session.screen.machine:
+        show_one(session, machine, INSTANCES)
+    else:
+        session.screen.list([machine], INSTANCES)
+        session.screen.say(f"claimed, until `cloudsend terminate instance {machine.name}`")
+
+
+def terminate_instance(
+    ctx: typer.Context,
+    instance: Instances,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Also where it does not answer: only this side forgets the claim.")
+    ] = False,
+) -> None:
+    """Give back claimed machines. Nothing on them is ended."""
+    session = session_of(ctx)
+    session.screen.refuse("csv", "name")
+    done = [session.client.terminate_instance(name, forget=forget) for name in instance]
+    if session.screen.machine:
+        session.screen.data([one.as_json() for one in done])
+        return
+    for one in done:
+        session.screen.write(one_line(_release_text(one)))
+
+
+def _release_text(one: Released) -> str:
+    text = f"{one.name} is given back" if one.was_claimed else f"{one.name} was not claimed"
+    left = [f"{plural(one.running, 'job')} of yours"] if one.running else []
+    left += [f"{one.queued} of yours that wait"] if one.queued else []
+    left += [f"{plural(one.others, 'job')} of others"] if one.others else []
+    return f"{text}; {' and '.join(left)} go on there" if left else text
+
+
+def refuse_power(ctx: typer.Context, instance: Instances) -> None:
+    """Refused for machines of one's own, which cloudsend does not switch on or off."""
+    session_of(ctx).client.refuse_power(instance[0])
+
+
+def ssh(ctx: typer.Context, instance: Instance) -> int:
+    """Open a shell on a machine, or run the command after `--` there; its exit status is passed on.
+
+    INSTANCE is a machine of a run, one that is claimed, or a host of providers.yml as PROVIDER/HOST or HOST.
+    """
+    session = session_of(ctx)
+    settings = session.settings
+    if settings.has_command and not settings.command:
+        raise UsageError("there is no command after --", hint="leave -- out for a shell")
+    session.screen.out.flush()
+    return session.client.open_shell(instance, settings.command)

@@ -20,6 +20,7 @@ JobOrRun = Annotated[str, typer.Argument(metavar="JOB|RUN", help="A job or a run
 JobsOrRuns = Annotated[list[str], typer.Argument(metavar="JOB|RUN…", help="Jobs or runs.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, any unique prefix, or @last.")]
 Instance = Annotated[str, typer.Argument(metavar="INSTANCE", help="Its name or id.")]
+Instances = Annotated[list[str], typer.Argument(metavar="INSTANCE…", help="Their names or ids.")]
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="Its name.")]
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML, JSON or Python file.")]
 

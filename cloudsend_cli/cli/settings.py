@@ -1,4 +1,4 @@
-"""The options that every command takes, before or after its name, and what `run` gets after `--`."""
+"""The options that every command takes, before or after its name, and what `run` and `ssh` get after `--`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from cloudsend_cli.errors import UsageError
 
 OUTPUTS: Final = ("table", "wide", "json", "yaml", "csv", "name")
-TAKES_COMMAND: Final = frozenset({"run"})  # the words after its `--` are a command, kept exactly
+TAKES_COMMAND: Final = frozenset({"run", "ssh"})  # the words after its `--` are a command, kept exactly
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudsend_cli.core.machine_views import InstanceView
-from cloudsend_cli.core.model import HostView, Resources, list_known
+from cloudsend_cli.core.model import HostAddress, HostView, list_known
 from cloudsend_cli.core.state import NodeRecord, RunRecord
 from cloudsend_cli.store.tables import JobRow
 
@@ -32,7 +32,11 @@ class Claim:
     name: str
     provider: str
     instance_id: str
-    capacity: Resources | None = None
+    address: HostAddress | None = None
+
+    def nicknames(self) -> tuple[str, str]:
+        short = self.name.removeprefix(f"{self.provider}-")
+        return short, f"{self.provider}/{short}"
 
 
 def list_machines(facts: Iterable[NodeFacts], claims: Iterable[Claim]) -> list[InstanceView]:
@@ -42,7 +46,7 @@ def list_machines(facts: Iterable[NodeFacts], claims: Iterable[Claim]) -> list[I
         nodes.setdefault(_machine(fact), []).append(fact)
     kept = {(c.provider, c.name): c for c in claims}
     found = [_view(group, kept.pop((group[0].node.provider, group[0].node.name), None)) for group in nodes.values()]
-    found += [InstanceView(c.name, c.provider, c.instance_id, "claimed", (), True, c.capacity) for c in kept.values()]
+    found += [InstanceView(c.name, c.provider, c.instance_id, "claimed", claimed=True) for c in kept.values()]
     return found
 
 

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from cloudsend_cli.core.model import HostAddress, ProviderDefinition, Resources
 from cloudsend_cli.errors import AmbiguousError, NotFoundError
 
+KEPT = "kept"  # in the place of a run's id: the claims of machines that no run needs
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

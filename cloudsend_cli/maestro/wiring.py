@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudsend_cli.core.model import HostAddress, InstanceSpec, ProviderDefinition
+from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, ProviderDefinition
 from cloudsend_cli.core.ports import Host, Provider
-from cloudsend_cli.engine.places import Place
+from cloudsend_cli.engine.places import KEPT, Place
 from cloudsend_cli.errors import NotFoundError, UnreachableError
 
 if TYPE_CHECKING:
@@ -35,20 +36,39 @@ def open_provider(definition: ProviderDefinition, state_dir: Path) -> Provider:
     )
 
 
-def list_places(definition: ProviderDefinition, state_dir: Path) -> list[Place]:
-    """The machines that the provider names, whether anything uses them or not; none where it makes them."""
+def list_places(
+    definition: ProviderDefinition, state_dir: Path, specs: Sequence[InstanceSpec] | None = None
+) -> list[Place]:
+    """The machines that the provider names, or those that fit `specs`, whether anything uses them or not.
+
+    None where the provider makes its machines.
+    """
     if definition.type != "ssh":
         return []
-    from cloudsend_cli.providers.ssh import read_address
-
     provider = open_provider(definition, state_dir)
     places = []
-    for plan in provider.plan_machines([InstanceSpec(definition.name, number=0)]):
+    for plan in provider.plan_machines([InstanceSpec(definition.name, number=0)] if specs is None else specs):
         address = read_address(plan.request)
         if address is not None:
             node = f"{definition.name}-{plan.label}"
             places.append(Place(definition, node, plan.label, address, plan.request, plan.capacity))
     return places
+
+
+def read_address(request: str) -> HostAddress | None:
+    """Where the machine of a request is, for machines that exist before they are asked for."""
+    from cloudsend_cli.providers.ssh import read_address
+
+    return read_address(request)
+
+
+def list_kept(state_dir: Path) -> list[tuple[str, InstanceStatus]]:
+    """(provider, machine) of all that is claimed without any run, whatever providers.yml says now."""
+    from cloudsend_cli.providers.claims import Claims
+
+    names = Claims(state_dir, "").list_providers(KEPT)
+    definitions = [ProviderDefinition(name, "ssh") for name in names]
+    return [(d.name, status) for d in definitions for status in open_provider(d, state_dir).list_instances(KEPT)]
 
 
 def open_host(address: HostAddress, state_dir: Path) -> Host:

@@ -108,6 +108,16 @@ class Claims:
                 found.append(claim)
         return found
 
+    def list_providers(self, run: str) -> tuple[str, ...]:
+        """The providers, whichever, that have claims of this run."""
+        try:
+            names = sorted(os.listdir(self._folder))
+        except OSError:
+            return ()
+        idents = (name.removesuffix(".json") for name in names if name.startswith(f"{run}--"))
+        claims = (self._read(ident) for ident in idents)
+        return tuple(sorted({claim.provider for claim in claims if claim is not None and claim.provider}))
+
     def _is_ours(self, claim: Claim) -> bool:
         if claim.problem:
             return claim.node.startswith(f"{self._provider}-")
