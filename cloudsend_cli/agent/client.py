@@ -182,6 +182,7 @@ class AgentChannel:
         self._unsent = 0
         self._next_id = 1
         self._parts: dict[int, Frame] = {}
+        self.received = 0  # bytes, also of frames that are not whole yet
 
     @property
     def hello(self) -> Frame | None:
@@ -248,6 +249,7 @@ class AgentChannel:
                 if frames:
                     break
                 raise ChannelClosed("the agent's channel ended")
+            self.received += len(data)
             frames.extend(whole for frame in self._decoder.feed(data) if (whole := self._join(frame)) is not None)
             if len(data) < READ_SIZE:
                 break

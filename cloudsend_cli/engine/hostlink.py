@@ -24,7 +24,7 @@ from .wire import parse_resources, parse_vitals
 HELLO_LIMIT = 15.0
 PING_EVERY = 5.0
 ANSWER_LIMIT = 20.0  # with requests open and no reply to any: what we send no longer arrives
-SLOWEST = 4096.0  # bytes a second of a line on which a large request or reply is still waited for
+SLOWEST = 4096.0  # bytes a second of a line on which a large request is still waited for
 HEALTHY_AFTER = 1.0  # a channel that lived so long was good: the next try comes at once
 RETRY_DELAYS = (0.02, 0.2, 1.0, 2.0)
 RETRY_TAKEN = 15.0
@@ -81,7 +81,7 @@ class _Batch:
     talk: _Talk
     waiting: dict[int, int]  # request id -> place in `replies`
     replies: list[Frame | None]
-    sizes: dict[int, int] = field(default_factory=dict)  # request id -> bytes that it moves, there or back
+    sizes: dict[int, int] = field(default_factory=dict)  # request id -> bytes that go with it
 
 
 class HostLink:
@@ -108,7 +108,7 @@ class HostLink:
         self._terms = {name: parse(text) for name, text in host.address.settings if (parse := TERMS.get(name))}
         self._heard = 0.0
         self._answered = 0.0
-        self._awaited = 0  # bytes that requests without a reply move, there or back
+        self._unanswered = 0  # bytes that go with requests that have no reply yet
         self._pinged = 0.0
         self._connected_at = 0.0
         self._report_at: float | None = None
@@ -172,10 +172,14 @@ class HostLink:
             except Exception as problem:  # noqa: BLE001 - a bug in one conversation must not silence a machine for ever
                 self._log(traceback.format_exc())
                 self._lost(f"{type(problem).__name__}: {problem}")
+            now = time.monotonic()
             if self._connected_at > begun:
-                failures = 0 if time.monotonic() - self._connected_at >= HEALTHY_AFTER else min(failures, 1)
+                failures = 0 if now - self._connected_at >= HEALTHY_AFTER else min(failures, 1)
+                begun = now
             tries, delays = (refusals, RETRY_REFUSED) if refused else (failures, RETRY_DELAYS)
-            delay = max(at_least, delays[min(tries, len(delays) - 1)])
+            delay = delays[min(tries, len(delays) - 1)]
+            # What a try has waited for counts, so that a network that is back is noticed within seconds.
+            delay = max(at_least, delay - (now - begun), min(delay, RETRY_DELAYS[1]))
             # Many machines behind one door do not knock together.
             self._rest(delay * random.uniform(0.75, 1.25))  # noqa: S311
             failures, refusals = failures + 1, refusals + 1 if refused else 0
@@ -230,7 +234,7 @@ class HostLink:
         poller = select.poll()
         poller.register(channel.fileno(), select.POLLIN)
         poller.register(self._wake_read, select.POLLIN)
-        self._awaited = 0
+        self._unanswered = 0
         while not self._stopping:
             self._run_inbox()
             self._report_when_due()
@@ -259,7 +263,7 @@ class HostLink:
         The answer to a ping comes after all that was asked before it: a slow line is given time by the size of that.
         """
         if now - self._pinged >= PING_EVERY:
-            limit = ANSWER_LIMIT + self._awaited / SLOWEST
+            limit = ANSWER_LIMIT + self._unanswered / SLOWEST
             if self._pinged > self._answered and now - self._answered > limit:
                 raise ProtocolError(f"the agent has answered nothing for {limit:.0f} s")
             self._pinged = now
@@ -322,7 +326,7 @@ class HostLink:
 
     def _continue(self, request: int, frame: Frame) -> None:
         batch = self._open.pop(request)
-        self._awaited -= batch.sizes.pop(request)
+        self._unanswered -= batch.sizes.pop(request)
         batch.replies[batch.waiting.pop(request)] = frame
         if not batch.waiting and batch.talk.batches[0] is batch:
             self._advance(batch.talk)
@@ -378,13 +382,13 @@ class HostLink:
             for place, ask in enumerate(asks):
                 request = channel.request(ask.op, ask.payload, **ask.fields)
                 batch.waiting[request] = place
-                batch.sizes[request] = size = len(ask.payload) + _whole_field(ask, "length")
-                self._awaited += size
+                batch.sizes[request] = len(ask.payload)
+                self._unanswered += len(ask.payload)
                 self._open[request] = batch
         except ProtocolError:
             for request in batch.waiting:
                 del self._open[request]
-            self._awaited -= sum(batch.sizes.values())
+            self._unanswered -= sum(batch.sizes.values())
             raise
         talk.batches.append(batch)
 
@@ -446,11 +450,6 @@ class HostLink:
         if not wishes:
             return None
         return Resources(max(w.cpus for w in wishes), max(w.memory for w in wishes), max(w.gpus for w in wishes))
-
-
-def _whole_field(ask: Ask, name: str) -> int:
-    value = ask.fields.get(name)
-    return value if isinstance(value, int) else 0
 
 
 def _replies(talk: _Talk) -> list[Frame]:
