@@ -14,11 +14,20 @@ PROTOCOL = 1
 MAX_LINE = 1 << 20
 MAX_PAYLOAD = 1 << 20
 MAX_NOISE = 1 << 20
+MAX_REPLY = 64 << 20  # bytes of replies that come in parts, of all that are not whole yet
+MAX_WORDS = 300  # letters of what a machine says to people
 GREETING = b"cloudsend-agent-1 "
 REFUSAL = b"cloudsend-agent-error "
 READ_SIZE = 256 << 10
 READS_PER_TURN = 64
+FRAMES_PER_TURN = 4096
 AGENT_MAIN = b"import sys\n\nfrom host.main import main\n\nsys.exit(main(sys.argv))\n"
+
+
+def plain(text: object, most: int = MAX_WORDS) -> str:
+    """A machine's words as they go into logs and messages: short, and with nothing that a terminal obeys."""
+    words = text if isinstance(text, str) else repr(text)
+    return "".join(c if c.isprintable() else "?" for c in words[:most]) + ("…" if len(words) > most else "")
 
 
 class ProtocolError(Exception):
@@ -42,6 +51,7 @@ class Frame(dict[str, Any]):
     """One JSON object and the bytes that came with it."""
 
     payload: bytes = b""
+    weight = 0  # bytes of its line
 
     @property
     def event(self) -> str | None:
@@ -102,7 +112,9 @@ def decode_object(line: bytes) -> Frame:
         raise ProtocolError(f"not a frame: {line[:80]!r}") from None
     if not isinstance(value, dict):
         raise ProtocolError(f"not an object: {line[:80]!r}")
-    return Frame(value)
+    frame = Frame(value)
+    frame.weight = len(line)
+    return frame
 
 
 class FrameDecoder:
@@ -165,7 +177,7 @@ class FrameDecoder:
         at = line.find(REFUSAL)
         if at >= 0:
             words = decode_object(line[at + len(REFUSAL) :])
-            raise AgentRefused(str(words.get("code", "unknown")), str(words.get("message", "no reason given")))
+            raise AgentRefused(plain(words.get("code", "unknown")), plain(words.get("message", "no reason given")))
         self._noise_size += len(line) + 1
         self.noise = (self.noise + line + b"\n")[-4096:]
         if self._noise_size > MAX_NOISE:
@@ -182,6 +194,7 @@ class AgentChannel:
         self._unsent = 0
         self._next_id = 1
         self._parts: dict[int, Frame] = {}
+        self._parts_size = 0
         self.received = 0  # bytes, also of frames that are not whole yet
 
     @property
@@ -236,7 +249,7 @@ class AgentChannel:
         return True
 
     def receive(self) -> list[Frame]:
-        """The frames that are there now. A reply that comes in parts is returned whole, when its last part is in."""
+        """The frames that are there now, or many of them. A reply in parts is returned whole, with its last part."""
         frames: list[Frame] = []
         for _ in range(READS_PER_TURN):
             try:
@@ -251,7 +264,7 @@ class AgentChannel:
                 raise ChannelClosed("the agent's channel ended")
             self.received += len(data)
             frames.extend(whole for frame in self._decoder.feed(data) if (whole := self._join(frame)) is not None)
-            if len(data) < READ_SIZE:
+            if len(data) < READ_SIZE or len(frames) > FRAMES_PER_TURN:
                 break
         return frames
 
@@ -263,7 +276,13 @@ class AgentChannel:
         ident = frame.reply_to
         if ident is None or ("more" not in frame and ident not in self._parts):
             return frame
+        if not 0 < ident < self._next_id:
+            raise ProtocolError(f"a reply to a request that was never sent: {ident}")
+        self._parts_size += frame.weight
+        if self._parts_size > MAX_REPLY:
+            raise ProtocolError(f"replies of more than {MAX_REPLY >> 20} MB")
         so_far = self._parts.setdefault(ident, Frame())
+        so_far.weight += frame.weight
         for name, value in frame.items():
             known = so_far.get(name)
             if isinstance(known, dict) and isinstance(value, dict):
@@ -275,6 +294,7 @@ class AgentChannel:
         if frame.get("more") is True:
             return None
         so_far.pop("more", None)
+        self._parts_size -= so_far.weight
         return self._parts.pop(ident)
 
 

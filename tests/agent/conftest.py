@@ -119,6 +119,11 @@ class Client:
     def report(self) -> dict[str, Any]:
         return self.call("report")["attempts"]
 
+    def wait_for_report(self, ident: str) -> dict[str, Any]:
+        """Its end as the report has it, of whichever daemon has seen it."""
+        self.until(lambda: self.report()[ident]["state"] in FINAL)
+        return dict(self.report()[ident])
+
     def stream(self, ident: str, name: str = "stdout") -> bytes:
         return self.call("read", attempt=ident, stream=name, offset=0, length=1 << 20).payload
 

@@ -40,8 +40,10 @@ def attach(path):
     except OSError:
         pass
     if not at_end:
-        from .session import note_other_death
-
+        try:
+            from .session import note_other_death
+        except ImportError:  # this file was removed meanwhile
+            return 0
         note_other_death(home)
     return 0
 

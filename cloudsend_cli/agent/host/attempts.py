@@ -6,8 +6,9 @@ import time
 
 from .disk import remove
 from .encoding import compact
+from .orphans import Orphans
 from .processes import send_signal
-from .records import FINAL, folder_of, get_tombstone, peek, sized, status_on_disk
+from .records import FINAL, folder_of, get_tombstone, is_claimed, peek, put_tombstone, sized, status_on_disk
 from .spec import shape_of
 from .waiting import Attempt
 
@@ -27,6 +28,7 @@ class Attempts:
         self.by_id, self.owners = {}, {}  # the latter of those that were adopted by another owner
         self.next_seq = 0
         self.adopted, self.killing = set(), set()
+        self.orphans = Orphans(self)
 
     def get(self, ident):
         return self.by_id.get(ident)
@@ -117,15 +119,25 @@ class Attempts:
 
     def tell_again(self, ident, kept):
         """A duplicate start of what was acknowledged: whoever asks has forgotten, so it is reported again."""
-        attempt = self.by_id.get(ident)
-        if attempt is None:
-            attempt = self.add(ident, kept)
-            status = status_on_disk(self.home, ident)
-            if status is None or status["state"] not in FINAL:
-                status = sized(self.home, ident, {"state": "stale", "cause": "forgotten"})
-            attempt.state, attempt.status = "ended", compact(status)
+        attempt = self.by_id.get(ident) or self.remember(ident, kept)
         if attempt.state == "ended":
             self.news.tell(attempt, attempt.status)
+
+    def remember(self, ident, kept):
+        """An attempt that is on disk alone: acknowledged, or accepted by a daemon that lost this home meanwhile."""
+        attempt = self.add(ident, kept)
+        status = status_on_disk(self.home, ident)
+        if status is None:
+            if kept["boot"] == self.boot:
+                put_tombstone(self.home, ident, "forgotten")  # ORDER: as for cancel
+            status = sized(self.home, ident, {"state": "stale", "cause": "forgotten"})
+        if status["state"] in FINAL and (status["state"] != "stale" or not is_claimed(self.home, ident)):
+            attempt.state, attempt.status = "ended", compact(status)
+        else:
+            attempt.state = "running"
+            self.queue.take(attempt, ())
+            self.adopted.add(attempt)
+        return attempt
 
     def acknowledge(self, ident):
         attempt = self.by_id.get(ident)
@@ -144,11 +156,15 @@ class Attempts:
         for name in ("started", "pid", "gpu_ids"):
             if found.get(name):
                 status[name] = found[name]
+        if attempt in self.orphans.known:
+            status["orphan"] = True
         return status
 
     def kill(self, attempt):
         """Tells the runner, whoever forked it, to look for the tombstone."""
-        if attempt.runner:
+        if attempt in self.orphans.known:
+            self.orphans.kill(attempt)
+        elif attempt.runner:
             send_signal(attempt.runner.pid, attempt.runner.start, signal.SIGTERM)
         else:
             found = peek(self.home, attempt.id) or {}

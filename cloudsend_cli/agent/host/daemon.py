@@ -190,6 +190,11 @@ class Daemon:
         touched.clear()
 
     def tick(self, now):
+        if not self.owns_home():
+            log("the home directory is gone; leaving")
+            self.leaving = True
+            return
+        self.attempts.orphans.tick()
         self.journal.write(now)
         reap()
         self.attempts.kill_again()
@@ -202,10 +207,6 @@ class Daemon:
             self.quiet_since = now
 
     def beat(self):
-        if not self.owns_home():
-            log("the home directory is gone; leaving")
-            self.leaving = True
-            return
         if not self.peers.by_fd:
             return
         counts = self.attempts.count()

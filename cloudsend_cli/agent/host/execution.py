@@ -8,6 +8,7 @@ import time
 from .disk import NO_SPACE, read_file
 from .encoding import parse, to_bytes
 from .files import lay_out
+from .orphans import TAKES, describe_takes
 from .outputs import complete
 from .processes import kill_tree, oom_kills, start_time
 from .protocol import STREAMS
@@ -28,7 +29,7 @@ class Execution:
         self.record, self.gpus, self.head = record, gpus, head
         self.base = folder_of(runner.home, ident)
         self.work = self.base + "/work"
-        self.spec = self.env = self.out = self.err = None
+        self.spec = self.owner = self.env = self.out = self.err = None
         self.kept = False
         self.status = {
             "state": "exited",
@@ -75,7 +76,8 @@ class Execution:
         kept = read_spec(self.home, self.ident)
         if kept is None:
             raise OSError("spec.json cannot be read")
-        spec = self.spec = kept["spec"]
+        spec, self.owner = kept["spec"], kept["owner"]
+        self.spec = spec
         self.out, self.err = [
             os.open(self.base + "/" + name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             for name in STREAMS
@@ -98,6 +100,7 @@ class Execution:
             os.unlink(self.base + "/secrets")
         env[b"CLOUDSEND_ATTEMPT"] = self.ident.encode()
         env[b"CLOUDSEND_RUN_DIR"] = os.fsencode(self.work)
+        env[TAKES] = describe_takes(self.owner, spec, self.gpus)
         if spec.get("environment"):
             env[b"CLOUDSEND_ENV"] = os.fsencode("%s/envs/%s" % (self.home, spec["environment"]))
         if self.gpus:
@@ -122,7 +125,17 @@ class Execution:
             status.update(cause="oom", oom=True)
         if self.runner.children_left():
             self.clear_away()
+        if self.spec.get("kind") == "build" and not self.is_at_home():
+            status["cause"] = (
+                status["cause"] or "home-deleted"
+            )  # what is there now under its name is not what it built
         complete(self.home, self.spec, self.work, status)
+
+    def is_at_home(self):
+        try:
+            return os.path.samestat(os.fstat(self.record), os.stat(self.base + "/record"))
+        except OSError:
+            return False
 
     def spawn_and_wait(self):
         """(wait status, resource usage or None), within the time limit."""

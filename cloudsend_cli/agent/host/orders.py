@@ -48,6 +48,9 @@ class Orders:
             return "cancelled"
         body, digest = without_secrets(spec)
         shape = shape_of(spec)
+        if self.attempts.get(ident):
+            # Its directory may have been deleted under us: what is in memory counts.
+            return self.accept_again(ident, read_spec(self.home, ident) or {"digest": None}, digest)
         try:
             os.mkdir(folder_of(self.home, ident), 0o700)
         except FileExistsError:
@@ -79,7 +82,7 @@ class Orders:
         return "queued"
 
     def accept_again(self, ident, kept, digest):
-        if kept.get("digest") != digest:
+        if kept.get("digest") not in (digest, None):  # what was ordered is not known of an orphan
             return "mismatch"
         self.attempts.tell_again(ident, kept)
         return "duplicate"
@@ -148,7 +151,7 @@ class Orders:
             found = {
                 ident: attempts.status(attempt)
                 for ident, attempt in attempts.by_id.items()
-                if attempt.owner == peer.owner
+                if attempt.owner in (peer.owner, "")  # an orphan may have no known owner
             }
         ready = [
             key

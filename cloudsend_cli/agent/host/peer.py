@@ -43,7 +43,12 @@ class Peers:
             peer.sock.close()
 
     def of(self, owner):
-        return [peer for peer in self.by_fd.values() if peer.owner == owner and not peer.eof]
+        """Nobody's news, "", is everybody's."""
+        return [
+            peer
+            for peer in self.by_fd.values()
+            if peer.owner is not None and owner in (peer.owner, "") and not peer.eof
+        ]
 
     def following(self):
         return [peer for peer in self.by_fd.values() if peer.follows]

@@ -13,6 +13,7 @@ from .spec import forget_torn, read_spec
 def recover(attempts, journal):
     """Rebuilds memory from the files. Acknowledged attempts are not opened."""
     home, waiting = attempts.home, []
+    attempts.orphans.find()
     acked, ends, owners = journal.read()
     names = set(os.listdir(home + "/attempts"))
     attempts.owners.update((ident, owner) for ident, owner in owners.items() if ident in names)
@@ -56,6 +57,8 @@ def judge(attempts, attempt):
     try:
         record = os.open(folder_of(attempts.home, attempt.id) + "/record", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
+        if attempt in attempts.adopted or not os.path.exists(folder_of(attempts.home, attempt.id)):
+            return attempts.orphans.watch(attempt)  # there was a claim: it may run, and must not run again
         return attempts.requeue(attempt)
     except OSError as problem:
         return adopt(attempts, attempt, {}, problem)
@@ -72,6 +75,10 @@ def judge(attempts, attempt):
         return adopt(attempts, attempt, found, problem)
     finally:
         os.close(record)
+    if not verdict and found.get("orphan"):
+        if found.get("gpu_ids") and not attempt.gpus:
+            attempts.queue.take_gpus(attempt, found["gpu_ids"])
+        return attempts.orphans.watch(attempt)
     attempts.adopted.discard(attempt)
     if verdict:
         return attempts.end(attempt, verdict)

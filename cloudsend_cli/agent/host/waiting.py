@@ -35,16 +35,15 @@ class Queue:
     def __init__(self):
         self.lines, self.heads, self.aside = {}, [], {}
         self.total = self.free = (0, 0)
-        self.gpus, self.free_gpus, self.slots = 0, [], set()
+        self.gpus, self.free_gpus, self.used_gpus, self.slots = 0, [], set(), set()
         self.head, self.overtaken = None, 0
 
     def resize(self, cpus, memory, gpus):
         old = self.total
         self.total = (int(round(cpus * 1000)), int(memory))  # noqa: RUF046
         self.free = (self.free[0] + self.total[0] - old[0], self.free[1] + self.total[1] - old[1])
-        used = set(range(self.gpus)) - set(self.free_gpus)
         self.gpus = int(gpus)
-        self.free_gpus = sorted(set(range(self.gpus)) - used)
+        self.free_gpus = sorted(set(range(self.gpus)) - self.used_gpus)
 
     def describe_total(self):
         return {"cpus": self.total[0] / 1000.0, "memory": self.total[1], "gpus": self.gpus}
@@ -85,12 +84,14 @@ class Queue:
     def take_gpus(self, attempt, gpus):
         attempt.gpus = gpus
         if gpus:
+            self.used_gpus.update(gpus)
             self.free_gpus = [gpu for gpu in self.free_gpus if gpu not in gpus]
 
     def give_back(self, attempt):
         shape = attempt.shape
         self.free = (self.free[0] + shape[0], self.free[1] + shape[1])
         if attempt.gpus:
+            self.used_gpus.difference_update(attempt.gpus)
             self.free_gpus = sorted(self.free_gpus + [gpu for gpu in attempt.gpus if gpu < self.gpus])
         for slot in shape[3]:
             self.slots.discard(slot)
