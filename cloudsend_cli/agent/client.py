@@ -195,7 +195,6 @@ class AgentChannel:
         self._next_id = 1
         self._parts: dict[int, Frame] = {}
         self._parts_size = 0
-        self.received = 0  # bytes, also of frames that are not whole yet
 
     @property
     def hello(self) -> Frame | None:
@@ -262,7 +261,6 @@ class AgentChannel:
                 if frames:
                     break
                 raise ChannelClosed("the agent's channel ended")
-            self.received += len(data)
             frames.extend(whole for frame in self._decoder.feed(data) if (whole := self._join(frame)) is not None)
             if len(data) < READ_SIZE or len(frames) > FRAMES_PER_TURN:
                 break

@@ -14,14 +14,23 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, ProtocolError, agent_sha256, agent_source
+from cloudsend_cli.agent.client import (
+    AgentChannel,
+    ChannelClosed,
+    Frame,
+    ProtocolError,
+    agent_sha256,
+    agent_source,
+    plain,
+)
 from cloudsend_cli.core.model import UNBOUNDED, HostView, Resources, Vitals, list_known
 from cloudsend_cli.core.ports import ByteStream, Host
 from cloudsend_cli.errors import CapacityError, CloudsendError, UnreachableError
 
-from .wire import parse_resources, parse_vitals
+from .wire import parse_boot, parse_resources, parse_vitals
 
 HELLO_LIMIT = 15.0
+EARLY_MOST = 16 << 20  # bytes that an agent may tell of its own accord before it answers the first questions
 PING_EVERY = 5.0
 ANSWER_LIMIT = 20.0  # with requests open and no reply to any: what we send no longer arrives
 SLOWEST = 4096.0  # bytes a second of a line on which a large request is still waited for
@@ -81,6 +90,7 @@ class _Batch:
     talk: _Talk
     waiting: dict[int, int]  # request id -> place in `replies`
     replies: list[Frame | None]
+    lengths: list[object]  # that were asked for
     sizes: dict[int, int] = field(default_factory=dict)  # request id -> bytes that go with it
 
 
@@ -211,12 +221,12 @@ class HostLink:
         self._heard = self._answered = self._pinged = self._connected_at = time.monotonic()
         self._view = HostView(
             connected=True,
-            boot=str(hello.get("boot", "")),
+            boot=parse_boot(hello.get("boot")),
             since=time.time(),
             resources=parse_resources(hello.get("resources")),
         )
         self.vitals = parse_vitals(hello)
-        self._log(f"connected to {self._host.address.key}, agent {hello.get('pid')}")
+        self._log(f"connected to {self._host.address.key}, agent {plain(hello.get('pid'), 20)}")
         self._take_report(report)
         for frame in (*early, *late):  # what the agent told of its own accord meanwhile
             self._take(frame)
@@ -327,7 +337,11 @@ class HostLink:
     def _continue(self, request: int, frame: Frame) -> None:
         batch = self._open.pop(request)
         self._unanswered -= batch.sizes.pop(request)
-        batch.replies[batch.waiting.pop(request)] = frame
+        place = batch.waiting.pop(request)
+        length = batch.lengths[place]
+        # What nobody asked for is not kept until the other replies are in; one byte of it tells that there was more.
+        frame.payload = frame.payload[: length + 1 if isinstance(length, int) else 0]
+        batch.replies[place] = frame
         if not batch.waiting and batch.talk.batches[0] is batch:
             self._advance(batch.talk)
 
@@ -377,7 +391,7 @@ class HostLink:
             return
         if not asks:
             return
-        batch = _Batch(talk, {}, [None] * len(asks))
+        batch = _Batch(talk, {}, [None] * len(asks), [ask.fields.get("length") for ask in asks])
         try:
             for place, ask in enumerate(asks):
                 request = channel.request(ask.op, ask.payload, **ask.fields)
@@ -469,6 +483,8 @@ def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tup
         frames = channel.receive()
         answer = next((f for f in frames if f.get("re") == request), None)
         others.extend(f for f in frames if f is not answer)
+        if sum(f.weight + len(f.payload) for f in others) > EARLY_MOST:
+            raise ProtocolError(f"the agent talks without end and does not answer {ask.op}")
         if answer is not None:
             if answer.error_code == "taken":
                 taken = CapacityError(error_text(answer), hint="wait, or set `shared: true` for it in providers.yml")
@@ -488,7 +504,7 @@ def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tup
 def error_text(frame: Frame) -> str:
     """The words of a reply that refuses."""
     error = frame.get("error")
-    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+    return plain(error.get("message", error) if isinstance(error, dict) else error)
 
 
 def ask_hello(stream: ByteStream) -> Frame:

@@ -112,8 +112,10 @@ def _serve(state_dir: Path, ready: int, lock: int) -> int:
 
 
 def _log(text: str) -> None:
+    """Words of machines may be in it: nothing is written that a terminal obeys."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sys.stderr.write(f"{stamp} {text}\n")
+    shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    sys.stderr.write(f"{stamp} {shown}\n")
     sys.stderr.flush()
 
 

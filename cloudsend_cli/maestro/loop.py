@@ -447,9 +447,11 @@ def _read_blocks(
     asks: list[Ask], indices: list[int], blocks: list[Message | None], finish: Callable[[], None]
 ) -> Conversation:
     frames = yield asks
-    for index, frame in zip(indices, frames, strict=True):
+    for index, ask, frame in zip(indices, asks, frames, strict=True):
         if frame.ok:
-            data = base64.b64encode(frame.payload).decode("ascii")
+            length = ask.fields.get("length")
+            asked = frame.payload[:length] if isinstance(length, int) else frame.payload  # never more than that
+            data = base64.b64encode(asked).decode("ascii")
             blocks[index] = {"data": data, "total": frame.get("total")}
         elif frame.error_code in {"unknown", "not-found"}:
             blocks[index] = {"data": ""}  # nothing was written yet
