@@ -36,10 +36,8 @@ class MaestroClient:
 
     def ask(self, op: str, *, limit: float = ANSWER_LIMIT, **fields: object) -> Message:
         """The reply to one request, waiting up to `limit`; messages pushed before it are kept for `messages`."""
-        number, self._next = self._next, self._next + 1
+        number = self.send(op, limit=limit, **fields)
         try:
-            self._sock.settimeout(limit)
-            self._sock.sendall(encode({"id": number, "op": op, **fields}))
             while True:
                 messages = list(self._receive())
                 reply = next((m for m in messages if m.get("re") == number), None)
@@ -49,8 +47,18 @@ class MaestroClient:
         except OSError as problem:
             raise MaestroError(f"the maestro does not answer: {problem}") from problem
 
+    def send(self, op: str, *, limit: float = ANSWER_LIMIT, **fields: object) -> int:
+        """Ask without waiting: the number that its reply carries as `re`, one of `messages`."""
+        number, self._next = self._next, self._next + 1
+        try:
+            self._sock.settimeout(limit)
+            self._sock.sendall(encode({"id": number, "op": op, **fields}))
+        except OSError as problem:
+            raise MaestroError(f"the maestro does not answer: {problem}") from problem
+        return number
+
     def messages(self, timeout: float | None) -> list[Message]:
-        """Pushed messages, waiting up to `timeout` for the first; none means that the time ran out."""
+        """Pushed messages and late replies, waiting up to `timeout` for the first; none: the time ran out."""
         if not self._messages:
             try:
                 self._sock.settimeout(None)
