@@ -71,6 +71,15 @@ class CancelAttempts:
 
 
 @dataclass(frozen=True, slots=True)
+class RevokeAttempts:
+    """Take back attempts that wait in the host's queue: each either never starts there, which becomes news, or it is
+    too late and nothing changes."""
+
+    node: str
+    attempts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AckAttempts:
     """Tell the host that these ends are durable here; it stops reporting them."""
 
@@ -95,6 +104,7 @@ Action = (
     | DisconnectHost
     | StartAttempts
     | CancelAttempts
+    | RevokeAttempts
     | AckAttempts
     | FetchOutputs
 )

@@ -16,15 +16,18 @@ from .actions import (
     AttemptStart,
     CancelAttempts,
     FetchOutputs,
+    RevokeAttempts,
 )
+from .decide_balance import take_back
 from .decide_builds import build_failed_everywhere, environment_ready, take_builds
 from .decide_jobs import fail_doomed, take_attempts, take_requests
 from .decide_nodes import list_orphans, take_nodes
 from .draft import Draft
 from .explain import describe
-from .model import FAILED, PENDING, RUNNING, HostView, Observation, Policy, Resources
+from .model import FAILED, PENDING, RUNNING, Observation, Policy
 from .naming import attempt_id, parse_attempt_id
-from .state import Changes, JobClass, JobRecord, Load, RunState
+from .places import Place, best_place, list_places
+from .state import Changes, JobClass, JobRecord, RunState
 
 REASONS_MOST = 3
 
@@ -70,26 +73,19 @@ def _unsettled(draft: Draft) -> bool:
 # ---- handing out ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Place:
-    """A connected node while attempts are handed out."""
-
-    name: str
-    view: HostView
-    capacity: Resources
-    used: Resources
-    held: int
-    most: int
-
-
 def _hand_out(draft: Draft) -> None:
-    places = _places(draft)
+    places = list_places(draft)
     if not places:
         return
+    _fill(draft, places)
+    take_back(draft, places)
+
+
+def _fill(draft: Draft, places: list[Place]) -> None:
     room = draft.policy.hand_out_most
     if draft.run.max_parallel is not None:
         room = min(room, draft.run.max_parallel - _count_running(draft))
-    servable: dict[JobClass, list[_Place]] = {}
+    servable: dict[JobClass, list[Place]] = {}
     for job_class in list(draft.state.ready):
         found = _places_for(draft, job_class, places)
         if found:
@@ -100,7 +96,7 @@ def _hand_out(draft: Draft) -> None:
         job = draft.state.jobs[number]
         if number in draft.jobs:
             continue  # it ended in this very decision
-        place = _best_place(servable[job_class], job.spec.resources)
+        place = best_place(servable[job_class], job.spec.resources)
         if place is None:
             del servable[job_class]
             continue
@@ -118,38 +114,7 @@ def _count_running(draft: Draft) -> int:
     return count
 
 
-def _places(draft: Draft) -> list[_Place]:
-    freed: dict[str, list[JobRecord]] = {}
-    for number, job in draft.jobs.items():
-        old = draft.state.jobs[number]
-        if old.state == RUNNING and job.state != RUNNING:
-            freed.setdefault(old.node, []).append(old)
-    places = []
-    for node in draft.all_nodes():
-        view = draft.seen.hosts.get(node.name)
-        if node.state != "running" or view is None or not view.connected:
-            continue
-        capacity = draft.capacity(node)
-        load = draft.state.load.get(node.name) or Load()
-        held, used = load.held, load.resources
-        for old in freed.get(node.name, ()):
-            held, used = held - 1, used.minus(old.spec.resources)
-        places.append(_Place(node.name, view, capacity, used, held, held + _ahead(draft, capacity, held, used)))
-    return places
-
-
-def _ahead(draft: Draft, capacity: Resources, held: int, used: Resources) -> int:
-    """How many attempts more than now this host may hold, so that it need not wait for a round trip."""
-    per_job = used.cpus / held if held and used.cpus > 0 else 1.0
-    running_at_once = max(1.0, capacity.cpus / max(per_job, 0.01))
-    target = running_at_once + draft.policy.ahead
-    mean = draft.state.mean_duration
-    if mean is not None:
-        target = max(target, running_at_once * draft.policy.ahead_seconds / max(mean, 0.0005))
-    return max(0, int(min(target, running_at_once + draft.policy.ahead_most)) - held)
-
-
-def _places_for(draft: Draft, job_class: JobClass, places: list[_Place]) -> list[_Place]:
+def _places_for(draft: Draft, job_class: JobClass, places: list[Place]) -> list[Place]:
     """The places where jobs of this class may go now; ends the class where no place ever can serve it."""
     key, resources, _ = job_class
     fitting = [p for p in places if resources.fits_in(p.capacity)]
@@ -170,7 +135,7 @@ def _fail_class(draft: Draft, job_class: JobClass, reason: str) -> None:
             draft.put_job(replace(job, state=FAILED, reason=reason, ended_at=draft.seen.now))
 
 
-def _in_order(state: RunState, servable: dict[JobClass, list[_Place]]) -> Iterator[tuple[int, JobClass]]:
+def _in_order(state: RunState, servable: dict[JobClass, list[Place]]) -> Iterator[tuple[int, JobClass]]:
     """Ready jobs, in the order in which they became ready within a class, low numbers first.
 
     A class that leaves `servable` meanwhile is looked at no further: what waits behind full places costs nothing.
@@ -190,26 +155,7 @@ def _in_order(state: RunState, servable: dict[JobClass, list[_Place]]) -> Iterat
             heapq.heapreplace(heads, (following, rank, job_class, waiting))
 
 
-def _best_place(places: list[_Place], need: Resources) -> _Place | None:
-    """Best fit: the place that is left with least free CPU; when all are full, the shortest queue with room."""
-    best: _Place | None = None
-    for place in places:
-        if place.held >= place.most:
-            continue
-        free = place.capacity.minus(place.used)
-        if need.fits_in(free):
-            if best is None or not _fits_now(best, need) or free.cpus < best.capacity.minus(best.used).cpus:
-                best = place
-        elif best is None or (not _fits_now(best, need) and place.held < best.held):
-            best = place
-    return best
-
-
-def _fits_now(place: _Place, need: Resources) -> bool:
-    return need.fits_in(place.capacity.minus(place.used))
-
-
-def _hand_to(draft: Draft, job: JobRecord, place: _Place) -> None:
+def _hand_to(draft: Draft, job: JobRecord, place: Place) -> None:
     job = replace(
         job,
         state=RUNNING,
@@ -296,6 +242,8 @@ def _ordered_actions(draft: Draft) -> Iterator[Action]:
         yield AckAttempts(node, tuple(dict.fromkeys(attempts)))
     for node, attempts in draft.cancels.items():
         yield CancelAttempts(node, tuple(attempts))
+    for node, attempts in draft.revokes.items():
+        yield RevokeAttempts(node, tuple(attempts))
     fetches = list(_fetch_actions(draft))
     yield from (a for a in draft.actions)
     for node in draft.starts:

@@ -187,7 +187,7 @@ def never_started(draft: Draft, job: JobRecord) -> None:
     if job.cancel:
         _finish(draft, job, CANCELLED, "cancelled by the user", None)
     else:
-        draft.put_job(replace(job, state=PENDING, started_at=None, ended_at=None))
+        draft.put_job(replace(job, state=PENDING, started_at=None, ended_at=None, not_before=0.0))
 
 
 def take_report(draft: Draft, node: str, view: HostView) -> None:

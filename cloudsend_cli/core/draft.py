@@ -23,6 +23,7 @@ class Draft:
     actions: list[Action] = field(default_factory=list)
     acks: dict[str, list[str]] = field(default_factory=dict)
     cancels: dict[str, list[str]] = field(default_factory=dict)
+    revokes: dict[str, list[str]] = field(default_factory=dict)
     starts: dict[str, list[AttemptStart]] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)  # nodes of which the user says that they will never answer again
     wake_at: float | None = None

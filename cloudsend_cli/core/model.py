@@ -278,6 +278,8 @@ class Policy:
     ahead: int = 4  # attempts handed to a host beyond its places, at the least
     ahead_seconds: float = 0.5  # ... and as much work as it is expected to finish in this time
     ahead_most: int = 1024
+    take_back_after: float = 1.0  # what a host has not started by then waits in its queue
+    take_back_again: float = 5.0
     hand_out_most: int = 512  # in one tick
     retry_delay: float = 1.0
     retry_delay_most: float = 60.0

@@ -108,6 +108,9 @@ class Hosts(Protocol):
     def cancel(self, node: str, attempts: Sequence[str], cause: str) -> None:
         """Leave tombstones and end what runs. What the host did not know becomes news as `cancelled`."""
 
+    def revoke(self, node: str, attempts: Sequence[str]) -> None:
+        """Take back what has not started. What never will is news as `cancelled`; what has is left alone."""
+
     def ack(self, node: str, attempts: Sequence[str]) -> None: ...
 
     def fetch(self, node: str, attempt: str, patterns: Sequence[str], name: str) -> None: ...

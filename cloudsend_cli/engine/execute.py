@@ -13,6 +13,7 @@ from cloudsend_cli.core.actions import (
     CreateInstance,
     DisconnectHost,
     FetchOutputs,
+    RevokeAttempts,
     StartAttempts,
     TerminateInstance,
 )
@@ -36,6 +37,8 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
             hosts.ack(node, attempts)
         case CancelAttempts(node, attempts, cause):
             hosts.cancel(node, attempts, cause)
+        case RevokeAttempts(node, attempts):
+            hosts.revoke(node, attempts)
         case StartAttempts(node, boot, attempts, files):
             hosts.start(node, boot, attempts, files)
         case FetchOutputs(node, attempt, patterns, name):

@@ -246,6 +246,11 @@ class RunHosts:
         if listener is not None:
             self._converse(listener, lambda: self._cancel(listener, attempts, cause))
 
+    def revoke(self, node: str, attempts: Sequence[str]) -> None:
+        listener = self._listeners.get(node)
+        if listener is not None:
+            self._converse(listener, lambda: self._revoke(listener, attempts))
+
     def start(self, node: str, boot: str, attempts: Sequence[AttemptStart], files: Sequence[Upload]) -> None:
         listener = self._listeners.get(node)
         if listener is None:
@@ -285,6 +290,10 @@ class RunHosts:
         never = {a: AttemptStatus("cancelled", cause=cause) for a, v in verdicts.items() if v == "tombstoned"}
         if never:
             self.take_attempts(listener, never)
+
+    def _revoke(self, listener: _NodeListener, attempts: Sequence[str]) -> Conversation:
+        """What is revoked is told by the host as news; of the rest nothing has to be known."""
+        self._judge(listener, (yield [Ask("revoke", {"attempts": part}) for part in _parts(attempts)]))
 
     def _start(
         self,

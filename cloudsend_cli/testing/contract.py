@@ -308,6 +308,21 @@ class HostsContract:
         assert link.until_ended("1.1").state == "cancelled"
         assert executions(link.id("1.1")) == 0
 
+    def test_what_waits_is_taken_back_and_never_starts(
+        self, link: LinkUnderTest, job: Callable[[str], JobSpec], executions: Callable[[str], int]
+    ) -> None:
+        assert link.view is not None and link.view.resources is not None
+        all_of_it = replace(link.view.resources, gpus=0, memory=0)
+        link.start("1.1", replace(job("long"), resources=all_of_it))
+        link.until(lambda: link.state("1.1") == "running")
+        link.start("2.1", replace(job("quick"), resources=all_of_it))
+        link.hosts.revoke("n-0", [link.id("1.1"), link.id("2.1")])
+        assert link.until_ended("2.1").state == "cancelled"
+        assert link.state("1.1") == "running"
+        link.hosts.cancel("n-0", [link.id("1.1")], "cancelled")
+        link.until_ended("1.1")
+        assert (executions(link.id("1.1")), executions(link.id("2.1"))) == (1, 0)
+
     def test_end_is_reported_until_it_is_acknowledged(
         self, link: LinkUnderTest, job: Callable[[str], JobSpec]
     ) -> None:

@@ -211,6 +211,9 @@ class FakeHosts:
     def cancel(self, node: str, attempts: Sequence[str], cause: str) -> None:
         self._send("cancel", node, lambda link, machine: machine.receive_cancel(link, attempts, cause))
 
+    def revoke(self, node: str, attempts: Sequence[str]) -> None:
+        self._send("revoke", node, lambda link, machine: machine.receive_revoke(attempts))
+
     def ack(self, node: str, attempts: Sequence[str]) -> None:
         self._send("ack", node, lambda link, machine: machine.receive_ack(attempts))
 

@@ -147,6 +147,14 @@ class FakeMachine:
             else:
                 listener.tell(attempt)
 
+    def receive_revoke(self, attempts: Sequence[str]) -> None:
+        for attempt in attempts:
+            if attempt in self.queue:
+                self.tombstones.setdefault(attempt, "revoked")
+                self.on_cancel(attempt)
+                del self.queue[attempt]
+                self._end(attempt, AttemptStatus("cancelled", cause="revoked"))
+
     def receive_ack(self, attempts: Sequence[str]) -> None:
         for attempt in attempts:
             held = self.attempts.get(attempt)

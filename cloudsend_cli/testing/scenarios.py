@@ -254,6 +254,15 @@ def _unseen(world: World) -> None:
     world.at(1.0, preempt)
 
 
+def _one_comes_late(world: World) -> None:
+    """The first machine is given more than it can start while the second does not answer; then what waits moves."""
+    for when in range(1, 25):
+        world.at(float(when), lambda w: partition(w, "fake-1", 1.0))
+    world.network.faults["revoke", 1] = "duplicate"
+    world.network.faults["revoke", 2] = "lost"
+    world.at(40.0, reboot)
+
+
 SLOW = JobPlan(30.0)
 FAILS = JobPlan(3.0, exit_code=3)
 MANY = tuple(make_job(f"m{i}") for i in range(7))
@@ -269,6 +278,7 @@ CONTINUED_FIRST = (
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("plain", make_plan(*three_jobs())),
     Scenario("crowd", make_plan(*MANY, nodes=2)),
+    Scenario("one comes late", make_plan(*MANY, nodes=2), _one_comes_late, jobs={f"m{i}": (SLOW,) for i in range(7)}),
     Scenario("slow calls", make_plan(*three_jobs(), nodes=2), slow_calls=2.5),
     Scenario(
         "two maestros",

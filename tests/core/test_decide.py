@@ -16,6 +16,7 @@ from cloudsend_cli.core.actions import (
     ConnectHost,
     CreateInstance,
     FetchOutputs,
+    RevokeAttempts,
     StartAttempts,
     TerminateInstance,
 )
@@ -649,3 +650,44 @@ def test_old_attempt_on_a_machine_that_came_back_is_ended() -> None:
         ("n-0", ("rtest1.1.1",))
     ]
     assert not decision.changes.jobs
+
+
+# ---- balance -------------------------------------------------------------------------------------------------------
+
+
+def crowded(**late: Any) -> tuple[RunState, Observation]:
+    """n-0 holds three jobs of two CPUs, of which it can run one; n-1 is idle."""
+    state = serving(state_with(jobs=3, nodes=2, resources=Resources(2.0)))
+    change_node(state, "n-1", state="running", instance_id="i-2")
+    for number in (1, 2, 3):
+        change_job(state, number, state="running", attempt=1, node="n-0", boot="b1", handed_at=NOW - 2.0)
+    change_job(state, 1, started_at=NOW - 2.0)
+    change_job(state, 3, **late)
+    return state, Observation(NOW, hosts={"n-0": UP, "n-1": UP})
+
+
+def revoked(decision: Decision) -> list[str]:
+    return [a for action in decision.actions if isinstance(action, RevokeAttempts) for a in action.attempts]
+
+
+def test_what_waits_behind_others_is_taken_back_for_an_idle_machine() -> None:
+    """Seen: the machine that answered first was given all jobs of an hour each, and the others watched."""
+    state, seen = crowded()
+    decision = decide(state, seen, POLICY)
+    assert revoked(decision) == ["rtest1.3.1"]
+    assert decision.changes.jobs[3].not_before == NOW + POLICY.take_back_again
+    state.apply(decision.changes)
+    assert not revoked(decide(state, seen, POLICY)), "asked for twice"
+    back = replace(seen, attempts=news("rtest1.3.1", "cancelled", cause="revoked"))
+    state.apply(decide(state, back, POLICY).changes)
+    again = decide(state, seen, POLICY).changes.jobs[3]
+    assert (again.state, again.node, again.attempt) == ("running", "n-1", 2)
+
+
+@pytest.mark.parametrize("late", [{"handed_at": NOW}, {"started_at": NOW}, {"cancel": True}])
+def test_what_may_start_where_it_is_is_left_there(late: dict[str, Any]) -> None:
+    state, seen = crowded(**late)
+    change_job(state, 2, **late)
+    decision = decide(state, seen, POLICY)
+    assert not revoked(decision)
+    assert decision.wake_at == (NOW + POLICY.take_back_after if "handed_at" in late else NOW + POLICY.look_idle)

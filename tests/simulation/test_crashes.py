@@ -54,7 +54,18 @@ def test_crash_points_do_not_silently_drop(summary_line: Say) -> None:
 def test_every_kind_of_effect_has_its_edges() -> None:
     """A new kind of action needs a scenario in which it is met."""
     met = {label.split()[0] for s in SCENARIOS for label in Case(s).live().labels}
-    assert met == {"commit", "create", "terminate", "connect", "disconnect", "start", "cancel", "ack", "fetch"}
+    assert met == {
+        "commit",
+        "create",
+        "terminate",
+        "connect",
+        "disconnect",
+        "start",
+        "cancel",
+        "revoke",
+        "ack",
+        "fetch",
+    }
     assert len(met) - 1 == len(Action.__args__)  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,74 @@
+"""Connected machines while attempts are handed out: what each has, holds, and may hold. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .draft import Draft
+from .model import RUNNING, HostView, Resources
+from .state import JobRecord, Load
+
+
+@dataclass(slots=True)
+class Place:
+    """A connected node while attempts are handed out."""
+
+    name: str
+    view: HostView
+    capacity: Resources
+    used: Resources
+    held: int
+    most: int
+
+    @property
+    def free(self) -> Resources:
+        return self.capacity.minus(self.used)
+
+    def has_room(self, need: Resources) -> bool:
+        """Whether it would be started at once."""
+        return need.fits_in(self.free)
+
+
+def list_places(draft: Draft) -> list[Place]:
+    freed: dict[str, list[JobRecord]] = {}
+    for number, job in draft.jobs.items():
+        old = draft.state.jobs[number]
+        if old.state == RUNNING and job.state != RUNNING:
+            freed.setdefault(old.node, []).append(old)
+    places = []
+    for node in draft.all_nodes():
+        view = draft.seen.hosts.get(node.name)
+        if node.state != "running" or view is None or not view.connected:
+            continue
+        capacity = draft.capacity(node)
+        load = draft.state.load.get(node.name) or Load()
+        held, used = load.held, load.resources
+        for old in freed.get(node.name, ()):
+            held, used = held - 1, used.minus(old.spec.resources)
+        places.append(Place(node.name, view, capacity, used, held, held + _ahead(draft, capacity, held, used)))
+    return places
+
+
+def _ahead(draft: Draft, capacity: Resources, held: int, used: Resources) -> int:
+    """How many attempts more than now this host may hold, so that it need not wait for a round trip."""
+    per_job = used.cpus / held if held and used.cpus > 0 else 1.0
+    running_at_once = max(1.0, capacity.cpus / max(per_job, 0.01))
+    target = running_at_once + draft.policy.ahead
+    mean = draft.state.mean_duration
+    if mean is not None:
+        target = max(target, running_at_once * draft.policy.ahead_seconds / max(mean, 0.0005))
+    return max(0, int(min(target, running_at_once + draft.policy.ahead_most)) - held)
+
+
+def best_place(places: list[Place], need: Resources) -> Place | None:
+    """Best fit: the place that is left with least free CPU; when all are full, the shortest queue with room."""
+    best: Place | None = None
+    for place in places:
+        if place.held >= place.most:
+            continue
+        if place.has_room(need):
+            if best is None or not best.has_room(need) or place.free.cpus < best.free.cpus:
+                best = place
+        elif best is None or (not best.has_room(need) and place.held < best.held):
+            best = place
+    return best
