@@ -15,12 +15,14 @@ from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
 from cloudsend_cli.core.views import EnvironmentView, JobView, Json, MaestroView, Progress, RunView
 from cloudsend_cli.engine.logs import Reading
 
-from . import acting, completion, machines, providers, reading, setup, watching
+from . import acting, completion, machines, providers, reading, recovery, setup, watching
 from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.load import Loaded
     from cloudsend_cli.engine.claiming import Released
+    from cloudsend_cli.engine.inventory import HostFound
+    from cloudsend_cli.engine.rebuild import Rebuilt
 
 DEFAULTS = SubmitOptions()
 
@@ -218,6 +220,23 @@ class Client:
     def open_shell(self, ref: str, command: Sequence[str] = ()) -> int:
         """Give the terminal to a shell, or a command, on a machine; its exit status."""
         return machines.open_shell(self._home, ref, command)
+
+    # ---- a lost state directory ------------------------------------------------------------------------------------
+
+    def survey_hosts(self, provider: str | None = None) -> Iterator[HostFound]:
+        """What each host of providers.yml remembers, as it answers. Nothing is changed there or here."""
+        return recovery.survey_hosts(self._home, provider)
+
+    def count_foreign(self, found: HostFound) -> int:
+        """How many attempts of a host another state directory has started."""
+        return recovery.count_foreign(self._home, found)
+
+    def rebuild(self, found: Sequence[HostFound], *, adopt: bool = False) -> list[Rebuilt]:
+        """Make again the runs that the hosts remember and this state directory lacks. Nothing is started or stopped.
+
+        `adopt`: also those of other state directories, which lose them. Repeating it changes nothing.
+        """
+        return recovery.rebuild(self._home, found, adopt=adopt)
 
     # ---- set-up ----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import check, jobs, listing, machines, maestro, run, setup
+from . import check, jobs, listing, machines, maestro, rebuild, run, setup
 from .groups import ListGroup, NounGroup, QuickCommand, VerbGroup
 
 app = typer.Typer(
@@ -71,6 +71,7 @@ _add(
         ("tail", jobs.tail),
         ("fetch", jobs.fetch),
         ("ssh", machines.ssh),
+        ("rebuild", rebuild.rebuild),
         ("getstate", listing.getstate),
         ("explain", listing.explain),
         ("init", setup.init),

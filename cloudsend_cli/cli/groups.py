@@ -21,7 +21,7 @@ NOUNS: Final = ("jobs", "runs", "instances", "providers", "environments")
 SECTIONS: Final = {
     "Run": ("run", "wait", "tail", "kill", "fetch"),
     "Look": ("list", "info", "getstate", "explain"),
-    "Machines": ("create", "terminate", "ssh"),
+    "Machines": ("create", "terminate", "ssh", "rebuild"),
     "Set up": ("init", "check", "validate", "config", "maestro", "shell", "completion", "version"),
 }
 

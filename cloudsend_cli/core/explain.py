@@ -124,7 +124,9 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
     if not any(n.state == "running" for n in state.nodes.values()):
         reasons.extend(f"{n.name} is {n.state}" + (f": {n.reason}" if n.reason else "") for n in state.nodes.values())
     limit = state.run.max_parallel
-    if limit is not None and state.counts.get(RUNNING, 0) >= limit:
+    if limit == 0:
+        reasons.append("this run was rebuilt from its machines: run its config again to start what is left")
+    elif limit is not None and state.counts.get(RUNNING, 0) >= limit:
         reasons.append(f"max_parallel is {limit}, and so many are running")
     key = job.spec.environment
     if key:

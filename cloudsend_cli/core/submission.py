@@ -9,6 +9,8 @@ from cloudsend_cli.errors import Problem
 from .model import RunSpec
 from .plan import Continued, NodePlan
 
+UNREACHED = "unreached"  # a setting of a rebuilt run: machines that may hold jobs of it, and were not heard
+
 
 @dataclass(frozen=True, slots=True)
 class SubmitOptions:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import queue
 import sqlite3
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -25,12 +22,12 @@ from cloudsend_cli.store.directory import open_state_dir
 from cloudsend_cli.store.sqlite import SqliteStore
 
 from .direct import Direct
+from .parallel import each_in_parallel
 from .places import Place
 
 LOW_DISK = 1 << 30
 LOW_INODES = 10_000
 CLOCK_MOST = 5.0  # seconds
-AT_ONCE = 16
 
 
 def list_checks(state_dir: Path, provider: Provider, open_host: Callable[[HostAddress], Host]) -> Iterator[CheckView]:
@@ -92,21 +89,7 @@ OpenHost = Callable[[HostAddress], ProbedHost]
 
 def check_hosts(places: Sequence[Place], open_host: OpenHost) -> Iterator[CheckView]:
     """Each host's line as it comes; many are asked at once. An agent is put on each, and no job is left behind."""
-    wanted = deque(places)
-    done: queue.SimpleQueue[CheckView] = queue.SimpleQueue()
-
-    def work() -> None:
-        while True:
-            try:
-                place = wanted.popleft()
-            except IndexError:
-                return
-            done.put(check_host(place, open_host))
-
-    for _ in range(min(AT_ONCE, len(places))):
-        threading.Thread(target=work, name="check", daemon=True).start()  # Ctrl-C does not wait for silent hosts
-    for _ in places:
-        yield done.get()
+    return each_in_parallel(places, lambda place: check_host(place, open_host))
 
 
 def check_host(place: Place, open_host: OpenHost) -> CheckView:

@@ -84,9 +84,14 @@ def _list_words(problems: Sequence[tuple[Place, CloudsendError]]) -> str:
     return "\n".join(f"{place.node}: {problem.message}" for place, problem in problems)
 
 
-def _claim(place: Place, provider: Provider, open_host: OpenHost, owner: Owner) -> tuple[str, Frame]:
+def make_claim(place: Place, provider: Provider) -> str:
+    """The file of the claim; made again it is the same."""
     proof = token(KEPT, place.node, GENERATION, digest(place.request))
-    instance = provider.create_instance(KEPT, place.node, GENERATION, proof, place.request)
+    return provider.create_instance(KEPT, place.node, GENERATION, proof, place.request)
+
+
+def _claim(place: Place, provider: Provider, open_host: OpenHost, owner: Owner) -> tuple[str, Frame]:
+    instance = make_claim(place, provider)
     try:
         with Direct(open_host(place.address), owner.id, owner.epoch) as talk:
             # A machine that its owner shares is kept for us without keeping others out.

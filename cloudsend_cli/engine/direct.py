@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import TypeVar, cast
@@ -20,7 +21,7 @@ from cloudsend_cli.agent.client import (
 from cloudsend_cli.core.ports import ByteStream, Host
 from cloudsend_cli.errors import UnfitError, UnreachableError
 
-from .hostlink import Ask, ask_now
+from .hostlink import Ahead, Ask, ask_now
 
 LOOK = ("check", 0)  # who only looks: such a client claims nothing, and is told who has the machine
 TRIES = 3  # a host's first waits for a connection are short
@@ -53,13 +54,18 @@ class Direct:
         except (ChannelClosed, ProtocolError, OSError) as problem:
             raise UnreachableError(f"{self._where}: {problem}", hint="try again") from problem
 
-    def converse(self, conversation: Generator[list[Ask], list[Frame], T]) -> T:
+    def converse(self, conversation: Generator[list[Ask] | Ahead, list[Frame], T]) -> T:
         """Carry a conversation to its end, and give what it returns."""
-        replies: list[Frame] | None = None
+        waiting: deque[list[Ask]] = deque()
         try:
+            wish = next(conversation)
             while True:
-                asks = next(conversation) if replies is None else conversation.send(replies)
-                replies = self._ask_all(asks)
+                asks = wish.asks if isinstance(wish, Ahead) else wish
+                if asks:
+                    waiting.append(asks)
+                # What is asked ahead is asked when its turn comes: nobody here is in a hurry.
+                later = isinstance(wish, Ahead) or not waiting
+                wish = conversation.send([] if later else self._ask_all(waiting.popleft()))
         except StopIteration as end:
             return cast(T, end.value)
         except (ChannelClosed, ProtocolError, OSError) as problem:

@@ -19,7 +19,7 @@ from cloudsend_cli.core.model import (
     Resources,
     Upload,
 )
-from cloudsend_cli.core.naming import parse_attempt_id, parse_build_id
+from cloudsend_cli.core.naming import attempt_id, build_id, parse_attempt_id, parse_build_id
 from cloudsend_cli.errors import CloudsendError
 
 from .direct import Direct
@@ -47,6 +47,10 @@ class JobFound:
     spec: JobSpec
     hash: str
 
+    @property
+    def uid(self) -> str:
+        return attempt_id(self.run, self.number, self.attempt)
+
 
 @dataclass(frozen=True, slots=True)
 class BuildFound:
@@ -58,6 +62,10 @@ class BuildFound:
     boot: str
     status: AttemptStatus
     environment: EnvironmentBuild
+
+    @property
+    def uid(self) -> str:
+        return build_id(self.run, self.environment.key, self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +90,13 @@ class HostFound:
     claims: tuple[str, ...] = ()  # owners that have claimed it
     problem: CloudsendError | None = None
 
+    def attempts(self) -> list[tuple[str, str]]:
+        """(id, owner) of each."""
+        jobs = [(job.uid, job.owner) for job in self.jobs]
+        return jobs + [(build.uid, build.owner) for build in self.builds]
+
     def owners(self) -> set[str]:
-        return {job.owner for job in self.jobs} | {build.owner for build in self.builds}
+        return {owner for _, owner in self.attempts()}
 
 
 def read_host(place: Place, talk: Direct) -> HostFound:

@@ -22,9 +22,10 @@ from cloudsend_cli.core.model import (
     EnvironmentBuild,
     ProviderDefinition,
 )
-from cloudsend_cli.core.naming import attempt_id, job_hash
+from cloudsend_cli.core.naming import job_hash
 from cloudsend_cli.core.ports import Event
 from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+from cloudsend_cli.core.submission import UNREACHED
 from cloudsend_cli.errors import NotFoundError
 from cloudsend_cli.store.sqlite import SqliteStore
 
@@ -33,7 +34,6 @@ from .inventory import BuildFound, HostFound, JobFound, RunFound
 from .places import Place
 
 LOGS = "logs"  # in the state directory
-UNREACHED = "unreached"  # a setting of the run: machines that may hold jobs of it and were not heard
 LIVE = frozenset({"queued", "running"})
 NEVER_STARTED = "never started"
 NO_SCRIPT = "echo 'what this environment is made of was lost: run the config again' >&2; exit 1"
@@ -154,12 +154,12 @@ class _Pieces:
         for number, (job, host) in self._newest.items():
             over = job.status.state not in LIVE and known.get(number, 0) < job.attempt
             if over and not self._has_log(job) and (not job.spec.outputs or _is_home(run, job)):
-                wanted.setdefault(host.place, []).append(_uid(job))
+                wanted.setdefault(host.place, []).append(job.uid)
         for place, attempts in wanted.items():
             bring(place, attempts)
 
     def _has_log(self, job: JobFound) -> bool:
-        return homelogs.is_home(self._state_dir / LOGS, _uid(job))
+        return homelogs.is_home(self._state_dir / LOGS, job.uid)
 
     def complete_run(self, state: RunState, unreached: Sequence[str]) -> Changes:
         """What the run lacks: jobs and attempts that it does not know, and machines that it needs for them."""
@@ -302,12 +302,8 @@ def _busy_nodes(jobs: Iterable[JobRecord]) -> set[str]:
     return {job.node for job in jobs if job.state == RUNNING or job.fetch == "wanted"}
 
 
-def _uid(job: JobFound) -> str:
-    return attempt_id(job.run, job.number, job.attempt)
-
-
 def _is_home(run: RunRecord, job: JobFound) -> bool:
-    return results.is_home(results.Home(run.results_dir, run.id, job.spec.name), _uid(job))
+    return results.is_home(results.Home(run.results_dir, run.id, job.spec.name), job.uid)
 
 
 def _choose_results(about: RunFound, state_dir: Path) -> Path:

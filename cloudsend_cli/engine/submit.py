@@ -17,9 +17,9 @@ from cloudsend_cli.core.naming import run_id
 from cloudsend_cli.core.plan import Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
-from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
+from cloudsend_cli.core.submission import UNREACHED, PlanView, SubmitOptions, Submitted
 from cloudsend_cli.environments.render import render_environment
-from cloudsend_cli.errors import ConfigError, ConflictError, Problem
+from cloudsend_cli.errors import ConfigError, ConflictError, Problem, UsageError
 from cloudsend_cli.store.sqlite import SqliteStore
 
 LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked by their hash when they are sent
@@ -115,7 +115,15 @@ class Submitter:
     def _earlier_run(self, store: SqliteStore, spec: RunSpec, options: SubmitOptions) -> str | None:
         if options.fresh or not spec.recover or not spec.config_path:
             return None
-        return store.find_run_of_config(spec.project, spec.config_path)
+        run = store.find_run_of_config(spec.project, spec.config_path)
+        unreached = dict(store.run_row(run).run.settings).get(UNREACHED) if run is not None else None
+        if unreached:
+            # An attempt that such a machine holds could be given the same id again elsewhere.
+            raise UsageError(
+                f"run {run} was rebuilt while {unreached} did not answer, and may have jobs there",
+                hint="`cloudsend rebuild` when it answers, or --fresh for a new run",
+            )
+        return run
 
     def _plan_nodes(self, spec: RunSpec) -> list[NodePlan]:
         """What the loader has checked already, with places; here nothing is started that would not work."""

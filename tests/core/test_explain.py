@@ -78,6 +78,10 @@ def test_each_reason_to_wait() -> None:
     full = make(**HANDED)
     full.apply(Changes(replace(full.run, max_parallel=1)))
     assert why(full, number=2) == ["max_parallel is 1, and so many are running"]
+    full.apply(Changes(replace(full.run, max_parallel=0)))
+    assert why(full, number=2) == [
+        "this run was rebuilt from its machines: run its config again to start what is left"
+    ]
 
 
 @pytest.mark.parametrize(("count", "more"), [(3, ""), (7, " and 2 more")])
