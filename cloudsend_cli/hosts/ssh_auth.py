@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import socket
 import stat
@@ -83,6 +84,8 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
             if further:
                 raise self._wants(further, second=True)
             return
+        if self._offered:
+            raise self._refused("")
         self._without_key(transport)
 
     def _check_alive(self, transport: paramiko.Transport, problem: Exception) -> None:
@@ -143,7 +146,7 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
             return Offer(f"{name} by the agent", held.pop(public.blob))
         try:
             check_private(path)
-            return Offer(name, paramiko.PKey.from_path(path))
+            return Offer(name, load_key(path))
         except FileNotFoundError:
             if required:
                 raise AuthError(f"the key file {name} does not exist", hint="mend `key:`") from None
@@ -184,6 +187,26 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
             f"{route.asked} does not let {route.user} in{because}; keys offered: {offered}",
             hint=hint,
         )
+
+
+def load_key(path: Path) -> paramiko.PKey:
+    """The private key in a file.
+
+    paramiko takes OpenSSH's format for damaged where it ends without padding, as some keys without a comment do. Those
+    are read by what it builds upon.
+    """
+    try:
+        return paramiko.PKey.from_path(path)
+    except paramiko.PasswordRequiredException:
+        raise
+    except paramiko.SSHException:
+        from cryptography.hazmat.primitives import serialization
+
+        key = serialization.load_ssh_private_key(path.read_bytes(), None)
+        old_format = serialization.PrivateFormat.TraditionalOpenSSL
+        text = key.private_bytes(serialization.Encoding.PEM, old_format, serialization.NoEncryption()).decode()
+        kind = paramiko.RSAKey if "RSA" in text.splitlines()[0] else paramiko.ECDSAKey
+        return kind.from_private_key(io.StringIO(text))
 
 
 def check_private(path: Path) -> None:

@@ -16,6 +16,7 @@ import sys
 import time
 
 PIECE = 32768
+LEFTOVER_AGE = 3600
 
 
 class Refused(Exception):
@@ -95,6 +96,7 @@ def is_whole(path, sha256):
 
 def receive(nonce, header, home, path):
     """The agent's file from stdin; it appears whole or not at all."""
+    remove_leftovers(home)
     tell(nonce, need=True)
     temporary = os.path.join(home, ".agent-%d-%s" % (os.getpid(), nonce))
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -103,7 +105,7 @@ def receive(nonce, header, home, path):
         while left:
             piece = os.read(0, min(left, PIECE))
             if not piece:
-                os._exit(1)
+                raise Refused("cut", "the agent's file was cut off")
             digest.update(piece)
             left -= len(piece)
             while piece:
@@ -117,6 +119,14 @@ def receive(nonce, header, home, path):
         raise
     finally:
         os.close(fd)
+
+
+def remove_leftovers(home):
+    """Parts of stages that were killed. A young one may be somebody's who is at work."""
+    for name in os.listdir(home):
+        path = os.path.join(home, name)
+        if name.startswith(".agent-") and os.lstat(path).st_mtime < time.time() - LEFTOVER_AGE:
+            os.unlink(path)
 
 
 def attach(nonce, header):
