@@ -12,9 +12,12 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 from cloudsend_cli.agent.client import Frame
+from cloudsend_cli.core.explain import describe_bytes
 from cloudsend_cli.core.naming import run_of_attempt
 
 from .hostlink import Ahead, Ask, error_text
+from .results import free_space
+from .wire import WHOLE_MOST
 
 CHUNK = 256 * 1024
 WINDOW = 2 << 20
@@ -39,8 +42,13 @@ def parse_sizes(wire: object) -> dict[str, int] | None:
     if not isinstance(wire, dict):
         return None
     sizes = {stream: wire.get(f"{stream}_size") for stream in STREAMS}
-    known = {s: n for s, n in sizes.items() if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
+    known = {s: size for s, told in sizes.items() if (size := _size(told)) is not None}
     return known if len(known) == len(sizes) else None
+
+
+def _size(told: object) -> int | None:
+    whole = isinstance(told, int) and not isinstance(told, bool)
+    return told if whole and 0 <= told < WHOLE_MOST else None  # type: ignore[operator,return-value]
 
 
 def bring_logs(attempts: Mapping[str, Sizes | None], logs: Path) -> Bringing:
@@ -50,7 +58,7 @@ def bring_logs(attempts: Mapping[str, Sizes | None], logs: Path) -> Bringing:
     for first in range(0, len(unknown), ASKS_AT_ONCE):
         wanted.update((yield from _ask_sizes(unknown[first : first + ASKS_AT_ONCE])))
     wanted.update({a: sizes for a, sizes in attempts.items() if sizes is not None and not is_home(logs, a)})
-    problem = ""
+    problem = _leave_out(wanted, logs)
     pieces = _pieces(wanted)
     failed: set[str] = set()
     while batch := list(_some(pieces)):
@@ -74,13 +82,28 @@ def bring_logs(attempts: Mapping[str, Sizes | None], logs: Path) -> Bringing:
     return problem
 
 
+def _leave_out(wanted: dict[str, Sizes], logs: Path) -> str:
+    """Takes out what the disk here does not hold, and says so."""
+    problem = ""
+    if wanted:
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        room = free_space(logs)
+        for attempt, sizes in list(wanted.items()):
+            size = sum(sizes.values())
+            if size > room:
+                problem = f"its log is {describe_bytes(size)}, and {describe_bytes(room)} are free in {logs}"
+                del wanted[attempt]
+            else:
+                room -= size
+    return problem
+
+
 def _ask_sizes(attempts: list[str]) -> Generator[list[Ask] | Ahead, list[Frame], dict[str, Sizes]]:
     places = [(attempt, stream) for attempt in attempts for stream in STREAMS]
     replies = yield [Ask("read", {"attempt": a, "stream": s, "offset": 0, "length": 0}) for a, s in places]
     found: dict[str, dict[str, int]] = {}
     for (attempt, stream), reply in zip(places, replies, strict=True):
-        total = reply.get("total")
-        found.setdefault(attempt, {})[stream] = total if reply.ok and isinstance(total, int) and total > 0 else 0
+        found.setdefault(attempt, {})[stream] = (_size(reply.get("total")) or 0) if reply.ok else 0
     return {attempt: sizes for attempt, sizes in found.items()}
 
 

@@ -159,6 +159,8 @@ def _last_lines(source: LogSource, lines: int) -> int:
     while end > 0:
         start = max(0, end - BLOCK)
         data = _read(source, start)[: end - start]
+        if not data:
+            return 0  # the log is not as long as was said: it is shown from the beginning
         at = len(data)
         if end == size and data.endswith(b"\n"):
             at -= 1  # what follows the last newline is no line

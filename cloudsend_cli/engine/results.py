@@ -22,6 +22,7 @@ from cloudsend_cli.errors import ResultError
 
 MANIFEST = ".cloudsend.json"
 PARTIAL = ".partial"
+RESERVE = 256 << 20  # bytes that no machine's results or logs may take of a disk, or a twentieth of a small one
 SYNC_ALL_FROM = 64  # so many files are synced together rather than one by one
 _SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -56,6 +57,8 @@ def parse_manifest(wire: object) -> list[ResultFile]:
             raise ResultError("the host's list of results is malformed")
         if "link" in item:
             continue  # see parse_links
+        if is_ours(item["path"]):
+            continue  # see parse_links
         file = _parse_file(item["path"], item)
         if file.path in files:
             raise ResultError(f"the host names the result {file.path!r} twice")
@@ -64,29 +67,40 @@ def parse_manifest(wire: object) -> list[ResultFile]:
 
 
 def parse_links(wire: object, files: Iterable[ResultFile]) -> tuple[dict[str, str], list[str]]:
-    """The symbolic links that may be made at home, and the paths of those that are left out.
+    """The symbolic links that may be made at home, and the paths of all that is left out.
 
     A link is made if it is relative and leads to something that comes home as well: nothing can then be read or
-    written through it that is not a result.
+    written through it that is not a result. Files under names of our own are left out as well.
     """
     paths = {f.path for f in files}
     folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
     items: Sequence[object] = wire if isinstance(wire, list) else ()
     targets = paths | (folders - {"."})
     named = {str(item.get("path")): item["link"] for item in items if isinstance(item, dict) and "link" in item}
+    paths_told = [str(item.get("path")) for item in items if isinstance(item, dict)]
     links: dict[str, str] = {}
     for path, target in named.items():
         below_a_link = any(str(parent) in named for parent in PurePosixPath(path).parents)
-        taken = path in paths or path in folders or path == MANIFEST
+        taken = path in paths or path in folders or path == MANIFEST or is_ours(path)
         if not below_a_link and not taken and _is_plain(path) and _leads_to(path, target) in targets:
             links[path] = str(target)
-    return links, [path for path in named if path not in links]
+    ours = [path for path in paths_told if path not in named and is_ours(path)]
+    return links, [path for path in named if path not in links] + ours
+
+
+def is_ours(path: str) -> bool:
+    """Whether it would be taken for what we keep of another job, whose results may lie below this one's."""
+    parts = path.split("/")
+    return MANIFEST in parts[1:] or any(part.startswith(f"{PARTIAL}-") for part in parts)
 
 
 def _leads_to(path: str, target: object) -> str:
     """Where a relative link leads, "" for any other."""
     if not isinstance(target, str) or target.startswith("/"):
         return ""
+    names = [part for part in target.split("/") if part not in {"", "."}]
+    if ".." in names[next((i for i, part in enumerate(names) if part != ".."), len(names)) :]:
+        return ""  # what is above the goal of another link is not what the words say
     try:
         os.fsencode(path + target)
     except UnicodeEncodeError:
@@ -147,12 +161,13 @@ class Arrival:
         self._links: dict[str, str] = {}
         self._left_out: list[str] = []
         try:
+            self._clear_way(home)
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
-            free = os.statvfs(self._partial)
-            if size > free.f_bavail * free.f_frsize:
-                room = describe_bytes(free.f_bavail * free.f_frsize)
-                raise ResultError(f"the results are {describe_bytes(size)}, and {room} are free in {home.results_dir}")
+            room = free_space(self._partial)
+            if size > room:
+                told = f"the results are {describe_bytes(size)}, and {describe_bytes(room)} are free"
+                raise ResultError(f"{told} in {home.results_dir}")
         except BaseException:
             self.abandon()
             raise
@@ -161,6 +176,13 @@ class Arrival:
         name = f"{PARTIAL}-{self._directory.name}-{safe_component(self._attempt)}"
         yield self._directory.with_name(name)
         yield from (self._directory.with_name(f"{name}-{count}") for count in range(1, 10_000))
+
+    def _clear_way(self, home: Home) -> None:
+        """What lies where this job's results belong, as another job left a file or a link there, is kept beside."""
+        way = [self._directory, *self._directory.parents]
+        for place in reversed(way[: way.index(Path(home.results_dir, home.run))]):
+            if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
+                os.rename(place, _free_name(place))
 
     def begin(self, file: ResultFile) -> None:
         path = self._partial / file.path
@@ -211,6 +233,7 @@ class Arrival:
             os.fsync(file.fileno())
         if len(self._files) > SYNC_ALL_FROM:
             os.sync()
+        self._refuse_others()
         if self._is_late():
             os.rename(self._partial, _free_name(self._directory))
             self._in_use.discard(self._partial)
@@ -230,10 +253,24 @@ class Arrival:
         there = parse_attempt_id(_read_manifest(self._directory)[0]) if self._directory.is_dir() else None
         return ours is not None and there is not None and ours[:2] == there[:2] and ours[2] < there[2]
 
+    def _refuse_others(self) -> None:
+        """Nothing is put among the results of another job, which may have come from another machine."""
+        if not self._directory.exists():
+            return
+        ours = parse_attempt_id(self._attempt)
+        folders = {
+            str(parent) for path in (*(f.path for f in self._files), *self._links) for parent in Path(path).parents
+        }
+        for folder in sorted(folders - {"."}):
+            theirs = parse_attempt_id(_read_manifest(self._directory / folder)[0])
+            if theirs is not None and ours is not None and theirs[:2] != ours[:2]:
+                raise ResultError(
+                    f"{folder} holds the results of another job, {'.'.join(map(str, theirs[:2]))}",
+                    hint="name the output, or one of the jobs, otherwise",
+                )
+
     def _make_room(self) -> None:
         """Move the results of another attempt aside, whole, unless results of other jobs lie among them."""
-        if not self._directory.is_dir() or self._directory.is_symlink():
-            raise ResultError(f"{self._directory} is in the way", hint="move it")
         attempt, listed = _read_manifest(self._directory)
         if attempt == self._attempt:
             return
@@ -279,6 +316,13 @@ def _read_manifest(directory: Path) -> tuple[str, list[str]]:
         plain = [p for p in paths if not p.startswith("/") and ".." not in p.split("/")]
         return str(manifest["attempt"]), plain
     return "", []
+
+
+def free_space(path: Path) -> int:
+    """Bytes that results and logs may take where `path` is; what cloudsend and others need there is left out."""
+    disk = os.statvfs(path)
+    kept = min(RESERVE, disk.f_blocks * disk.f_frsize // 20)
+    return max(0, disk.f_bavail * disk.f_frsize - kept)
 
 
 def _holds_others(directory: Path) -> bool:

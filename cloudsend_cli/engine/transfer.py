@@ -103,8 +103,8 @@ def _send_large(file: Upload, start: int) -> Generator[list[Ask] | Ahead, list[F
             if reply.ok:
                 return ""
             if reply.error_code == "offset":
-                error = reply["error"]
-                start = error["offset"] if isinstance(error.get("offset"), int) else 0
+                held = reply["error"].get("offset")
+                start = held if isinstance(held, int) and 0 < held <= file.size else 0
             elif reply.error_code == "digest" and start:
                 start = 0  # what was there from an earlier try was wrong, and is gone now
             elif reply.error_code == "digest":
