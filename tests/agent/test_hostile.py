@@ -117,6 +117,7 @@ OPS = [
     "release",
     "inventory",
     "adopt",
+    "forget",
 ]
 FIELDS = [
     "attempts",
@@ -139,6 +140,7 @@ FIELDS = [
     "max_load",
     "after",
     "logs",
+    "age",
 ]
 
 

@@ -202,3 +202,19 @@ def test_an_orphan_that_says_nonsense_of_itself_counts_as_one_cpu(host: Host, ta
     finally:
         odd.kill()
         odd.wait()
+
+
+def test_a_home_that_is_made_anew_takes_no_order_that_was_meant_for_the_old_one(host: Host, tmp_path: Path) -> None:
+    """What was executed in the old one is not known any more: whoever asks for it again has to learn that."""
+    ledger = tmp_path / "ledger"
+    old = host.attach()
+    old.run(sh("a.1", f"echo a.1 >> {ledger}"))
+    kept = host.attach()
+    assert kept.boot == old.boot
+    wipe(host)
+    wait_for(lambda: not alive(old.about["pid"]))
+    new = host.attach()
+    assert new.boot != old.boot
+    assert new.start(sh("a.1", f"echo a.1 >> {ledger}"), boot=old.boot) == {"a.1": "wrong-boot"}
+    assert new.report() == {}
+    assert ledger.read_text() == "a.1\n"

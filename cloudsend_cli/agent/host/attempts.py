@@ -26,6 +26,7 @@ class Attempts:
         self.home, self.boot = home, boot
         self.queue, self.hands, self.news, self.journal = queue, hands, news, journal
         self.by_id, self.owners = {}, {}  # the latter of those that were adopted by another owner
+        self.forgotten = set()
         self.next_seq = 0
         self.adopted, self.killing = set(), set()
         self.orphans = Orphans(self)

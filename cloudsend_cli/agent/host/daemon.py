@@ -12,9 +12,10 @@ from .claims import Claims
 from .disk import remove
 from .encoding import compact, to_bytes
 from .following import Following
+from .forgetting import Forgetting
 from .hands import Hands
 from .holding import LoadLimit
-from .home import Failed, boot_id, open_home, own_sha256, take_lock
+from .home import Failed, boot_and_home, open_home, own_sha256, take_lock
 from .inventory import Inventory
 from .journal import Journal
 from .logfile import log
@@ -28,6 +29,7 @@ from .protocol import PROTOCOL
 from .recovery import judge, recover
 from .requests import Requests
 from .session import Survival
+from .sweeping import Sweep
 from .transfers import Transfers
 from .waiting import Queue
 
@@ -39,7 +41,7 @@ class Daemon:
 
     def __init__(self, home, lock):
         self.home, self.lock = home, lock
-        self.boot, self.agent = boot_id(), os.urandom(8).hex()
+        self.boot, self.agent = boot_and_home(home), os.urandom(8).hex()
         self.sha = own_sha256()
         umask = os.umask(0o077)
         self.idle_limit = float(os.environ.get("CLOUDSEND_AGENT_IDLE") or 60)
@@ -59,15 +61,18 @@ class Daemon:
         become_subreaper()
         self.claims = Claims(home, self.owners, self.attempts, self.peers)
         self.facts, self.survival = describe_self(), Survival(home, self.boot)
+        self.sweep = Sweep(home, self.hands)
+        self.forgetting = Forgetting(self.attempts, self.sweep)
         recover(self.attempts, self.journal)
+        self.forgetting.resume()
         self.claims.settle()
         self.peers.listen(home, self.greeting, self.make_requests().answer)
 
     def make_requests(self):
         ops = {"hello": self.hello, "handover": self.handover, "ping": self.ping}
         orders = Orders(self.attempts, self.describe_holds)
-        inventory = Inventory(self.attempts)
-        for part in (orders, self.claims, inventory, Transfers(self.home, self.hands), self.following):
+        transfers = Transfers(self.home, self.hands, self.sweep.told)
+        for part in (orders, self.claims, Inventory(self.attempts), self.forgetting, transfers, self.following):
             ops.update(part.ops())
         return Requests(self.owners, ops)
 

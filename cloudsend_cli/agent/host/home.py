@@ -5,7 +5,7 @@ import hashlib
 import os
 import socket
 
-from .disk import read_file
+from .disk import read_file, write_durably
 from .encoding import to_text
 
 # The zip that this module was loaded from, whose first folder is this package.
@@ -23,6 +23,22 @@ def own_sha256():
 
 def boot_id():
     return os.environ.get("CLOUDSEND_BOOT_ID") or to_text(read_file("/proc/sys/kernel/random/boot_id") or b"").strip()
+
+
+def home_id(home):
+    """What tells this directory from one of its name that was deleted. "" for one that is older than such ids."""
+    path = home + "/id"
+    kept = read_file(path)
+    if kept is None and not os.path.exists(home + "/attempts"):
+        kept = os.urandom(6).hex().encode()
+        write_durably(path, kept)
+    return to_text(kept or b"")
+
+
+def boot_and_home(home):
+    """What clients are told as `boot`: under another one it is not known what was executed here."""
+    ident = home_id(home)
+    return boot_id() + ("." + ident if ident else "")
 
 
 def open_home(path):

@@ -44,8 +44,8 @@ class Orders:
 
     def accept(self, owner, ident, spec):
         check_spec(spec)
-        if get_tombstone(self.home, ident) is not None:
-            return "cancelled"
+        if self.never_starts(ident):
+            return self.never_starts(ident)
         body, digest = without_secrets(spec)
         shape = shape_of(spec)
         if self.attempts.get(ident):
@@ -81,6 +81,11 @@ class Orders:
         self.attempts.enqueue_new(ident, owner, shape)
         return "queued"
 
+    def never_starts(self, ident):
+        if ident in self.attempts.forgotten:
+            return "forgotten"
+        return "cancelled" if get_tombstone(self.home, ident) is not None else None
+
     def accept_again(self, ident, kept, digest):
         if kept.get("digest") not in (digest, None):  # what was ordered is not known of an orphan
             return "mismatch"
@@ -97,7 +102,7 @@ class Orders:
 
     def cancel_one(self, ident, cause):
         attempt = self.attempts.get(ident)
-        if attempt and attempt.state == "ended":
+        if (attempt and attempt.state == "ended") or ident in self.attempts.forgotten:
             return "ended"
         # ORDER: tombstone first, record second; the runner looks in the other order, so one of both sees the other.
         put_tombstone(self.home, ident, cause)
@@ -117,6 +122,8 @@ class Orders:
     def revoke_one(self, ident):
         attempt = self.attempts.get(ident)
         if attempt is None:
+            if ident in self.attempts.forgotten:
+                return "too-late"
             return "too-late" if os.path.exists(folder_of(self.home, ident)) else "unknown"
         if attempt.state == "ended":
             if parse(attempt.status)["state"] not in ("cancelled", "stale") or is_claimed(self.home, ident):

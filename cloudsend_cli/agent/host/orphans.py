@@ -38,10 +38,13 @@ class Orphans:
         self.attempts, self.home, self.hands = attempts, attempts.home, attempts.hands
         self.known, self.killing = {}, set()
 
-    def find(self):
-        """Before anybody asks: gives a directory to each attempt of this home that runs without one."""
+    def find(self, ended):
+        """Before anybody asks: gives a directory to each attempt of this home that runs without one.
+
+        Not to those that have ended, and left processes that were to be kept.
+        """
         for ident, (pid, environ) in find_attempts(self.home).items():
-            if not os.path.exists(folder_of(self.home, ident) + "/spec.json"):
+            if ident not in ended and not os.path.exists(folder_of(self.home, ident) + "/spec.json"):
                 log("attempt", ident, "runs, and its directory is gone")
                 try:
                     self.settle(ident, pid, read_takes(environ))

@@ -13,13 +13,13 @@ from .spec import forget_torn, read_spec
 def recover(attempts, journal):
     """Rebuilds memory from the files. Acknowledged attempts are not opened."""
     home, waiting = attempts.home, []
-    attempts.orphans.find()
     acked, ends, owners = journal.read()
+    attempts.orphans.find(acked | attempts.forgotten)
     names = set(os.listdir(home + "/attempts"))
     attempts.owners.update((ident, owner) for ident, owner in owners.items() if ident in names)
     tombstones = set(os.listdir(home + "/tombstones"))
     for ident in names:
-        if ident in acked:
+        if ident in acked or ident in attempts.forgotten:
             continue
         kept = read_spec(home, ident)
         if kept is None:

@@ -19,8 +19,9 @@ class Transfers:
 
     VERIFY_HERE = 4 << 20  # bytes; larger uploads are verified by a child
 
-    def __init__(self, home, hands):
+    def __init__(self, home, hands, told):
         self.home, self.hands = home, hands
+        self.told = told  # uploads that a client counts on from now on
 
     def ops(self):
         return {"missing": self.missing, "put": self.put, "manifest": self.manifest, "read": self.read}
@@ -28,6 +29,7 @@ class Transfers:
     def missing(self, peer, frame, payload):
         missing = {}
         for sha in shas_of(frame.get("files")):
+            self.told.add(sha)
             if stored(self.home, sha) is None:
                 try:
                     missing[sha] = os.stat("%s/files/.part-%s" % (self.home, sha)).st_size
@@ -38,7 +40,7 @@ class Transfers:
     def put(self, peer, frame, payload):
         sha, total, offset = frame.get("sha256"), frame.get("size_total"), frame.get("offset", 0)
         mode = frame.get("mode", 0o644)
-        shas_of([sha])
+        self.told.update(shas_of([sha]))
         if not are_whole((total, offset, mode), 1 << 50):
             raise Refused("bad-request", "size_total, offset and mode are whole numbers")
         if stored(self.home, sha) is not None:
