@@ -26,6 +26,7 @@ TIERS = {
     "maestro": "agent",
     "api": "CLI",
     "cli": "CLI",
+    "security": "security",
     "real": "real",
 }
 SUMMARY_PROPERTY = "line of the summary"

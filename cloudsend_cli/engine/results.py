@@ -57,9 +57,9 @@ def parse_manifest(wire: object) -> list[ResultFile]:
             raise ResultError("the host's list of results is malformed")
         if "link" in item:
             continue  # see parse_links
-        if is_ours(item["path"]):
-            continue  # see parse_links
         file = _parse_file(item["path"], item)
+        if is_ours(file.path):
+            continue  # see parse_links
         if file.path in files:
             raise ResultError(f"the host names the result {file.path!r} twice")
         files[file.path] = file
@@ -126,7 +126,8 @@ def _parse_file(path: str, item: dict[str, object]) -> ResultFile:
     if size is None or not 0 <= size < 1 << 60 or not isinstance(sha, str) or not _SHA.fullmatch(sha):
         raise ResultError(f"the host's entry for {path!r} is malformed")
     in_time = mtime is not None and 0 <= mtime < 1 << 62
-    return ResultFile(path, size, 0o644 if mode is None else mode & 0o777, sha, mtime if mtime and in_time else 0)
+    # Who may write what came home is not for the machine to say.
+    return ResultFile(path, size, 0o644 if mode is None else mode & 0o755, sha, mtime if mtime and in_time else 0)
 
 
 def _whole(value: object) -> int | None:

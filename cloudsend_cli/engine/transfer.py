@@ -13,12 +13,14 @@ from cloudsend_cli.errors import ResultError
 
 from .hostlink import Ahead, Ask, error_text
 from .results import Arrival, Home, ResultFile, parse_links, parse_manifest
+from .wire import clip
 
 CHUNK = 256 * 1024
 WINDOW = 2 << 20  # bytes under way at once, and
 ASKS_AT_ONCE = 64  # requests
 FILES_IN_ONE_QUESTION = 5000
 RESUMES_MOST = 3
+MOST_WORDS = 1000  # letters of what went wrong: a machine's names may be in it
 
 Sending = Generator[list[Ask] | Ahead, list[Frame], dict[str, str]]
 Fetching = Generator[list[Ask] | Ahead, list[Frame], str]
@@ -150,7 +152,7 @@ def fetch_files(attempt: str, patterns: Sequence[str], home: Home) -> Fetching:
         arrival.finish()
         arrival = None
     except (ResultError, OSError) as problem:
-        return str(problem)
+        return clip(str(problem), MOST_WORDS)
     finally:
         if arrival is not None:
             arrival.abandon()

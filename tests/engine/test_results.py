@@ -95,7 +95,7 @@ def test_odd_modes_and_times_are_tamed(home: Home) -> None:
     odd = [entry("a", mode=0o6777), entry("b", mode="rwx"), entry("c", mtime_ns=1 << 80), entry("d", mtime_ns=-5)]
     assert LyingHost(odd, dict.fromkeys("abcd", b"x")).fetch(home) == ""
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in job_directory(home).iterdir() if p.name != MANIFEST}
-    assert modes == {"a": 0o777, "b": 0o644, "c": 0o644, "d": 0o644}
+    assert modes == {"a": 0o755, "b": 0o644, "c": 0o644, "d": 0o644}
 
 
 @pytest.mark.parametrize(
