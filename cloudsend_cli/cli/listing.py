@@ -45,7 +45,7 @@ def job_time(job: JobView, screen: Screen) -> str:
 def state_word(job: JobView) -> str:
     """The seeds' word, with the reason in brackets."""
     why = why_not_home(job)
-    reason = f"results not home: {why}" if why else job.reason
+    reason = f"results not home: {why}" if why else job.reason or (job.silence if job.phase == "UNKNOWN" else "")
     return f"{job.phase} ({reason})" if reason else job.phase
 
 

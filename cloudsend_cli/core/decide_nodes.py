@@ -10,16 +10,14 @@ from .decide_jobs import lose, never_started, take_report
 from .draft import Draft
 from .model import InstanceStatus
 from .naming import create_call, digest, terminate_call, token
-from .state import NodeRecord
+from .silence import REFUSALS, REFUSED
+from .state import RESULTS_GONE, NodeRecord
 
 # Each is the provider's word that the token has no living machine (see ports.Provider.create_instance). `auth` is so
 # only of the first call with a token: an earlier one may have had its effect.
 FATAL_CREATE_ERRORS = frozenset({"auth", "quota", "config", "provider"})
 PASSING_CREATE_ERRORS = frozenset({"capacity"})
 NEVER_CAME_UP = "never came up"
-# What a machine answers that will not change by itself: a job is given to another one rather than made to wait.
-REFUSALS = frozenset({"auth", "host-key", "unfit"})
-REFUSED = "refused: "
 GONE = "given up by the user"
 
 
@@ -163,7 +161,7 @@ def _lose_all(draft: Draft, node: NodeRecord, reason: str) -> None:
     for number in {**draft.state.to_fetch, **draft.jobs}:
         stranded = draft.job(number)
         if stranded is not None and stranded.node == node.name and stranded.fetch == "wanted":
-            draft.put_job(replace(stranded, fetch=f"failed: the machine was {reason} before the results came home"))
+            draft.put_job(replace(stranded, fetch=f"{RESULTS_GONE}, which was {reason}"))
     for where, key in draft.state.builds:
         build = draft.build(where, key)
         if where == node.name and build is not None and build.state != "failed":

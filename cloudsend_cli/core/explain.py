@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources, list_known
+from .silence import describe_silence
 from .state import JobRecord, RunState
 
 # The seeds' state words with their values, and when each is shown. The only table of this; docs/states.md is made
@@ -74,6 +75,9 @@ def environment_is_ready(state: RunState, key: str) -> bool:
     return any((b := state.builds.get((name, key))) is not None and b.state == SUCCEEDED for name in running)
 
 
+_SILENCE_ENDS_NOTHING = "silence ends nothing: the job may be running, and is watched again when its machine answers"
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a job is not running, with what it asks for and what each node has."""
@@ -102,9 +106,8 @@ def explain(
     if job.state == RUNNING:
         view = views.get(job.node)
         if view is not None and not view.connected:
-            since = max(0.0, now - view.since)
-            reason = f"{job.node} has not answered for {since:.0f} s ({view.error or 'no reason known'}); "
-            return Explanation("unknown", (reason + "silence ends nothing: the job may be running",), asks, nodes)
+            reasons = (f"{job.node}: {describe_silence(job.node, view)}", _SILENCE_ENDS_NOTHING)
+            return Explanation("unknown", reasons, asks, nodes)
         if job.started_at is None:
             return Explanation("handed over", (f"in the queue of {job.node}, which starts it in turn",), asks, nodes)
         return Explanation("running", (f"attempt {job.attempt} on {job.node}",), asks, nodes)
@@ -151,7 +154,7 @@ def _explain_node(
     if node.state != "running":
         remark = node.state + (f": {node.reason}" if node.reason else "")
     elif view is not None and not view.connected:
-        remark = f"no answer: {view.error}" if view.error else "no answer"
+        remark = describe_silence(name, view)
     elif not job.spec.resources.fits_in(capacity):
         remark = "too small"
     elif not job.spec.resources.fits_in(free):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import TypedDict
 
 from .explain import phase_of
 from .model import CANCELLED, FAILED, FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView
 from .naming import attempt_id, job_id
+from .silence import describe_silence
 from .state import JobRecord, RunState
 
 Json = dict[str, object]
@@ -48,6 +50,8 @@ class JobView:
     superseded: bool = False
     maxrss: int | None = None
     cpu_seconds: float | None = None
+    unknown_since: float | None = None  # when its machine was last heard, while it is not
+    silence: str = ""  # what is known of that
 
     def as_json(self) -> Json:
         return {
@@ -72,6 +76,7 @@ class JobView:
             "ended_at": iso(self.ended_at),
             "max_memory_bytes": self.maxrss,
             "cpu_seconds": self.cpu_seconds,
+            "unknown_since": iso(self.unknown_since),
         }
 
 
@@ -204,4 +209,19 @@ def job_view(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> 
         superseded=bool(job.superseded_by),
         maxrss=job.maxrss,
         cpu_seconds=job.cpu_seconds,
+        **silence_of(job.state, job.node, views.get(job.node)),
     )
+
+
+class Silence(TypedDict):
+    """Fields of a JobView."""
+
+    unknown_since: float | None
+    silence: str
+
+
+def silence_of(state: str, node: str, view: HostView | None) -> Silence:
+    """Laid over a running job while its machine does not answer."""
+    if state != RUNNING or view is None or view.connected:
+        return {"unknown_since": None, "silence": ""}
+    return {"unknown_since": view.since or None, "silence": describe_silence(node, view)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cloudsend_cli.core.machine_views import InstanceView
 from cloudsend_cli.core.model import HostAddress, HostView, list_known
+from cloudsend_cli.core.silence import describe_silence
 from cloudsend_cli.core.state import NodeRecord, RunRecord
 from cloudsend_cli.store.tables import JobRow
 
@@ -88,7 +89,7 @@ def _remark(node: NodeRecord, view: HostView | None) -> str:
     if view is None:
         return node.reason
     if not view.connected:
-        return f"no answer: {view.error}" if view.error else "no answer"
+        return describe_silence(node.name, view)
     others = view.vitals.others
     busy = f"executes {others} job{'' if others == 1 else 's'} of others" if others else ""
     return "; ".join(filter(None, (node.reason, busy, view.vitals.warning)))

@@ -10,7 +10,7 @@ from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED, 
 from cloudsend_cli.core.naming import attempt_id, job_id
 from cloudsend_cli.core.refs import not_found, parse_job_ref
 from cloudsend_cli.core.state import RunRecord, RunState
-from cloudsend_cli.core.views import JobView, RunView, run_state_word
+from cloudsend_cli.core.views import JobView, RunView, run_state_word, silence_of
 from cloudsend_cli.errors import AmbiguousError, NotFoundError
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow, RunRow
@@ -72,6 +72,7 @@ def job_view(row: JobRow, facts: RunFacts) -> JobView:
         superseded=bool(row.superseded_by),
         maxrss=row.maxrss,
         cpu_seconds=row.cpu_seconds,
+        **silence_of(row.state, row.node, view),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from cloudsend_cli.core.model import FAILED, RUNNING, HostView
 from cloudsend_cli.core.naming import job_id
+from cloudsend_cli.core.silence import REFUSED, describe_silence, way_out
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.core.views import live_counts, run_state_word
 
@@ -63,10 +64,11 @@ def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
         if node.state in {"wanted", "creating"}:
             notes.append(f"{node.name} is on its way" + (f": {node.reason}" if node.reason else ""))
         if node.state == "failed":
-            notes.append(f"{node.name} is left out: {node.reason}")
+            known = f"; {way_out(node.name)}" if node.reason.startswith(REFUSED) else ""
+            notes.append(f"{node.name} is left out: {node.reason}{known}")
         view = views.get(node.name)
         if node.state == "running" and view is not None and not view.connected:
-            notes.append(f"{node.name} does not answer: {view.error}")
+            notes.append(f"{node.name}: {describe_silence(node.name, view)}")
     if state.to_fetch:
         jobs = "1 job is" if len(state.to_fetch) == 1 else f"{len(state.to_fetch):,} jobs are"
         notes.append(f"results of {jobs} on the way home")

@@ -387,7 +387,7 @@ def test_results_on_a_machine_that_ended_are_given_up_with_a_reason() -> None:
     decision = decide(state, seeing(UP, attempts=ended, **listed("terminated", reason="preempted")), POLICY)
     job = decision.changes.jobs[1]
     assert job.state == "succeeded"
-    assert job.fetch == "failed: the machine was preempted before the results came home"
+    assert job.fetch == "failed: gone with its machine, which was preempted"
     assert decision.changes.nodes["n-0"].state == "wanted"
 
 
@@ -627,7 +627,7 @@ def test_what_a_machine_had_is_done_elsewhere_on_the_users_word() -> None:
         "retry after lost: the machine was given up by the user",
         1,
     )
-    assert decision.changes.jobs[2].fetch.startswith("failed: the machine was given up")
+    assert decision.changes.jobs[2].fetch.startswith("failed: gone with its machine")
     assert decision.changes.nodes["n-0"].state == "releasing"
     state.apply(decision.changes)
     assert decide(state, giving_up(), POLICY).changes.nodes.get("n-0") is None  # the request is known

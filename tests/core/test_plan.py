@@ -19,7 +19,7 @@ from cloudsend_cli.core.plan import (
     plan_packing,
     plan_run,
 )
-from cloudsend_cli.core.state import BuildRecord, Changes, RunState
+from cloudsend_cli.core.state import RESULTS_GONE, BuildRecord, Changes, RunState
 
 NODE = NodePlan("n-0", "fake", Resources(4.0), "{}")
 needs = st.lists(
@@ -155,6 +155,15 @@ def test_config_run_again(
     for number, record in state.jobs.items():
         if record.superseded_by and record.state == "running":
             assert record.cancel, f"job {number} goes on although nobody wants it"
+
+
+def test_job_whose_results_went_with_its_machine_is_done_again() -> None:
+    """Seen: a machine died between the end of a job and the fetch, and no run of the config brought the results."""
+    state = earlier("succeeded")
+    state.apply(Changes(jobs={1: replace(state.jobs[1], fetch=f"{RESULTS_GONE}, which was preempted")}))
+    changes, continued = plan_continue(state, RunSpec("p", "/c.yml", (job("a"), job("other"))), (NODE,), 5.0)
+    assert continued.reopened == (1,)
+    assert (changes.jobs[1].state, changes.jobs[1].fetch) == ("pending", "")
 
 
 def test_reopened_job_counts_its_retries_anew_and_keeps_its_attempt_number() -> None:

@@ -1,0 +1,32 @@
+"""What to say of a machine that does not answer, or that answers and refuses. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from .model import HostView
+
+# What a machine answers that will not change by itself: a job is given to another one rather than made to wait.
+REFUSALS = frozenset({"auth", "host-key", "unfit"})
+REFUSED = "refused: "  # begins the reason of a node that is left out for it
+TAKEN = "capacity"
+
+
+def describe_silence(node: str, view: HostView) -> str:
+    """Such as `no answer since 09:14:03Z: timed out`, or what the machine says, with the way out."""
+    if view.error_code in REFUSALS:
+        return f"{view.error or 'it refuses'}; {way_out(node)}"
+    if view.error_code == TAKEN:
+        return f"{view.error}; waiting"
+    if not view.since:
+        return "connecting"
+    return f"no answer since {clock(view.since)}" + (f": {view.error}" if view.error else "")
+
+
+def way_out(node: str) -> str:
+    return f"`cloudsend check {node}` says what to do"
+
+
+def clock(seconds: float) -> str:
+    """The time of day, in UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M:%SZ")
