@@ -19,7 +19,7 @@ from .model import (
     RunSpec,
 )
 from .naming import job_hash, match_names
-from .state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+from .state import RESULTS_GONE, BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class _Merge:
             return self._retire(old, self._add(spec, content), "superseded by an edited job")
         if old.state == RUNNING and old.cancel:
             return self._retire(old, self._add(spec, content), "cancelled by the user")
-        if old.final and old.state != SUCCEEDED:
+        if old.final and (old.state != SUCCEEDED or old.fetch.startswith(RESULTS_GONE)):
             self._reopen(old, spec)
         else:
             self._keep("kept" if old.final else "attached", old, spec)

@@ -23,6 +23,10 @@ from .model import (
 from .naming import attempt_id
 
 
+# Results that no fetch can bring any more: the job is done again when its config is run again.
+RESULTS_GONE = "failed: gone with its machine"
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """One job of a run. `attempt` is the number of its newest execution, 0 before the first."""
