@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import select
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ from .ssh_auth import KeyLogin
 from .ssh_config import Route
 from .ssh_errors import translate
 from .ssh_stream import ChannelStream
-from .ssh_transport import WINDOW, ConnectionSocket, make_transport, open_socket
+from .ssh_transport import WINDOW, make_transport, open_socket
 
 BANNER_LIMIT = 15.0
 HANDSHAKE_LIMIT = 20.0
@@ -30,6 +31,7 @@ CHANNEL_LIMIT = 15.0
 CLOSE_LIMIT = 0.25
 CHANNELS_LIMIT = 8  # sshd allows ten on one connection
 IDLE_WAIT = 5.0  # how often a connection's thread looks up without cause; paramiko's own 0.1 s costs CPU on many hosts
+PACKET_ROOM = 40_000
 SETUPS_AT_ONCE = 5  # sshd drops at random from ten unfinished logins on (MaxStartups)
 SETUP_PATIENCE = 60.0
 
@@ -78,11 +80,18 @@ class Connection:
             raise
         finally:
             guard.cancel()
-        sock = self.transport.sock
-        if not isinstance(sock, ConnectionSocket):  # the bytes go through another connection
-            return ChannelStream(channel, -1, self._release)
+        return ChannelStream(channel, self._room(), self._release)
+
+    def _room(self) -> Callable[[], bool]:
+        """Whether a packet can be sent without waiting: what is asked is the socket, and each channel that stands for
+        one, as paramiko would wait for them without a limit.
+        """
+        sock, *channels = (connection.client.get_transport().sock for connection in self._chain)
         sock.eager = False
-        return ChannelStream(channel, sock.fileno(), self._release)
+        poller = select.poll()
+        poller.register(sock.fileno(), select.POLLOUT)
+        limits = [(channel, min(PACKET_ROOM, channel.out_window_size // 2)) for channel in channels]
+        return lambda: bool(poller.poll(0)) and all(channel.out_window_size > limit for channel, limit in limits)
 
     def _release(self) -> None:
         with self._lock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -44,12 +43,12 @@ class Wake:
 
 
 class ChannelStream:
-    """Bytes of an exec channel. `channel` is a paramiko Channel; `socket_fd` is that of its connection, or -1.
+    """Bytes of an exec channel. `channel` is a paramiko Channel; `has_room`: whether its connection takes a packet.
 
     A connection that is lost and a command that has ended look the same here: closed, and nothing more is implied.
     """
 
-    def __init__(self, channel: Any, socket_fd: int, closed: Callable[[], None]) -> None:
+    def __init__(self, channel: Any, has_room: Callable[[], bool], closed: Callable[[], None]) -> None:
         self._channel = channel
         self._closed: Callable[[], None] | None = closed
         self._early = b""
@@ -57,10 +56,7 @@ class ChannelStream:
         self._wake = Wake()
         channel.settimeout(0.0)
         channel.in_buffer.set_event(self._wake)
-        self._poll: select.poll | None = None
-        if socket_fd >= 0:
-            self._poll = select.poll()
-            self._poll.register(socket_fd, select.POLLOUT)
+        self._has_room = has_room
 
     def fileno(self) -> int:
         return self._wake.fileno()
@@ -95,11 +91,6 @@ class ChannelStream:
             self._drain_stderr()
             raise BlockingIOError
         return sent
-
-    def _has_room(self) -> bool:
-        if self._poll is None:
-            return True
-        return bool(self._poll.poll(0))
 
     def _drain_stderr(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +21,9 @@ from ssh_steps import agent_of, as_hop, greeted, let_in, open_agent
 from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.engine.hostlink import ask_hello
 from cloudsend_cli.errors import HostKeyError, UnreachableError
+from cloudsend_cli.hosts import ssh_connect
 from cloudsend_cli.hosts.ssh import SshHost
+from cloudsend_cli.hosts.ssh_config import resolve
 
 OpenHost = Callable[[HostAddress], SshHost]
 MakeServer = Callable[..., SshServer]
@@ -79,6 +84,30 @@ def test_a_dead_machine_behind_a_jump_is_unreachable(
         open_agent(
             open_host(HostAddress("ssh", "x", host="127.0.0.1", port=free_port(), settings=(("jump", as_hop(hop)),)))
         )
+
+
+def test_a_machine_that_stalls_behind_a_jump_does_not_hold_the_sender(
+    make_server: MakeServer, known_hosts: Path, ssh_config: Path
+) -> None:
+    """The machine in between is well and takes no more. paramiko would wait for it for ever."""
+    hop, goal = make_server(), make_server()
+    let_in(ssh_config, goal)
+    connection = ssh_connect.connect(resolve(goal.address(jump=as_hop(hop))), known_hosts, 3.0)
+    streams = [connection.open_stream("sleep 600") for _ in range(6)]  # each may have 2 MiB on the way
+    (stalled,) = goal.sessions()
+    os.kill(stalled, signal.SIGSTOP)
+    refused = 0
+    while refused < 50:
+        for stream in streams:
+            try:
+                stream.send(bytes(1 << 20))
+                refused = 0
+            except BlockingIOError:
+                refused += 1
+        select.poll().poll(2)
+    for stream in streams:
+        stream.close()
+    os.kill(stalled, signal.SIGCONT)
 
 
 RELAY = """
