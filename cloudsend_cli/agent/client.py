@@ -14,13 +14,14 @@ PROTOCOL = 1
 MAX_LINE = 1 << 20
 MAX_PAYLOAD = 1 << 20
 MAX_NOISE = 1 << 20
-MAX_REPLY = 64 << 20  # bytes of replies that come in parts, of all that are not whole yet
+# Weights, about the bytes that frames take in memory: of replies in parts that are not whole yet, of those among them
+# that may name each of many files, and of what is taken at one go.
+MAX_REPLY, MAX_LISTS, MAX_TURN = 64 << 20, 256 << 20, 32 << 20
 MAX_WORDS = 300  # letters of what a machine says to people
 GREETING = b"cloudsend-agent-1 "
 REFUSAL = b"cloudsend-agent-error "
 READ_SIZE = 256 << 10
 READS_PER_TURN = 64
-FRAMES_PER_TURN = 4096
 AGENT_MAIN = b"import sys\n\nfrom host.main import main\n\nsys.exit(main(sys.argv))\n"
 
 
@@ -51,7 +52,7 @@ class Frame(dict[str, Any]):
     """One JSON object and the bytes that came with it."""
 
     payload: bytes = b""
-    weight = 0  # bytes of its line
+    weight = 0
 
     @property
     def event(self) -> str | None:
@@ -105,6 +106,12 @@ def encode_frame(fields: dict[str, Any], payload: bytes = b"") -> bytes:
     return line + b"\n" + payload
 
 
+def weigh(line: bytes) -> int:
+    """About how many bytes of memory the frame of this line takes: a machine can send 2 bytes that take 64."""
+    objects = line.count(b"{") + line.count(b"[")
+    return 256 + len(line) + 64 * objects + 24 * line.count(b'"') + 8 * line.count(b",")
+
+
 def decode_object(line: bytes) -> Frame:
     try:
         value = json.loads(line.decode("utf-8"))
@@ -113,7 +120,7 @@ def decode_object(line: bytes) -> Frame:
     if not isinstance(value, dict):
         raise ProtocolError(f"not an object: {line[:80]!r}")
     frame = Frame(value)
-    frame.weight = len(line)
+    frame.weight = weigh(line)
     return frame
 
 
@@ -194,7 +201,8 @@ class AgentChannel:
         self._unsent = 0
         self._next_id = 1
         self._parts: dict[int, Frame] = {}
-        self._parts_size = 0
+        self._parts_weight = 0
+        self._lists: set[int] = set()  # requests whose replies may be long
 
     @property
     def hello(self) -> Frame | None:
@@ -220,6 +228,8 @@ class AgentChannel:
         """Queues a request; its reply carries the returned number as "re"."""
         ident = self._next_id
         self._next_id += 1
+        if op == "manifest":
+            self._lists.add(ident)
         self._queue(encode_frame({"id": ident, "op": op, **fields}, payload))
         return ident
 
@@ -250,6 +260,7 @@ class AgentChannel:
     def receive(self) -> list[Frame]:
         """The frames that are there now, or many of them. A reply in parts is returned whole, with its last part."""
         frames: list[Frame] = []
+        weight = 0
         for _ in range(READS_PER_TURN):
             try:
                 data = self._stream.recv(READ_SIZE)
@@ -261,8 +272,12 @@ class AgentChannel:
                 if frames:
                     break
                 raise ChannelClosed("the agent's channel ended")
-            frames.extend(whole for frame in self._decoder.feed(data) if (whole := self._join(frame)) is not None)
-            if len(data) < READ_SIZE or len(frames) > FRAMES_PER_TURN:
+            for frame in self._decoder.feed(data):
+                weight += frame.weight
+                whole = self._join(frame)
+                if whole is not None:
+                    frames.append(whole)
+            if len(data) < READ_SIZE or weight > MAX_TURN:
                 break
         return frames
 
@@ -272,13 +287,16 @@ class AgentChannel:
 
     def _join(self, frame: Frame) -> Frame | None:
         ident = frame.reply_to
-        if ident is None or ("more" not in frame and ident not in self._parts):
+        if ident is None:
+            return frame
+        if "more" not in frame and ident not in self._parts:
+            self._lists.discard(ident)
             return frame
         if not 0 < ident < self._next_id:
             raise ProtocolError(f"a reply to a request that was never sent: {ident}")
-        self._parts_size += frame.weight
-        if self._parts_size > MAX_REPLY:
-            raise ProtocolError(f"replies of more than {MAX_REPLY >> 20} MB")
+        self._parts_weight += frame.weight
+        if self._parts_weight > (MAX_LISTS if ident in self._lists else MAX_REPLY):
+            raise ProtocolError("a reply without end")
         so_far = self._parts.setdefault(ident, Frame())
         so_far.weight += frame.weight
         for name, value in frame.items():
@@ -292,7 +310,8 @@ class AgentChannel:
         if frame.get("more") is True:
             return None
         so_far.pop("more", None)
-        self._parts_size -= so_far.weight
+        self._parts_weight -= so_far.weight
+        self._lists.discard(ident)
         return self._parts.pop(ident)
 
 
