@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from sshlab import Lab, LabError, LabHost, NotHere, Proxy
+from sshlab.commands import with_descendants
 
 MakeHosts = Callable[..., list[LabHost]]
 MakeLab = Callable[..., Lab]
 QUICK = 0.3  # what says nothing for so long is silent
+CHECKS = Path(__file__).with_name("loopback_checks.py")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -76,6 +79,12 @@ def session(lab: Lab, host: LabHost, command: str = "cat") -> Iterator[subproces
             process.kill()
 
 
+def test_its_level_is_said(shared_lab: Lab, summary_line: Callable[[str], None]) -> None:
+    assert shared_lab.level == "namespaces" or shared_lab.leaves_out
+    if shared_lab.leaves_out:
+        summary_line(f"tier real: {shared_lab.leaves_out}")
+
+
 class TestHost:
     def test_it_is_a_machine_of_its_own(self, lab_hosts: MakeHosts, ssh: Ssh) -> None:
         one, other = lab_hosts(2)
@@ -128,10 +137,15 @@ class TestHost:
         assert made[0].address not in made.known_hosts.read_text()
         assert subprocess.run(made.ssh(made[0], "true"), check=False).returncode == 0
 
-    def test_twenty_at_once(self, lab: MakeLab) -> None:
+    def test_twenty_at_once_are_quick_and_small(self, lab: MakeLab, summary_line: Callable[[str], None]) -> None:
+        began = time.monotonic()
         made = lab(20)
+        took = time.monotonic() - began
         assert all(answers(host, timeout=5) for host in made)
         assert len({host.boot_id for host in made}) == 20
+        memory = sum(proportional_memory(pid) for pid in processes_of(made)) / 20
+        summary_line(f"20 hosts with sshd: {took:.1f} s, {memory / 1e6:.1f} MB each")
+        assert memory < 10_000_000
 
 
 class TestPower:
@@ -200,6 +214,25 @@ class TestNetwork:
             assert is_silent(sock)
             host.heal()
             assert sock.recv(4096)
+
+    def test_an_index_is_reached_by_a_proxy(self, lab_hosts: MakeHosts) -> None:
+        (host,) = lab_hosts(internet=True)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            script = f"""
+import http.client, os, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["https_proxy"])
+tunnel = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=5)
+tunnel.set_tunnel("127.0.0.1", {server.getsockname()[1]})
+tunnel.connect()
+tunnel.sock.sendall(b"get")
+print(tunnel.sock.recv(9).decode())
+"""
+            with subprocess.Popen(host.command(["python3", "-c", script]), stdout=-1) as process:
+                with server.accept()[0] as there:
+                    assert there.recv(3) == b"get"
+                    there.sendall(b"index")
+                assert process.communicate(timeout=10)[0] == b"index\n"
+        assert "proxy = http://" in host.read("/etc/pip.conf").decode()
 
     def test_a_partition_has_a_direction(self, host: LabHost) -> None:
         with connection(host) as sock:
@@ -363,6 +396,19 @@ class TestUser:
         assert "shared libraries" in ssh(host, "python3 -V").stderr
 
 
+class TestClock:
+    def test_it_is_wrong_and_then_jumps(self, host: LabHost, ssh: Ssh) -> None:
+        host.set_clock_offset(3600)
+        told = "python3 -c 'import time; print(time.time(), time.monotonic())'; date +%s"
+        wall, steady, date = map(float, ssh(host, told).stdout.split())
+        assert 3590 < wall - time.time() < 3610 and 3590 < date - time.time() < 3610
+        assert abs(steady - time.monotonic()) < 10
+        script = "import time\nwhile time.time() > 1.7e9: time.sleep(0.01)\n"
+        with subprocess.Popen(host.command(["python3", "-c", script])) as process:
+            host.set_clock_offset(-1e9)
+            assert process.wait(10) == 0
+
+
 class TestDisk:
     def test_a_full_disk(self, lab_hosts: MakeHosts) -> None:
         (host,) = lab_hosts(home_size="2m", home_inodes=100)
@@ -474,95 +520,25 @@ class TestProxy:
 class TestLoopback:
     """Not root: the same hosts with less to them."""
 
-    @pytest.fixture
-    def plain(self, lab: MakeLab) -> Lab:
-        return lab(2, level="loopback")
-
-    def run(self, made: Lab, host: LabHost, *argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(made.ssh(host, *argv), capture_output=True, text=True, timeout=20, check=False)
-
-    def test_hosts_have_a_home_and_a_boot_id(self, plain: Lab) -> None:
-        one, other = plain
-        done = self.run(plain, one, "pwd; echo $HOME $CLOUDSEND_BOOT_ID; echo x >file; ls ../home/file >&2")
-        assert done.stdout.split() == [one.home, one.home, one.boot_id]
-        assert not other.exists("file")
-        assert one.read("file") == b"x\n"
-        assert "asked for" in plain.leaves_out
-
-    def test_sftp(self, plain: Lab) -> None:
-        plain[0].write("file", "x" * 100000)
-        target = plain.directory / "got"
-        command = ["scp", *plain.ssh(plain[0])[1:3], f"{plain[0].name}:file", str(target)]
-        subprocess.run(command, check=True, capture_output=True)
-        assert target.read_text() == "x" * 100000
-
-    def test_a_reboot_ends_everything(self, plain: Lab) -> None:
-        one, other = plain
-        for host in (one, other):
-            self.run(plain, host, "setsid sleep 4321 >/dev/null 2>&1 &")
-        before = one.boot_id
-        with connection(one) as sock:
-            one.reboot()
-            with contextlib.suppress(ConnectionResetError):
-                assert sock.recv(1) == b""
-        assert (one.pids("sleep 4321"), len(other.pids("sleep 4321"))) == ([], 1)
-        assert self.run(plain, one, "echo $CLOUDSEND_BOOT_ID").stdout.strip() == one.boot_id != before
-
-    def test_pause(self, plain: Lab) -> None:
-        with connection(plain[0]) as sock:
-            plain[0].pause()
-            sock.sendall(b"SSH-2.0-test\r\n")
-            assert is_silent(sock)
-            plain[0].resume()
-            assert sock.recv(4096)
-
-    def test_sshd(self, plain: Lab) -> None:
-        host = plain[0]
-        with session(plain, host) as process:
-            host.restart_sshd()
-            assert process.communicate(b"after\n", timeout=5)[0] == b"after\n"
-        with session(plain, host) as process:
-            host.kill_sshd_sessions()
-            assert process.wait(5) == 255
-        host.sshd(ForceCommand="echo forced")
-        assert self.run(plain, host, "echo asked").stdout == "forced\n"
-
-    def test_what_it_leaves_out_is_said(self, plain: Lab, lab: MakeLab) -> None:
-        for method in (plain[0].partition, plain[0].power_off, plain[0].fill_disk, plain[0].reset_connections):
-            with pytest.raises(NotHere, match="namespaces"):
-                method()
-        with pytest.raises(NotHere, match="noexec"):
-            lab(1, level="loopback", noexec=True)
-
-    def test_an_ordinary_user_has_it(self, host: LabHost) -> None:
+    def test_an_ordinary_user_has_it(self, lab_hosts: MakeHosts, shared_lab: Lab) -> None:
+        if shared_lab.level == "loopback":
+            done = subprocess.run([sys.executable, str(CHECKS)], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            return
+        (host,) = lab_hosts()
         for file in (ROOT / "tests/sshlab").iterdir():
             if file.is_file():
-                host.write(f"kit/sshlab/{file.name}", file.read_bytes())
-        script = """
-import subprocess
-from sshlab import Lab
-with Lab(2) as lab:
-    print(lab.level, flush=True)
-    a, b = lab
-    a.set_shell("/bin/dash")
-    a.set_python("broken")
-    for command in ("id -un; ps -o comm= -p $$", "python3 -V 2>/dev/null; echo $?"):
-        subprocess.run(lab.ssh(a, command), check=True)
-    with subprocess.Popen(lab.ssh(a, "echo; cat"), stdin=-1, stdout=-1) as session:
-        session.stdout.readline()
-        a.restart_sshd()
-        print(session.communicate(b"goes on")[0].decode(), flush=True)
-    a.reboot()
-    print(lab.leaves_out)
-"""
-        host.write("kit/script.py", script)
-        done = host.exec(["python3", "-X", "dev", "kit/script.py"])
-        told = done.stdout.decode().splitlines()
-        assert told[:5] == ["loopback", "lab", "dash", "127", "goes on"], done
-        assert told[5].startswith("not root, so hosts on loopback addresses: no faults of the network"), done
-        assert b"Warning" not in done.stderr
-        assert not host.pids("sshd:.*(22022|kit)")
-        assert host.sh("ls /tmp | grep -v cloudsend-sshlab-7 | cat") == ""
+                host.write(f"tests/sshlab/{file.name}", file.read_bytes())
+        host.write("tests/real/checks.py", CHECKS.read_bytes())
+        done = host.exec(["python3", "-X", "dev", "-W", "error", "tests/real/checks.py"], check=False)
+        assert (done.returncode, done.stderr) == (0, b""), done
+        assert not host.pids("sshd:.*(22022|lab)")
+        assert host.sh("ls -d /tmp/cloudsend-sshlab-*-* 2>/dev/null | cat") == ""
+
+    def test_root_has_not(self) -> None:
+        if os.geteuid() == 0:
+            with pytest.raises(NotHere, match="not for root"):
+                Lab(1, level="loopback")
 
 
 class TestLeftovers:
@@ -571,13 +547,12 @@ class TestLeftovers:
         assert one[0].address != other[0].address
         assert answers(one[0]) and answers(other[0])
 
-    @pytest.mark.parametrize("level", ["namespaces", "loopback"])
-    def test_a_killed_run_leaves_nothing(self, lab: MakeLab, level: str) -> None:
-        script = f"""
+    def test_a_killed_run_leaves_nothing(self, lab: MakeLab) -> None:
+        script = """
 from sshlab import Lab
-lab = Lab(2, level={level!r})
+lab = Lab(2)
 lab[0].pause()
-print(lab.directory, *(host.boot_id for host in lab), flush=True)
+print(lab.directory, flush=True)
 input()
 """
         command = [sys.executable, "-c", script]
@@ -587,7 +562,7 @@ input()
             process.kill()
         name = Path(directory).name
         assert Path(directory).exists()
-        lab(0, level=level)
+        lab()
         assert not Path(directory).exists()
         wait_until(lambda: name not in all_command_lines())
         assert not [mount for mount in Path("/proc/mounts").read_text().splitlines() if name in mount]
@@ -605,6 +580,24 @@ input()
 
 def routes() -> str:
     return subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+
+
+def processes_of(made: Lab) -> list[int]:
+    """As this machine numbers them: all in whose command line the lab is named, and their children."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(made.directory).encode() in path.read_bytes():
+                pids.append(int(path.parent.name))
+    return sorted(with_descendants(set(pids)))
+
+
+def proportional_memory(pid: int) -> int:
+    """What is this process's own and its share of what it shares."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+        return int(fields[fields.index("Pss:") + 1]) * 1024
+    return 0
 
 
 def all_command_lines() -> str:

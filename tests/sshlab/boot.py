@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .commands import DEADLINE, ENVIRON, processes, read_line, start_time
+from .commands import DEADLINE, ENVIRON, processes, read_line, send, start_time
 from .spec import LabError
 
 SCRIPT = Path(__file__).with_name("enter-host.sh")
@@ -33,24 +33,27 @@ class Boot:
                 start_new_session=True,
             )
         assert self._process.stdin is not None and self._process.stdout is not None
-        self.init = 0
+        self.init, self._started, self._namespace = 0, None, 0
         try:
             self.init = int(read_line(self._process.stdout, "the host says its pid"))
+            self._started = start_time(self.init)
+            self._namespace = pid_namespace(self.init)
+            assert self._namespace != pid_namespace(os.getpid())
             plug_in(self.init)
             self._process.stdin.write(b"go\n")
             self._process.stdin.close()
             read_line(self._process.stdout, "the host is up")
         except (LabError, OSError) as error:
             self._process.stdin.close()  # a script that still waits for it ends
-            if self.init:
-                self.end()
+            self.end()
             raise LabError(f"{error}\n{self._console.read_text(errors='replace')}") from error
         finally:
             self._process.stdout.close()
 
     @property
     def goes_on(self) -> bool:
-        return self._process.poll() is None
+        # INVARIANT: nothing is ever done to, or as, another process that has come by the first one's pid.
+        return self._process.poll() is None and start_time(self.init) == self._started is not None
 
     def enter(self, *namespaces: str) -> list[str]:
         if not self.goes_on:
@@ -65,13 +68,11 @@ class Boot:
     def pids(self) -> dict[int, int]:
         """All processes of the host: as this machine counts, and as the host does."""
         found: dict[int, int] = {}
-        with contextlib.suppress(FileNotFoundError):
-            ours = os.stat(f"/proc/{self.init}/ns/pid").st_ino
-            for pid in processes():
-                with contextlib.suppress(OSError):
-                    if os.stat(f"/proc/{pid}/ns/pid").st_ino == ours and start_time(pid):
-                        status = Path(f"/proc/{pid}/status").read_text()
-                        found[pid] = int(status.partition("NSpid:")[2].partition("\n")[0].split()[-1])
+        for pid in processes() if self.goes_on else []:
+            with contextlib.suppress(OSError):
+                if pid_namespace(pid) == self._namespace and start_time(pid):
+                    status = Path(f"/proc/{pid}/status").read_text()
+                    found[pid] = int(status.partition("NSpid:")[2].partition("\n")[0].split()[-1])
         return found
 
     def signal_all(self, sig: int) -> None:
@@ -84,7 +85,8 @@ class Boot:
 
     def end(self) -> None:
         """The end of the first process is that of all, at once."""
-        send(self.init, signal.SIGKILL)
+        if self.goes_on:
+            send(self.init, signal.SIGKILL)
         self._process.wait(DEADLINE)
 
     def wait(self, timeout: float) -> str:
@@ -93,6 +95,5 @@ class Boot:
         return {-signal.SIGHUP: "reboot", -signal.SIGINT: "off"}.get(status, "killed")
 
 
-def send(pid: int, sig: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, sig)
+def pid_namespace(pid: int) -> int:
+    return os.stat(f"/proc/{pid}/ns/pid").st_ino

@@ -65,6 +65,12 @@ def processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
+def send(pid: int, sig: int) -> None:
+    """A signal to a process that may just have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, sig)
+
+
 def with_descendants(pids: set[int]) -> set[int]:
     """These processes and their children and children's children, as far as they live."""
     parents = {}

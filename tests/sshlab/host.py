@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import signal
 import subprocess
@@ -32,6 +31,7 @@ class LabHost(ABC):
         self.address = address
         self.spec = spec
         self.key_path = key_path
+        self.environ: dict[str, str] = {}  # of sessions and of exec(), beside the usual
         self._sshd_options: Mapping[str, str] = spec.sshd
         self._sshd_extra = ""
 
@@ -126,9 +126,7 @@ class LabHost(ABC):
 
     def stop_sshd(self) -> None:
         """End the listener: connections are refused, sessions go on."""
-        for pid in self.pids(sshd.LISTENER):
-            with contextlib.suppress(ProcessLookupError):
-                self.kill(pid, signal.SIGTERM)
+        self._signal(self.pids(sshd.LISTENER), signal.SIGTERM)
         wait_for(lambda: not self.pids(sshd.LISTENER), f"sshd of {self.name} ends")
 
     def start_sshd(self) -> None:
@@ -139,9 +137,7 @@ class LabHost(ABC):
 
     def kill_sshd_sessions(self) -> None:
         """SIGKILL what serves the connections; what they started stays."""
-        for pid in self.pids(sshd.SESSION):
-            with contextlib.suppress(ProcessLookupError):
-                self.kill(pid)
+        self._signal(self.pids(sshd.SESSION), signal.SIGKILL)
 
     def new_host_key(self) -> None:
         """As a machine installed anew. `known_hosts` keeps the old key."""
@@ -216,9 +212,14 @@ class LabHost(ABC):
     def processes(self) -> dict[int, str]:
         """All processes of the host: pid, as the host itself counts, and command line."""
 
-    @abstractmethod
     def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
         """Send a signal to a process of the host, by the host's own number; also while the host is paused."""
+        if not self._signal([pid], sig):
+            raise ProcessLookupError(f"{self.name} has no process {pid}")
+
+    @abstractmethod
+    def _signal(self, pids: Sequence[int], sig: int) -> int:
+        """Send a signal to those of these processes that the host has; how many there were."""
 
     @abstractmethod
     def set_shell(self, path: str) -> None:
@@ -227,6 +228,10 @@ class LabHost(ABC):
     @abstractmethod
     def set_python(self, choice: str) -> None:
         """What `python3` is from now on; the choices are those of HostSpec.python."""
+
+    def set_clock_offset(self, seconds: float) -> None:
+        """A wrong wall clock for each process that starts from now on; later calls change it for them at once."""
+        raise NotHere(self._needs_root("a clock"))
 
     def fill_disk(self) -> None:
         """Leave no byte free in the home directory. It must be of its own: HostSpec.home_size."""

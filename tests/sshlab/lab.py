@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import deque
@@ -37,6 +38,7 @@ class Lab:
     def __init__(self, hosts: int = 0, *, level: str | None = None, **spec: Any) -> None:
         if sshd.find_sshd() is None or shutil.which("ssh-keygen") is None:
             raise NotHere("no sshd on this machine (apt-get install openssh-server openssh-client)")
+        level = level or os.environ.get("CLOUDSEND_LAB_LEVEL")
         reason = "asked for" if level == "loopback" else namespaces.why_not()
         if reason is not None and level == "namespaces":
             raise NotHere(f"no hosts in namespaces here: {reason}")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import pythons, sshd
-from .commands import DEADLINE, ENVIRON, start_time, wait_for, with_descendants
+from .commands import DEADLINE, ENVIRON, send, start_time, wait_for, with_descendants
 from .host import LabHost, new_boot_id
 from .slots import MARK, Slot, end_marked, marked_processes
 from .spec import HostSpec, NotHere
@@ -49,11 +49,12 @@ class Loopback:
     def __init__(self, slot: Slot, directory: Path, reason: str) -> None:
         self.slot, self.directory = slot, directory
         self.leaves_out = f"{reason}, so {LEAVES_OUT}"
+        # What tests do to hosts, they would do to this machine: never as root.
+        if os.geteuid() == 0:
+            raise NotHere(f"{reason}; and hosts on loopback addresses are only for an ordinary user, not for root")
         user = pwd.getpwuid(os.geteuid())
         if Path(user.pw_shell).name in {"nologin", "false"}:
             raise NotHere(f"{reason}, and the user {user.pw_name} cannot log in: the shell is {user.pw_shell}")
-        if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own empty directory, as its package makes it
 
     def make_host(self, number: int, spec: HostSpec, key_path: Path) -> LabHost:
         for wish in ("home_size", "home_inodes", "noexec", "memory"):
@@ -80,7 +81,7 @@ class LoopbackHost(LabHost):
         Path(self.home).mkdir(mode=0o750, exist_ok=True)
         self._shell = spec.shell
         self._listener: subprocess.Popen[bytes] | None = None
-        self._old_sessions: dict[int, str | None] = {}
+        self._sshds: dict[int, str | None] = {}
         self._put_host_key()
         self.power_on()
         if spec.python != "machine":
@@ -113,8 +114,7 @@ class LoopbackHost(LabHost):
         def none_left() -> bool:
             left = self.processes()
             for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
             return not left
 
         wait_for(none_left, f"{self.name} ends")
@@ -139,8 +139,7 @@ class LoopbackHost(LabHost):
         done: set[int] = set()
         while new := self.processes().keys() - done:
             for pid in new:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, sig)
+                send(pid, sig)
             done |= new
 
     def heal(self) -> None:
@@ -178,19 +177,17 @@ class LoopbackHost(LabHost):
             raise NotHere(f"sshd does not start here: {self.sshd_log()}")
 
     def stop_sshd(self) -> None:
-        self._old_sessions = {pid: start_time(pid) for pid in self._sshd_pids() if pid != self._listener_pid()}
         super().stop_sshd()
         self._reap()
 
-    def _listener_pid(self) -> int | None:
-        return self._listener.pid if self._listener and self._listener.poll() is None else None
-
     def _sshd_pids(self) -> set[int]:
         """The listener and what descends from it or from an older one. They hide their environment: they rename it."""
-        found = {pid for pid, started in self._old_sessions.items() if start_time(pid) == started is not None}
-        if (listener := self._listener_pid()) is not None:
-            found.add(listener)
-        return with_descendants(found)
+        if self._listener is not None:
+            self._sshds[self._listener.pid] = start_time(self._listener.pid)
+        living = {pid for pid, started in self._sshds.items() if start_time(pid) == started is not None}
+        found = with_descendants(living)
+        self._sshds = {pid: start_time(pid) for pid in found}  # one whose parent is killed is nobody's descendant
+        return found
 
     def sshd_log(self) -> str:
         log = self._files / "log"
@@ -198,7 +195,7 @@ class LoopbackHost(LabHost):
 
     def _put_sshd_config(self) -> None:
         options = dict(self._sshd_options)
-        environ = {**self._environ(), "LAB_FORCED": options.pop("ForceCommand", "")}
+        environ = {**self._environ(), **self.environ, "LAB_FORCED": options.pop("ForceCommand", "")}
         lines = {
             "Port": str(self.port),
             "ListenAddress": self.address,
@@ -206,10 +203,9 @@ class LoopbackHost(LabHost):
             "PidFile": str(self._files / "pid"),
             "AuthorizedKeysFile": str(self.key_path.with_suffix(".pub")),
             "StrictModes": "no",  # the directories above belong to others
-            "SetEnv": " ".join(f'"{name}={value}"' for name, value in environ.items()),
             "ForceCommand": str(self._files / "enter"),
         }
-        text = sshd.config(options, lines, self._sshd_extra)
+        text = sshd.config(options, lines, environ, self._sshd_extra)
         (self._files / "sshd_config").write_text(text)
 
     def _put_host_key(self) -> None:
@@ -218,9 +214,10 @@ class LoopbackHost(LabHost):
     # Inside
 
     def command(self, argv: Sequence[str], *, root: bool = False, env: Mapping[str, str] | None = None) -> list[str]:
-        if root and os.geteuid() != 0:
+        if root:
             raise NotHere(self._needs_root("root on the host"))
-        environ = {**self._environ(), "USER": self.user, "LOGNAME": self.user, **(env or {})}
+        user = {"USER": self.user, "LOGNAME": self.user}
+        environ = {**self._environ(), **user, **self.environ, **(env or {})}
         assigned = (f"{name}={value}" for name, value in environ.items())
         return ["env", "-i", *assigned, "/bin/sh", "-c", 'cd && exec "$@"', "sh", *argv]
 
@@ -232,10 +229,16 @@ class LoopbackHost(LabHost):
                 found[pid] = line.decode(errors="replace").strip()
         return found
 
-    def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
-        if pid not in self.processes():
-            raise ProcessLookupError(f"{self.name} has no process {pid}")
-        os.kill(pid, sig)
+    def _signal(self, pids: Sequence[int], sig: int) -> int:
+        found = self.processes().keys() & set(pids)
+        for pid in found:
+            send(pid, sig)
+        return len(found)
+
+    def write(self, path: str, data: bytes | str, *, mode: int = 0o644, root: bool = False) -> None:
+        if root or not Path(self._absolute(path)).is_relative_to(self.home):
+            raise NotHere(self._needs_root("files outside of the home directory"))
+        super().write(path, data, mode=mode)
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(self._absolute(path))

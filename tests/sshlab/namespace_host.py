@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import pythons, rootfs, sshd
-from .boot import NAMESPACES, Boot, send
+from . import clock, pythons, rootfs, sshd
+from .boot import NAMESPACES, Boot
 from .cgroups import Cgroup
-from .commands import ENVIRON, run, wait_for
+from .commands import ENVIRON, run, send, wait_for
 from .host import LabHost, new_boot_id
 from .network import Faults
 from .spec import USER, HostSpec, LabError, parse_size
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FIRST_UID = 700_000_000  # a user's limits count for all hosts of one uid: each host has its own
 LOG = "/var/log/sshd.log"
+SSHD_CONFIG = "/etc/ssh/sshd_config"
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 
 
@@ -41,6 +42,8 @@ class NamespaceHost(LabHost):
         self.uid: int = shared.uid if shared else FIRST_UID + lab.slot.number * 1000 + number
         home: Path = shared.places.home if shared else self._files / "home"
         self.places: rootfs.Places = rootfs.Places(self._files, layers, lab.seen(layers), home)
+        if spec.internet:
+            self.environ = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), lab.gateway().url)
         self._make_files()
         self._router.add_port(number)
         self.power_on()
@@ -54,8 +57,9 @@ class NamespaceHost(LabHost):
         upper = places.seen / "upper"
         rootfs.make_layer(upper, self.name, self.uid, spec.shell)
         (places.seen / "work").mkdir()
+        rootfs.set_pip_proxy(upper / "etc", self.environ.get("https_proxy"))
         self.host_key = sshd.make_key(upper / HOST_KEY[1:])
-        (upper / "etc/ssh/sshd_config").write_text(self._sshd_config())
+        (upper / SSHD_CONFIG[1:]).write_text(self._sshd_config())
         if spec.home_of is None:
             places.home.mkdir()
             if spec.home_size is not None:
@@ -97,10 +101,8 @@ class NamespaceHost(LabHost):
     def power_off(self, clean: bool = False) -> None:
         if self._boot is None:
             return
-        if clean and not self.is_paused:
-            for sig in (signal.SIGTERM, signal.SIGKILL):
-                for pid in self._boot.pids().keys() - {self._boot.init}:
-                    send(pid, sig)
+        if clean and self.is_up and not self.is_paused:
+            self._end_processes()
         # ORDER: the line is cut first, so that no FIN or RST tells the client what happens.
         self._set_faults(off=True)
         if self.is_paused:
@@ -111,6 +113,18 @@ class NamespaceHost(LabHost):
             self._router.unplug(self.number)
         self._boot = None
         self._is_throttled = False
+
+    def _end_processes(self) -> None:
+        """Ask, then force, until the kernel has closed their connections."""
+
+        def left() -> list[int]:
+            return [pid for pid, line in self.processes().items() if pid != 1 and line != "sleep infinity"]
+
+        self._signal(left(), signal.SIGTERM)
+        with contextlib.suppress(LabError):
+            wait_for(lambda: not left(), "they end", deadline=1)
+        self._signal(left(), signal.SIGKILL)
+        wait_for(lambda: not left(), f"the processes of {self.name} end")
 
     def wait_down(self, timeout: float = 20) -> str:
         assert self._boot is not None
@@ -198,10 +212,10 @@ class NamespaceHost(LabHost):
 
     def _sshd_config(self) -> str:
         lines = {"Port": str(self.port), "ListenAddress": "0.0.0.0", "HostKey": HOST_KEY}
-        return sshd.config(self._sshd_options, lines, self._sshd_extra)
+        return sshd.config(self._sshd_options, lines, self.environ, self._sshd_extra)
 
     def _put_sshd_config(self) -> None:
-        self.write("/etc/ssh/sshd_config", self._sshd_config(), root=True)
+        self.write(SSHD_CONFIG, self._sshd_config(), root=True)
 
     def _put_host_key(self) -> None:
         self.host_key = sshd.make_key(self._files / "key")
@@ -211,7 +225,7 @@ class NamespaceHost(LabHost):
 
     def command(self, argv: Sequence[str], *, root: bool = False, env: Mapping[str, str] | None = None) -> list[str]:
         user, home = ("root", "/root") if root else (USER, self.home)
-        environ = {**ENVIRON, "HOME": home, "USER": user, "LOGNAME": user, **(env or {})}
+        environ = {**ENVIRON, "HOME": home, "USER": user, "LOGNAME": user, **self.environ, **(env or {})}
         # What we start belongs to the host: paused with it, its memory counted. But a paused host can be looked into.
         cgroups = [] if self.is_paused else self._cgroup.directories
         join = "".join(f"echo 0 >{shlex.quote(cgroup)}/cgroup.procs && " for cgroup in cgroups)
@@ -231,18 +245,25 @@ class NamespaceHost(LabHost):
                 found[inner] = line.decode(errors="replace").strip()
         return found
 
-    def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
-        for outer, inner in self.booted.pids().items():
-            if inner == pid:
-                send(outer, sig)
-                return
-        raise ProcessLookupError(f"{self.name} has no process {pid}")
+    def _signal(self, pids: Sequence[int], sig: int) -> int:
+        outer = [outer for outer, inner in self.booted.pids().items() if inner in pids]
+        for pid in outer:
+            send(pid, sig)
+        return len(outer)
 
     def set_shell(self, path: str) -> None:
         self.sh(f'sed -i "s#^\\({USER}:.*:\\).*#\\1$1#" /etc/passwd', path, root=True)
 
     def set_python(self, choice: str) -> None:
         self.sh(pythons.script(choice), root=True)
+
+    def set_clock_offset(self, seconds: float) -> None:
+        if not self.exists(clock.PRELOAD):
+            self.write(clock.LIBRARY, clock.build(self._files / "clock.so"), root=True)
+            self.write(clock.OFFSET, clock.encode(0), root=True)
+            self.write(clock.PRELOAD, f"{clock.LIBRARY}\n", root=True)
+            self.restart_sshd()
+        self.exec(["/bin/sh", "-c", clock.CHANGE], data=clock.encode(seconds), root=True)
 
     # Disk and memory
 

@@ -6,11 +6,13 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 from functools import cache
 from pathlib import Path
 
 from .cgroups import remove_cgroups_of
 from .commands import DEADLINE, ENVIRON, read_line, run
+from .gateway import Gateway
 from .namespace_host import NamespaceHost
 from .network import FIRST_NETWORK, Router
 from .slots import Slot
@@ -53,6 +55,8 @@ class Namespaces:
     def __init__(self, slot: Slot, directory: Path) -> None:
         self.slot, self.directory = slot, directory
         self.router: Router | None = None
+        self._gateway: Gateway | None = None
+        self._guard = threading.Lock()
         (directory / "layers").mkdir()
         self._process = subprocess.Popen(
             ["unshare", "--net", "--mount", "--pid", "--fork", "sh", str(HERE / "keep-lab.sh"), str(directory)],
@@ -65,7 +69,7 @@ class Namespaces:
             assert self._process.stdout is not None
             self.keeper = int(read_line(self._process.stdout, "the keeper's pid"))
             slot.record(directory, self.keeper)
-            self.router = Router(slot.number, self.keeper)
+            self.router = Router(slot.number, self.keeper, self.enter)
         except BaseException:
             self.close()
             raise
@@ -78,9 +82,21 @@ class Namespaces:
         return Path(f"/proc/{self.keeper}/root{path}")
 
     def enter(self, *namespaces: str) -> list[str]:
+        if self._process.poll() is not None:
+            raise LabError("the lab's keeper was killed")
         return ["nsenter", "--target", str(self.keeper), *(f"--{name}" for name in namespaces)]
 
+    def gateway(self) -> Gateway:
+        """Made when the first host asks for it."""
+        assert self.router is not None
+        with self._guard:
+            if self._gateway is None:
+                self._gateway = Gateway(self.router.client, f"{self.router.address(0)}/24")
+            return self._gateway
+
     def close(self) -> None:
+        if self._gateway is not None:
+            self._gateway.close()
         if self.router is not None:
             with contextlib.suppress(LabError):  # gone with a keeper who was killed
                 self.router.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .commands import run
@@ -51,16 +52,16 @@ class Faults:
 
 
 class Router:
-    """The namespace between this machine and the hosts of one lab; `keeper` is a process in it.
+    """The namespace between this machine and the hosts of one lab; `enter` says how commands get there.
 
     A host keeps its number and with it its port and MAC addresses; its address may change.
     """
 
-    def __init__(self, slot: int, keeper: int) -> None:
+    def __init__(self, slot: int, keeper: int, enter: Callable[[str], list[str]]) -> None:
         self.slot = slot
         self.network = FIRST_NETWORK + (slot << 8)
         self.uplink = f"cslab{slot}"
-        self.enter = ["nsenter", "--target", str(keeper), "--net"]
+        self._enter = enter
         self.client, self.router = self.address(CLIENT), self.address(ROUTER)
         self.guard = threading.Lock()
         here, there = self._macs(CLIENT)
@@ -158,8 +159,8 @@ class Router:
         run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
     def _ip(self, *lines: str) -> None:
-        run([*self.enter, "ip", "-batch", "-"], "\n".join(lines) + "\n")
+        run([*self._enter("net"), "ip", "-batch", "-"], "\n".join(lines) + "\n")
 
     def _nft(self, rules: str) -> None:
         with self.guard:  # of two transactions at a time the later is refused
-            run([*self.enter, "nft", "-f", "-"], rules)
+            run([*self._enter("net"), "nft", "-f", "-"], rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import stat
@@ -84,6 +85,16 @@ def _write_etc(etc: Path, name: str, uid: int, shell: str) -> None:
         shutil.copyfile("/etc/resolv.conf", etc / "resolv.conf")
     (etc / "ssh").mkdir()
     (etc / "ssh").chmod(0o755)
+
+
+def set_pip_proxy(etc: Path, url: str | None) -> None:
+    """For pip of a job that does not inherit the variables. What the machine's pip.conf says stays."""
+    if url is not None:
+        conf = configparser.ConfigParser(interpolation=None)
+        conf.read("/etc/pip.conf")
+        conf.read_dict({"global": {"proxy": url}})
+        with (etc / "pip.conf").open("w") as file:
+            conf.write(file)
 
 
 def make_home(home: Path, uid: int, authorized_key: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .cgroups import remove_cgroups_of, thaw_cgroups_of
-from .commands import processes, run, start_time, wait_for, with_descendants
+from .commands import processes, run, send, start_time, wait_for, with_descendants
 from .spec import PREFIX, LabError
 
 SLOTS = 200
@@ -77,8 +77,7 @@ def remove_leftovers(number: int, record: bytes) -> None:
     keeper, directory = facts["keeper"], Path(facts["directory"])
     thaw_cgroups_of(number)
     if keeper and start_time(keeper) == facts["started"]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(keeper, signal.SIGKILL)
+        send(keeper, signal.SIGKILL)
         wait_for(lambda: start_time(keeper) is None, f"the keeper {keeper} of a killed lab ends")
     end_marked(str(directory))
     if Path(f"/sys/class/net/cslab{number}").exists():
@@ -109,8 +108,7 @@ def end_marked(value: str) -> None:
     def none_left() -> bool:
         left = with_descendants(marked_processes(value))
         for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         return not left
 
     wait_for(none_left, f"processes marked {value} end")

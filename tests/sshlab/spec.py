@@ -38,6 +38,8 @@ class HostSpec:
     """Nothing below the home directory, /tmp, /var/tmp and /dev/shm can be executed."""
     home_of: LabHost | None = None
     """The home directory is that of another host: shared, as by NFS."""
+    internet: bool = False
+    """The variables and pip.conf of the host name an HTTPS proxy, so that pip reaches its index."""
     memory: str | None = None
     """What all processes of the host may use together (`200m`)."""
 

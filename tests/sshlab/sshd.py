@@ -21,7 +21,7 @@ def find_sshd() -> str | None:
     return shutil.which("sshd", path=ENVIRON["PATH"])
 
 
-def config(options: Mapping[str, str], lines: Mapping[str, str], extra: str = "") -> str:
+def config(options: Mapping[str, str], lines: Mapping[str, str], environ: Mapping[str, str], extra: str) -> str:
     """The text of sshd_config: of two lines of one name sshd takes the first, so the options win."""
     ours = {
         "PasswordAuthentication": "no",
@@ -32,10 +32,13 @@ def config(options: Mapping[str, str], lines: Mapping[str, str], extra: str = ""
         "AcceptEnv": "LANG LC_*",
         "Subsystem": f"sftp {SFTP_SERVER if SFTP_SERVER.exists() else 'internal-sftp'}",
     }
-    named = {name.lower() for name in options}
+    named = {name.lower(): value for name, value in options.items()}
     rest = {name: value for name, value in {**lines, **ours}.items() if name.lower() not in named}
-    text = "".join(f"{name} {value}\n" for name, value in {**options, **rest}.items())
-    return text + extra
+    if environ:
+        assigned = [f'"{name}={value}"' for name, value in environ.items()]
+        rest = {"SetEnv": " ".join([*assigned, named.get("setenv", "")]), **rest}
+        options = {name: value for name, value in options.items() if name.lower() != "setenv"}
+    return "".join(f"{name} {value}\n" for name, value in {**options, **rest}.items()) + extra
 
 
 def make_key(path: Path) -> str:
