@@ -12,6 +12,9 @@ from .state import JobRecord
 
 ENDED = frozenset({"exited", "lost", "cancelled", "stale", "refused"})
 ALIVE = frozenset({"queued", "running"})
+RESTARTED = "lost: the host was restarted"
+DELETED = "lost: the agent's directory on the host was deleted"
+LOSSES = {"rebooted": RESTARTED, "home-deleted": DELETED}  # in the agent's words
 SIGNAL_NAMES = {
     1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
     10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU",
@@ -92,8 +95,10 @@ def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
             draft.put_job(replace(job, started_at=status.started))
     elif status.state == "exited":
         _settle_exit(draft, job, status)
+    elif status.state == "lost" and status.cause == "never-started":
+        never_started(draft, job, delay=draft.policy.retry_delay)
     elif status.state == "lost":
-        lose(draft, job, status.cause or "lost", ended_at=status.ended)
+        lose(draft, job, LOSSES.get(status.cause, status.cause or "lost"), ended_at=status.ended)
     elif status.state == "cancelled" and job.cancel:
         _finish(draft, job, CANCELLED, "cancelled by the user", None)
     elif status.state == "refused" and status.cause not in {"", "wrong-boot"}:
@@ -182,12 +187,13 @@ def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = 
         draft.put_job(replace(job, losses=losses, state=FAILED, reason=reason, ended_at=ended))
 
 
-def never_started(draft: Draft, job: JobRecord) -> None:
+def never_started(draft: Draft, job: JobRecord, delay: float = 0.0) -> None:
     """The attempt is proved to be without effect, or was preempted: a new one follows and nothing is counted."""
+    later = draft.seen.now + delay if delay else 0.0
     if job.cancel:
         _finish(draft, job, CANCELLED, "cancelled by the user", None)
     else:
-        draft.put_job(replace(job, state=PENDING, started_at=None, ended_at=None, not_before=0.0))
+        draft.put_job(replace(job, state=PENDING, started_at=None, ended_at=None, not_before=later))
 
 
 def take_report(draft: Draft, node: str, view: HostView) -> None:
@@ -205,8 +211,14 @@ def take_report(draft: Draft, node: str, view: HostView) -> None:
             else:
                 draft.start(node, AttemptStart(attempt, job.spec))
         else:
-            # PROOF: another boot id; nothing of the earlier boot runs any more.
-            lose(draft, job, "lost: the host was restarted")
+            # PROOF: another boot id; nothing of the earlier boot runs any more. Or the same one and another directory
+            # of the agent: what runs on without its directory is in the report.
+            lose(draft, job, DELETED if boot_of(job.boot) == boot_of(view.boot) else RESTARTED)
+
+
+def boot_of(told: str) -> str:
+    """The kernel's boot id of what an agent tells, which has the id of its directory after a dot."""
+    return told.partition(".")[0]
 
 
 def fail_doomed(draft: Draft) -> None:

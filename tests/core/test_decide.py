@@ -168,6 +168,13 @@ def kinds(decision: Decision) -> list[str]:
         (AttemptStatus("exited", cause="upload-missing"), "pending", "retry after upload-missing"),
         (AttemptStatus("lost", cause="lost"), "pending", "retry after lost"),
         (AttemptStatus("lost"), "pending", "retry after lost"),
+        (AttemptStatus("lost", cause="rebooted"), "pending", "retry after lost: the host was restarted"),
+        (
+            AttemptStatus("lost", cause="home-deleted"),
+            "pending",
+            "retry after lost: the agent's directory on the host was deleted",
+        ),
+        (AttemptStatus("lost", cause="never-started"), "pending", ""),
         (AttemptStatus("stale"), "pending", ""),
         (AttemptStatus("cancelled"), "pending", ""),
         (AttemptStatus("refused", cause="wrong-boot"), "pending", ""),
@@ -231,6 +238,28 @@ def test_loss_beyond_the_policy_fails_with_its_reason_and_time() -> None:
         state = change_job(running(state_with()), losses=1)
         job = decide(state, seeing(UP, attempts=news("rtest1.1.2", "lost", ended=ended)), POLICY).changes.jobs[1]
         assert (job.state, job.reason, job.ended_at) == ("failed", "lost", ended or NOW)
+
+
+def test_what_was_never_started_is_tried_again_whatever_the_policy_but_not_at_once() -> None:
+    state = running(state_with(retries_lost=0))
+    job = decide(state, seeing(UP, attempts=news("rtest1.1.2", "lost", cause="never-started")), POLICY).changes.jobs[1]
+    assert (job.state, job.losses, job.not_before) == ("pending", 0, NOW + POLICY.retry_delay)
+
+
+@pytest.mark.parametrize(
+    ("boot", "reason"),
+    [
+        ("b2.h1", "lost: the host was restarted"),
+        ("b2.h2", "lost: the host was restarted"),
+        ("b1.h2", "lost: the agent's directory on the host was deleted"),
+        ("b1", "lost: the agent's directory on the host was deleted"),
+    ],
+)
+def test_job_of_another_boot_or_of_a_deleted_directory_is_lost_and_not_offered_again(boot: str, reason: str) -> None:
+    state = change_job(running(state_with(retries_lost=0)), boot="b1.h1")
+    decision = decide(state, seeing(replace(UP, boot=boot, reported=frozenset())), POLICY)
+    assert (decision.changes.jobs[1].state, decision.changes.jobs[1].reason) == ("failed", reason)
+    assert "StartAttempts" not in kinds(decision)
 
 
 @pytest.mark.parametrize(
