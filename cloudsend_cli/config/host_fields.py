@@ -126,7 +126,7 @@ _SHARED = (
     _field("home", read_value(parse_remote_path), _TEXT,
            "Directory on the host for all that cloudsend keeps there; default: below `~/.cloudsend` there."),
     _field("shared", flag_value, {"type": ["boolean", "null"]},
-           "Use it also while other users' or state directories' cloudsend does; default: false."),
+           "Use it also while another user's cloudsend does; default: false."),
     _field("max_load", read_value(parse_load), _AMOUNT, "Start nothing while the host's load is above this."),
     _field("labels", labels_value, {"type": ["string", "array", "null"]},
            "Words by which `instances` choose hosts; a host's name is one of them."),

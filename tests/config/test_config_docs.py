@@ -1,0 +1,100 @@
+"""What the pages and examples about providers say is what the loader does with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import cloudsend_cli.config
+from cloudsend_cli.config.load import Loaded
+from cloudsend_cli.config.providers import load_providers
+from cloudsend_cli.maestro.wiring import open_provider
+
+ROOT = Path(cloudsend_cli.config.__file__).parent.parent.parent
+PAGES = ("PROVIDERS.md", "docs/guides/ssh.md")
+LAB = "providers: [{name: lab, type: ssh, hosts: [gpu1, gpu2]}]\n"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def load(desk, state_dir: Path, providers: str, config: str, **options: object) -> Loaded:
+    desk.write("providers.yml", providers)
+    found = load_providers(["providers.yml"], desk.environ)
+    context = desk.context(providers=found, open_provider=lambda d: open_provider(d, state_dir))
+    return desk.load(config, context=context, **options)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_of_a_page_is_good(desk, state_dir: Path, page: str) -> None:
+    providers, configs = LAB, 0
+    for block in blocks(page):
+        if block.startswith(("providers:", "defaults:")):
+            providers = block
+            assert "lab" in load(desk, state_dir, providers, "jobs: a\n", provider="lab").spec.instances[0].provider
+        else:
+            configs += 1
+            assert load(desk, state_dir, providers, block).spec.jobs
+    assert configs
+
+
+def test_the_worked_example_of_layers(desk, state_dir: Path) -> None:
+    page = (ROOT / "PROVIDERS.md").read_text(encoding="utf-8")
+    _, providers, config, *_ = blocks("PROVIDERS.md")
+    loaded = load(desk, state_dir, providers, config)
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    for line in shown.splitlines():
+        key, value, origin = line.split()
+        assert loaded.origins[key] == (value, origin)
+    (spec,) = loaded.spec.instances
+    (machine,) = open_provider(loaded.spec.providers[0], state_dir).plan_machines([spec])
+    assert machine.capacity is not None
+    assert (machine.label, machine.capacity.cpus) == ("gpu1", 8)
+    two = load(desk, state_dir, providers, config, overrides=["instances[0].number=2"]).spec.instances[0]
+    assert two.number == 2
+
+
+def test_the_guides_selection_takes_what_it_says(desk, state_dir: Path) -> None:
+    guide = blocks("docs/guides/ssh.md")
+    at = next(i for i, block in enumerate(guide) if block.startswith("provider: lab"))
+    loaded = load(desk, state_dir, guide[at - 1], guide[at])
+    (definition,) = loaded.spec.providers
+    plans = open_provider(definition, state_dir).plan_machines(loaded.spec.instances)
+    assert [plan.label for plan in plans] == ["gpu1", "gpu2", "desk"]
+
+
+def test_the_example_loads_as_it_stands_and_with_its_comments_opened(tmp_path: Path) -> None:
+    path = ROOT / "providers.yml.example"
+    assert list(load_providers([str(path)])) == ["local"]
+    opened = re.sub(r"^  # ( *)(# )?(?=[-a-z])", r"  \1", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (tmp_path / "providers.yml").write_text(opened)
+    (tmp_path / "home" / ".ssh").mkdir(parents=True)
+    (tmp_path / "home" / ".ssh" / "lab_ed25519").touch()
+    found = load_providers([str(tmp_path / "providers.yml")], {"HOME": str(tmp_path / "home")})
+    assert {name: info.type for name, info in found.items()} == {
+        "local": "local", "lab": "ssh", "cluster": "slurm", "cloud": "aws", "google": "gcp",
+    }  # fmt: skip
+    hosts = json.loads(found["lab"].definition.settings)["hosts"]
+    assert [host["name"] for host in hosts] == ["gpu1", "gpu2.lab-2222", "gpu3.lab", "attic"]
+    assert all(host["key"].endswith("/.ssh/lab_ed25519") and host["shared"] for host in hosts)
+    assert found["lab"].warnings == ()
+    assert {key: node.text for key, node in found["lab"].defaults.items()} == {
+        "disk": "30GB", "cpus": "4", "number": "2",
+    }  # fmt: skip
+
+
+def test_the_example_of_hosts_is_sixty_jobs_on_three_machines(desk, state_dir: Path) -> None:
+    found = load_providers([str(ROOT / "examples" / "hosts" / "providers.yml")])
+    context = desk.context(providers=found, open_provider=lambda d: open_provider(d, state_dir))
+    spec = desk.load(name=str(ROOT / "examples" / "hosts.yml"), context=context).spec
+    assert len(spec.jobs) == 60
+    assert {len(job.outputs) for job in spec.jobs} == {1} and {bool(job.environment) for job in spec.jobs} == {True}
+    assert {tuple(u.path for u in job.uploads) for job in spec.jobs} == {("data/tides.csv", "scripts/forecast.py")}
+    plans = open_provider(spec.providers[0], state_dir).plan_machines(spec.instances)
+    assert [(plan.label, plan.capacity.cpus if plan.capacity else None) for plan in plans] == [
+        ("gpu1", 2), ("gpu2.lab.example.org", 2), ("attic", 2),
+    ]  # fmt: skip
