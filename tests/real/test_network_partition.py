@@ -130,13 +130,14 @@ def break_one(made: Faults, case: str, begin: Callable[[], None], end: Callable[
     mark = f"{name} | ".encode()
     begun = time.monotonic()
     begin()
-    unknown = made.watch.until(name, "UNKNOWN", begun)
-    told = wait_for(lambda: made.follower.told(begun, f"lab-{name} does not answer")) - begun
-    healed = begun + unknown
-    if end is not None:
-        threading.Event().wait(max(0.0, begun + PARTITION - time.monotonic()))
-        end()
-        healed = time.monotonic()
+    try:
+        unknown = made.watch.until(name, "UNKNOWN", begun)
+        told = wait_for(lambda: made.follower.told(begun, f"lab-{name}: no answer")) - begun
+        threading.Event().wait(max(0.0, begun + PARTITION - time.monotonic()) if end is not None else 0.0)
+    finally:
+        if end is not None:
+            end()
+    healed = time.monotonic() if end is not None else begun + unknown
     tail = wait_for(lambda: made.tails[case].printed(healed)) - healed
     follow = wait_for(lambda: made.follower.printed(healed, mark)) - healed
     made.watch.until(name, "RUNNING", begun)
