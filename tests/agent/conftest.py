@@ -20,6 +20,7 @@ from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, agent
 
 FINAL = ("exited", "lost", "cancelled", "stale")
 DEADLINE = 30.0
+PYTHON = os.environ.get("CLOUDSEND_TEST_AGENT_PYTHON") or sys.executable  # of the agents
 
 
 class Client:
@@ -30,7 +31,7 @@ class Client:
         home: Path,
         *,
         agent: Path,
-        python: str = sys.executable,
+        python: str = PYTHON,
         owner: str = "tests",
         epoch: int = 1,
         resources: dict[str, float] | None = None,

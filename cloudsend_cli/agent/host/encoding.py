@@ -18,6 +18,21 @@ def parse(raw):
         return None
 
 
+def is_deeper(value, most):
+    """Whether lists and objects are nested in each other more than that often."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            below
+            for found in level
+            for below in (found.values() if isinstance(found, dict) else found)
+            if isinstance(below, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
 def to_bytes(text):
     return text.encode("utf-8", "surrogateescape")
 

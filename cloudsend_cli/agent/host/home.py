@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import socket
+import stat
 
 from .disk import read_file, write_durably
 from .encoding import to_text
@@ -42,14 +43,63 @@ def boot_and_home(home):
 
 
 def open_home(path):
-    home = os.path.abspath(os.path.expanduser(path))
-    os.makedirs(home, 0o700, exist_ok=True)
+    """The path without links, made if absent. Refused where another user could have made it, or can replace it."""
+    home = walk(os.path.abspath(os.path.expanduser(path)))
     about = os.stat(home)
     if about.st_uid != os.geteuid():
         raise Failed("home-owner", "%s belongs to another user" % home)
     if about.st_mode & 0o077:
         raise Failed("home-mode", "%s is open to other users: chmod 700 it" % home)
     return home
+
+
+def walk(path):
+    """Follows a path by hand, as each folder and link on the way must be ours or root's.
+
+    The way to the user's own home directory is the administrator's, and believed.
+    """
+    believed = os.path.realpath(os.path.expanduser("~")) + "/"
+    here, todo, links = "/", path.split("/")[::-1], 0
+    while todo:
+        name = todo.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        found = os.path.join(here, name)
+        about = look_or_make(found)
+        good = about.st_uid in (0, os.geteuid()) or believed.startswith(found + "/")
+        if stat.S_ISLNK(about.st_mode):
+            links += 1
+            if not good or links > 40:
+                raise Failed("home-unsafe", "%s is a link of another user, or one of many" % found)
+            target = os.readlink(found)
+            todo.extend(target.split("/")[::-1])
+            here = "/" if target.startswith("/") else here
+            continue
+        if not stat.S_ISDIR(about.st_mode):
+            raise Failed("home-kind", "%s is not a directory" % found)
+        if todo and (not good or is_open(about)) and not believed.startswith(found + "/"):
+            raise Failed("home-unsafe", "other users may change what is in %s: choose another home" % found)
+        here = found
+    return here
+
+
+def look_or_make(path):
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        return os.lstat(path)
+
+
+def is_open(about):
+    """Whether anybody may rename what is in a folder. Whom its group is for, whoever made it has decided."""
+    return about.st_mode & 0o002 and not about.st_mode & stat.S_ISVTX
 
 
 def take_lock(home):

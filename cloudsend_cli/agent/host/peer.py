@@ -4,9 +4,9 @@ import json
 import select
 from collections import deque
 
-from .encoding import compact, encode_json
+from .encoding import compact, encode_json, is_deeper
 from .home import listen
-from .protocol import CHUNK, MAX_LINE, MAX_PAYLOAD
+from .protocol import CHUNK, MAX_DEPTH, MAX_LINE, MAX_PAYLOAD
 
 LOG_BUFFER = 1 << 20  # unsent bytes of one client above which logs and requests wait
 HARD_BUFFER = 8 << 20  # ... above which the client is dropped: it reconnects and asks for a report
@@ -164,6 +164,8 @@ class Peer:
         del self.inbox[: end + 1]
         if not isinstance(frame, dict):
             raise ValueError("a frame is an object")
+        if is_deeper(frame, MAX_DEPTH):
+            raise ValueError("nested more than %d times" % MAX_DEPTH)
         size = frame.get("size", 0)
         if type(size) is not int or not 0 <= size <= MAX_PAYLOAD:
             raise ValueError("size is 0 to %d" % MAX_PAYLOAD)

@@ -4,6 +4,7 @@ import re
 
 PROTOCOL = 1
 MAX_LINE = MAX_PAYLOAD = 1 << 20
+MAX_DEPTH = 64
 CHUNK = 256 << 10
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 SHA = re.compile(r"[0-9a-f]{64}\Z")
