@@ -106,3 +106,52 @@ def test_a7_with_python_gone_from_the_host_its_jobs_go_on_and_the_reason_is_told
     assert (seen["steady"].reason, seen["steady"].attempt) == ("exit 6", 1)
     assert (seen["next"].state, seen["next"].attempt) == ("succeeded", 1)
     assert stack.ledger(host) == [uid, f"{run}.2.1"]
+
+
+def test_a6_a_job_whose_agent_directory_is_deleted_goes_on_and_is_not_started_a_second_time_beside_itself(
+    cluster: MakeCluster,
+) -> None:
+    stack = cluster(1)
+    host = stack.hosts[0]
+    waits = {"run": LEDGER + until_file("~/go"), "cpus": 0.5, "grace": "1s"}
+    jobs = [{"name": "again", **waits}, {"name": "once", **waits, "retries_lost": 0}, {"name": "killed", **waits}]
+    run = stack.submit(jobs=jobs)
+    for name in ("again", "once", "killed"):
+        stack.until_phase(run, name, "RUNNING")
+    pids = {name: record_of(host, str(job.uid))["pid"] for name, job in stack.jobs(run).items()}
+    before = connections(stack, host)
+    host.sh("rm -rf .cloudsend")
+    wait_connected(stack, host, before)
+    assert {stack.phase(run, name) for name in pids} == {"RUNNING"}
+    stack.client.cancel(["killed"])
+    stack.until_phase(run, "killed", "ABORTED")
+    assert pids["killed"] not in host.processes()
+    assert {pids["again"], pids["once"]} < host.processes().keys()
+    assert sorted(stack.ledger(host)) == [f"{run}.{n}.1" for n in (1, 2, 3)]
+    host.write("go", "")
+    stack.settle(run)
+    seen = stack.jobs(run)
+    assert (seen["again"].state, seen["again"].attempt) == ("succeeded", 2)
+    assert (seen["once"].state, seen["once"].attempt) == ("failed", 1)
+    assert "deleted" in seen["once"].reason
+    assert (seen["killed"].state, seen["killed"].attempt) == ("cancelled", 1)
+    assert sorted(stack.ledger(host)) == [f"{run}.1.1", f"{run}.1.2", f"{run}.2.1", f"{run}.3.1"]
+
+
+def test_a6_a_job_that_ended_after_its_agent_directory_was_deleted_is_lost_and_not_executed_again_as_the_same_attempt(
+    cluster: MakeCluster,
+) -> None:
+    stack = cluster(1)
+    host = stack.hosts[0]
+    run = stack.submit(jobs=[{"name": "once", "run": LEDGER + until_file("~/go"), "retries_lost": 0}])
+    stack.until_phase(run, "once", "RUNNING")
+    agent = agent_pid(host)
+    stack.kill_maestro()
+    host.sh("rm -rf .cloudsend")
+    wait_for(lambda: agent not in host.processes())
+    host.write("go", "")
+    wait_for(lambda: not host.pids("go"))
+    stack.settle(run)
+    seen = stack.jobs(run)["once"]
+    assert stack.ledger(host) == [f"{run}.1.1"]
+    assert (seen.state, seen.attempt) == ("failed", 1)
