@@ -10,7 +10,8 @@ owns the claim, the process tree, the time limit and the exit record, and outliv
 files; the daemon's memory can be rebuilt from them at any moment.
 
 From below: encoding, disk, protocol, machine · records, processes, files, outputs, spec · orphans, spawning,
-execution, runner, clearing · waiting, holding, peer, hands, news, journal, attempts, recovery · owners, claims, orders,
-inventory, transfers, sweeping, forgetting, following, requests · session, daemon · home, hung, starting, attach, main.
-Whatever the daemon may need it imports at its start: the zip may be gone later, and Python's own files as well.
+execution, runner, clearing · waiting, holding, peer, hands, news, journal, attempts, recovery · owners, claims,
+orders, inventory, transfers, sweeping, forgetting, following, requests · session, daemon · home, hung, starting,
+attach, main. Whatever the daemon may need it imports at its start: the zip may be gone later, and Python's own files
+as well.
 """
