@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.core.explain import PHASES, describe, describe_bytes, explain, phase_of, phase_word
-from cloudsend_cli.core.model import EnvironmentBuild, HostView, JobSpec, Resources, RunSpec
+from cloudsend_cli.core.model import UNBOUNDED, EnvironmentBuild, HostView, JobSpec, Resources, RunSpec
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, RunState
 
@@ -159,6 +159,8 @@ def test_idle_machine_is_all_free() -> None:
 
 def test_resources_in_words() -> None:
     assert describe(Resources(1.0, 0, 1)) == "1 CPU, 1 GPU"
+    assert describe(replace(UNBOUNDED, cpus=4.0)) == "4 CPUs"
+    assert describe(replace(UNBOUNDED, memory=1 << 20)) == "1.0 MiB"
     assert describe(Resources(0.5, 1 << 20, 2)) == "0.5 CPUs, 1.0 MiB, 2 GPUs"
     assert [describe_bytes(1 << n) for n in (3, 13, 33, 43)] == ["8 B", "8.0 KiB", "8.0 GiB", "8.0 TiB"]
 

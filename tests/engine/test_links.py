@@ -6,13 +6,14 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from real_stack import find_processes, is_alive, wait_for
 
 from cloudsend_cli.agent.client import Frame
-from cloudsend_cli.core.model import Resources, Upload
+from cloudsend_cli.core.model import UNBOUNDED, Resources, Upload
 from cloudsend_cli.engine import hostlink, transfer
 from cloudsend_cli.engine.hostlink import Ask, Conversation
 from cloudsend_cli.hosts.local import LocalHost
@@ -106,6 +107,21 @@ def test_the_largest_wish_for_a_machine_counts(make_machine: Callable[..., Machi
     grown = Resources(3.0, 1 << 30, 1)
     second.until(lambda: second.view is not None and second.view.resources == grown)
     first.until(lambda: first.view is not None and first.view.resources == grown)
+
+
+def test_what_nobody_declares_is_what_the_machine_has(make_machine: Callable[..., Machine]) -> None:
+    first = make_machine()
+    found = first.connect().resources
+    assert found is not None
+    second = make_machine(run="r11111", pool=first.pool)
+    second.connect(Resources(1.0, 1 << 30, 3))
+    assert second.view is not None and second.view.resources == found, "another run may use all of it"
+    first.hosts.disconnect("n")
+    alone = make_machine(run="r22222")
+    assert alone.connect(replace(UNBOUNDED, cpus=1.0)).resources == replace(found, cpus=1.0)
+    alone.hosts.disconnect("n")
+    again = make_machine(run="r33333")
+    assert again.connect().resources == found, "a limit of another run is not kept"
 
 
 def test_a_maestro_that_was_superseded_is_refused_by_the_agent(make_machine: Callable[..., Machine]) -> None:
