@@ -17,7 +17,7 @@ from .homelogs import SMALL, bring_logs, is_home, parse_sizes
 from .hostlink import Ask, Conversation, HostLink
 from .results import Home
 from .transfer import fetch_files, send_files
-from .wire import MOST_WIRE, Json, parse_status, render_spec, split_frames, wire_size
+from .wire import MOST_WIRE, Json, clip, parse_status, render_spec, split_frames, wire_size
 
 TOO_LARGE = "bad-spec: its command, variables and file list are too large for one request"
 UPLOAD_MISSING = "upload-missing"
@@ -373,5 +373,5 @@ def _refusals(results: Mapping[str, object]) -> dict[str, AttemptStatus]:
         if verdict == "cancelled":
             news[attempt] = AttemptStatus("cancelled", cause="cancelled")
         else:
-            news[attempt] = AttemptStatus("refused", cause=str(verdict))
+            news[attempt] = AttemptStatus("refused", cause=clip(str(verdict)))
     return news
