@@ -40,10 +40,11 @@ class Directory:
 
     def reader(self) -> SqliteStore:
         store: SqliteStore | None = getattr(self._local, "reader", None)
-        if store is None or not self._local.reads_file:
-            # Before the first submit there is no database: the reader shows an empty one, and is opened anew later.
-            if store is not None:
-                store.close()
+        if store is not None and not self._local.reads_file and (self.path / FILE_NAME).exists():
+            # Before the first submit there is no database, and the reader shows an empty one until there is.
+            store.close()
+            store = None
+        if store is None:
             self._local.reads_file = (self.path / FILE_NAME).exists()
             store = self._local.reader = SqliteStore.open(self.path, readonly=True)
         return store

@@ -12,7 +12,7 @@ from cloudsend_cli.errors import UsageError
 
 from .listing import JOBS, RUNS, is_good
 from .parameters import Job, JobOrRun, Jobs, JobsOrRuns, Run, seconds, whole_number
-from .render import plural
+from .render import iso_seconds, plural
 from .sanitise import TerminalLog, one_line
 from .session import session_of
 
@@ -49,7 +49,11 @@ def tail(  # noqa: PLR0913, PLR0917 - one for each option
     stop = threading.Event()
     count = whole_number(lines, "--lines")
     stream = "stderr" if stderr else "stdout"
-    chunks = session.client.read_log(job, stream, follow=follow, lines=count, stop=stop, note=screen.say)
+
+    def note(text: str) -> None:
+        screen.say(f"{iso_seconds(time.time())} {one_line(text)}")
+
+    chunks = session.client.read_log(job, stream, follow=follow, lines=count, stop=stop, note=note)
     screen.out.flush()
     try:
         if screen.out_tty and not raw:

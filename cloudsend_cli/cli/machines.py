@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def machine_word(machine: InstanceView, screen: Screen) -> str:
     """Its state; `unknown` is laid over `running` while it does not answer."""
     if machine.state == "running" and machine.connected is False:
-        return "unknown" + (f" since {duration(screen.now - machine.since)}" if machine.since else "")
+        return "unknown" + (f" for {duration(screen.now - machine.since)}" if machine.since else "")
     return machine.state
 
 

@@ -224,6 +224,8 @@ def _show_tails(session: Session, jobs: list[JobView]) -> None:
             screen.say(f"  | {line}")
     if len(failed) > TAILS_MOST:
         screen.say(f"{len(failed) - TAILS_MOST:,} more failed; cloudsend tail JOB --stderr shows why")
+    if any(job.reason.startswith("no-capacity") and "refused: " in job.reason for job in failed):
+        screen.say("  help: `cloudsend check` says of each machine what to do; then run it again")
 
 
 def _show_lost(screen: Screen, lost: list[JobView]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources, list_known
-from .silence import describe_silence
-from .state import JobRecord, RunState
+from .silence import REFUSED, describe_silence, way_out
+from .state import JobRecord, NodeRecord, RunState
 
 # The seeds' state words with their values, and when each is shown. The only table of this; docs/states.md is made
 # from it.
@@ -125,7 +125,7 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
     if job.not_before > now:
         reasons.append(f"{job.reason or 'retry'}: not before {job.not_before - now:.0f} s from now")
     if not any(n.state == "running" for n in state.nodes.values()):
-        reasons.extend(f"{n.name} is {n.state}" + (f": {n.reason}" if n.reason else "") for n in state.nodes.values())
+        reasons.extend(f"{n.name} is {_describe_node(n)}" for n in state.nodes.values())
     limit = state.run.max_parallel
     if limit == 0:
         reasons.append("this run was rebuilt from its machines: run its config again to start what is left")
@@ -143,6 +143,11 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
     return reasons
 
 
+def _describe_node(node: NodeRecord) -> str:
+    text = node.state + (f": {node.reason}" if node.reason else "")
+    return f"{text}; {way_out(node.name)}" if node.reason.startswith(REFUSED) else text
+
+
 def _explain_node(
     state: RunState, job: JobRecord, name: str, views: Mapping[str, HostView], others: int
 ) -> tuple[str, str, str, str]:
@@ -152,7 +157,7 @@ def _explain_node(
     load = state.load.get(name)
     free = capacity.minus(load.resources) if load else capacity
     if node.state != "running":
-        remark = node.state + (f": {node.reason}" if node.reason else "")
+        remark = _describe_node(node)
     elif view is not None and not view.connected:
         remark = describe_silence(name, view)
     elif not job.spec.resources.fits_in(capacity):
