@@ -84,6 +84,8 @@ class ChannelStream:
                 count = self._channel.send(data[sent:end])
             except TimeoutError:
                 break
+            except EOFError:  # it ended between the look and the packet
+                raise BrokenPipeError("the connection was lost") from None
             if count == 0:
                 raise BrokenPipeError("the channel is closed")
             sent += count
