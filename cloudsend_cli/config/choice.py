@@ -14,6 +14,8 @@ class Providers:
     def __init__(self, report: Report, context: LoadContext) -> None:
         self.report = report
         self.known = dict(context.providers)
+        self.override: str | None = None
+        self.places: dict[str, Place] = {}  # of those that were asked for by `provider`
 
     def find(self, name: str, place: Place, path: str, before: str = "") -> ProviderInfo | None:
         """None: there is no such provider, and that is reported."""
@@ -39,6 +41,7 @@ class Providers:
         if not wanted:
             others = [name for name, info in self.known.items() if info.type != "local"]
             wanted = [(others[0] if len(others) == 1 else "local", Place(""))]
+        self.override = override
         chosen: list[ProviderInfo] = []
         refused = []
         for name, place in wanted:
@@ -47,6 +50,7 @@ class Providers:
                 refused.append((info, place))
             elif info is not None and info not in chosen:
                 chosen.append(info)
+                self.places[name] = place
         for info, place in refused:
             if chosen:
                 self.report.warn(f"provider {info.name!r} is left out: {info.unavailable}", place, path="provider")

@@ -96,6 +96,10 @@ class InstanceReader:
         if given is None or not isinstance(given.value, str):
             return self.chosen[0] if self.chosen else None
         info = self.providers.find(given.value, given.node.place, given.path, f"{given.path}: ")
+        override = self.providers.override
+        if info is not None and override not in (None, info.name):
+            message = f"{given.path}: {info.name!r} is used here, not {override!r} of --provider"
+            self.report.warn(message, given.node.place, f"--set {given.path}={override} changes it", given.path)
         if info is not None and info.unavailable:
             message = f"{given.path}: provider {info.name!r}: {info.unavailable}"
             self.report.error(message, given.node.place, "use --provider local", given.path)
@@ -107,7 +111,7 @@ class InstanceReader:
             if info.name not in used:
                 first = next(iter(used), self.chosen[0].name)
                 message = f"provider {info.name!r} is not used: {first!r} is; the next one is not tried yet"
-                self.report.warn(message, Place(""), "name it in instances to use both", "provider")
+                self.report.warn(message, self.providers.places[info.name], "name both in instances", "provider")
 
     def _build(self, values: Values, info: ProviderInfo, item: Place, path: str) -> Entry:
         place = Place(item.file)

@@ -22,6 +22,11 @@ def run_id(random_bytes: bytes) -> str:
     return first + "".join(_ALPHABET[b % 32] for b in random_bytes[1:RUN_ID_LENGTH])
 
 
+def node_name(provider: str, label: str, number: int) -> str:
+    """What a run calls a machine. A host that was named on the spot, as `ssh:gpu1`, is its provider's only one."""
+    return provider if ":" in provider else f"{provider}-{label or number}"
+
+
 def job_id(run: str, number: int) -> str:
     return f"{run}.{number}"
 

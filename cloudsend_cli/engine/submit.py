@@ -13,7 +13,7 @@ from pathlib import Path
 from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_command, load_config
 from cloudsend_cli.config.providers import list_search_paths, load_providers
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, ProviderDefinition, RunSpec
-from cloudsend_cli.core.naming import run_id
+from cloudsend_cli.core.naming import node_name, run_id
 from cloudsend_cli.core.plan import Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
@@ -135,7 +135,7 @@ class Submitter:
             if problems:
                 raise ConfigError([Problem(text, file=spec.config_path) for text in problems])
             for number, machine in enumerate(provider.plan_machines(mine)):
-                name = f"{definition.name}-{machine.label or number}"
+                name = node_name(definition.name, machine.label, number)
                 if name in nodes:
                     text = f"providers {nodes[name].provider!r} and {definition.name!r} both have a machine {name!r}"
                     raise ConfigError([Problem(text, file=spec.config_path, hint="rename one of them")])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, ProviderDefinition
+from cloudsend_cli.core.naming import node_name
 from cloudsend_cli.core.ports import Host, Provider
 from cloudsend_cli.engine.places import KEPT, Place
 from cloudsend_cli.errors import NotFoundError, UnreachableError
@@ -47,10 +48,11 @@ def list_places(
         return []
     provider = open_provider(definition, state_dir)
     places = []
-    for plan in provider.plan_machines([InstanceSpec(definition.name, number=0)] if specs is None else specs):
+    plans = provider.plan_machines([InstanceSpec(definition.name, number=0)] if specs is None else specs)
+    for number, plan in enumerate(plans):
         address = read_address(plan.request)
         if address is not None:
-            node = f"{definition.name}-{plan.label}"
+            node = node_name(definition.name, plan.label, number)
             places.append(Place(definition, node, plan.label, address, plan.request, plan.capacity))
     return places
 

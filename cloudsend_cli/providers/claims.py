@@ -120,7 +120,7 @@ class Claims:
 
     def _is_ours(self, claim: Claim) -> bool:
         if claim.problem:
-            return claim.node.startswith(f"{self._provider}-")
+            return claim.node == self._provider or claim.node.startswith(f"{self._provider}-")
         return claim.provider == self._provider
 
     def _read(self, instance_id: str) -> Claim | None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudsend_cli.config.addresses import parse_host_word, parse_jump, parse_user
@@ -354,6 +354,32 @@ def test_what_a_word_says_is_kept(text: str) -> None:
     word = parse_host_word(text)
     assert str(word) == text
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", word.name)
+
+
+KEYS = ["name", "type", "hosts", "host", "user", "port", "key", "jump", "python", "home", "shared", "max_load",
+        "labels", "cpus", "memory", "gpus", "gpu", "defaults", "password", "providers", "all", "lab", "x"]  # fmt: skip
+WORDS = st.sampled_from(["ssh", "local", "lab", "gpu1", "me@a:22", "4", "8+", "16GB", "true", "none", "~/.ssh/id",
+                         "-x", "a b", "[::1]:22", "", "\n", "\udcff", "é"])  # fmt: skip
+VALUES = st.recursive(
+    WORDS | st.none() | st.booleans() | st.integers(-5, 10**20) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+    max_leaves=20,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4), VALUES, VALUES)
+def test_whatever_a_file_says_it_is_read_or_explained(desk, top: object, entry: object, hosts: object) -> None:
+    whole = {"providers": [{"name": "lab", "type": "ssh", "hosts": hosts}, entry], "defaults": top}
+    for text in (whole, top, {"providers": entry}, {"providers": [{"type": "ssh", "hosts": [hosts, "b"]}]}):
+        desk.write("providers.json", json.dumps(text).encode("utf-8", "surrogatepass"))
+        try:
+            found = load_providers(["providers.json"], desk.environ)
+        except ConfigError as error:
+            assert error.problems and all(p.message and p.message.isprintable() for p in error.problems)
+        else:
+            for info in found.values():
+                assert isinstance(json.loads(info.definition.settings), dict)
 
 
 def test_too_many_hosts(desk) -> None:

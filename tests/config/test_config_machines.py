@@ -100,6 +100,17 @@ def test_the_only_provider_is_the_default(lab, state_dir: Path) -> None:
     assert loaded.origins["provider"] == ("lab", "the only one configured")
 
 
+def test_an_entry_that_names_its_provider_keeps_it_and_says_so(lab, state_dir: Path) -> None:
+    text = "instances: [{provider: lab, number: 1}, {}]\njobs: a\n"
+    assert machines(lab, text, state_dir, provider="local") == ["lab/gpu1", "local/0"]
+    (warning,) = lab.load(text, context=lab.lab(), provider="local").warnings
+    assert (warning.place, warning.message, warning.hint) == (
+        "config.yml:1:24",
+        "instances[0].provider: 'lab' is used here, not 'local' of --provider",
+        "--set instances[0].provider=local changes it",
+    )
+
+
 def test_definitions_are_kept_with_the_run(lab) -> None:
     spec = load(lab, "instances: [{provider: ssh:me@a:23}, {provider: lab}, {provider: local}]\njobs: a\n")
     assert spec.providers[0] == ProviderDefinition(
@@ -176,7 +187,7 @@ def test_sizes_that_nobody_declared_are_not_judged(lab) -> None:
     ("text", "expected"),
     [
         ("provider: [lab, other]\njobs: a\n",
-         ": provider 'other' is not used: 'lab' is; the next one is not tried yet"),
+         "config.yml:1:17: provider 'other' is not used: 'lab' is; the next one is not tried yet"),
         ("provider: [cloud, lab]\njobs: a\n",
          "config.yml:1:12: provider 'cloud' is left out: provider type 'aws' arrives in a later version"),
         ("provider: lab\ninstances: {gpu: A100:1}\njobs: a\n",

@@ -160,3 +160,9 @@ def test_config_error_carries_all_problems_with_their_places() -> None:
     assert str(error) == "one; two; three"
     assert [p.place for p in error.problems] == ["c.yml:12:5", "c.yml", ""]
     assert str(errors.ConfigError([])) == "invalid configuration"
+
+
+def test_machines_are_named_after_their_provider_and_themselves() -> None:
+    assert naming.node_name("lab", "gpu1", 3) == "lab-gpu1"
+    assert naming.node_name("local", "", 0) == "local-0"
+    assert naming.node_name("ssh:me@gpu1:22", "gpu1-22", 0) == "ssh:me@gpu1:22"

@@ -92,8 +92,7 @@ def test_each_host_is_planned_once(state_dir: Path) -> None:
         (spec(labels="bgi"), "labels: no host of provider 'lab' carries 'bgi'; did you mean 'big'?"),
         (
             spec(labels="zebra"),
-            "labels: no host of provider 'lab' carries 'zebra'; "
-            "labels there: a100, big, box, cpu, gpu1, gpu2, small",
+            "labels: no host of provider 'lab' carries 'zebra'; labels there: a100, big, box, cpu, gpu1, gpu2, small",
         ),
         (
             spec(labels="a100,cpu"),
@@ -268,6 +267,14 @@ def test_a_damaged_claim_is_named_and_mended_by_the_next_request(state_dir: Path
     assert claim(lab) == instance_id
     (status,) = lab.list_instances(RUN)
     assert (status.state, status.reason) == ("running", "")
+
+
+def test_a_damaged_claim_of_a_host_that_was_named_on_the_spot_is_its_own(state_dir: Path) -> None:
+    one = open_lab(state_dir, {"name": "a", "host": "a"}, name="ssh:a")
+    path = state_dir / "claims" / f"{claim(one, 'ssh:a')}.json"
+    path.write_text("{")
+    assert [status.state for status in one.list_instances(RUN)] == ["unknown"]
+    assert open_lab(state_dir).list_instances(RUN) == []
 
 
 def test_a_damaged_claim_can_be_given_back(state_dir: Path) -> None:
