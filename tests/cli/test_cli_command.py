@@ -82,6 +82,11 @@ def test_where_nothing_was_run_yet(cloudsend: Command) -> None:
         ("run config.yml --dry-run", "plan"),
         ("wait good", "jobs"),
         ("kill job good", "jobs"),
+        ("list instances", "instances"),
+        ("list instances --run @last", "instances"),
+        ("list providers", "providers"),
+        ("info provider local", "provider"),
+        ("check", "checks"),
     ],
 )
 def test_json_is_as_its_schema_says(ran: Command, words: str, schema: str) -> None:

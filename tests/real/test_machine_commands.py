@@ -7,16 +7,27 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pexpect
 import pytest
-from conftest import MakeCluster
+from json_schema import check as check_schema
 from real_stack import wait_for
 from ssh_cluster import Cluster
 
-MIB = 1 << 20
+MakeCluster = Callable[..., Cluster]
+SCHEMAS = {
+    "check": "checks",
+    "rebuild": "rebuilt",
+    "list instances": "instances",
+    "list jobs": "jobs",
+    "info instance": "instance",
+    "info provider": "provider",
+    "create instance": "instance",
+    "terminate instance": "released",
+}
 
 
 class Command:
@@ -36,7 +47,10 @@ class Command:
         return done
 
     def json(self, *words: str, status: int = 0) -> Any:
-        return json.loads(self(*words, "-o", "json", status=status).stdout)
+        value = json.loads(self(*words, "-o", "json", status=status).stdout)
+        if " ".join(words[:2]) in SCHEMAS or words[0] in SCHEMAS:
+            check_schema(value, SCHEMAS.get(" ".join(words[:2])) or SCHEMAS[words[0]])
+        return value
 
     def on_terminal(self, *words: str) -> Any:
         argv = ["-m", "cloudsend_cli", *words]

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "output.schema.json"
+FILE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "output.schema.json"
 TYPES: dict[str, Any] = {
     "string": str,
     "integer": int,
