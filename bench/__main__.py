@@ -4,10 +4,10 @@ import argparse
 import sys
 import tempfile
 
-from bench import jobs, latency, many, page, startup
+from bench import hosts, jobs, latency, many, page, startup, transfers
 from bench.common import RESULTS, describe_machine, save
 
-NAMES = ("startup", "latency", "jobs", "many")
+NAMES = ("startup", "latency", "jobs", "many", "hosts", "transfers")
 
 
 def main() -> int:
@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of `jobs` (from 10,000 jobs on: 3)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000], help="numbers of jobs of `jobs`")
     parser.add_argument("--many", type=int, default=100_000, help="number of jobs of `many`")
+    parser.add_argument("--hosts", type=int, default=8, help="number of sshd hosts of `hosts`")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds after which no new round is begun")
     parser.add_argument("--dir", help="where to work: the file system matters (default: that of temporary files)")
     parser.add_argument("--page", action="store_true", help="afterwards, put all results into docs/performance.md")
@@ -34,6 +35,10 @@ def main() -> int:
             ]
         elif name == "many":
             found = [many.measure(args.many)]
+        elif name == "hosts":
+            found = [hosts.measure(args.hosts, 4000, min(args.rounds, 3))]
+        elif name == "transfers":
+            found = [transfers.measure(args.rounds), transfers.measure_latency()]
         elif name == "startup":
             found = [startup.measure()]
         else:
