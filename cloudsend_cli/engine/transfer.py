@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import Upload
@@ -81,10 +82,17 @@ def _send_small(
     batch: Sequence[tuple[Upload, Ask]], refused: dict[str, str]
 ) -> Generator[list[Ask] | Ahead, list[Frame], None]:
     good = [(file, ask) for file, ask in batch if file.sha256 not in refused]
+    damaged = []
     if good:
         for (file, _), reply in zip(good, (yield [ask for _, ask in good]), strict=True):
-            if not reply.ok:
+            if reply.error_code == "digest":
+                damaged.append(file)
+            elif not reply.ok:
                 refused[file.sha256] = f"upload-refused: {file.path}: {error_text(reply)}"
+    for file in damaged:
+        problem = yield from _send_large(file, 0)
+        if problem:
+            refused[file.sha256] = problem
 
 
 def _send_large(file: Upload, start: int) -> Generator[list[Ask] | Ahead, list[Frame], str]:
@@ -107,10 +115,11 @@ def _send_large(file: Upload, start: int) -> Generator[list[Ask] | Ahead, list[F
             if reply.error_code == "offset":
                 held = reply["error"].get("offset")
                 start = held if isinstance(held, int) and 0 < held <= file.size else 0
-            elif reply.error_code == "digest" and start:
-                start = 0  # what was there from an earlier try was wrong, and is gone now
             elif reply.error_code == "digest":
-                return _changed(file)
+                # What an earlier try left there was wrong, or this one arrived damaged: it is gone there now.
+                if not start and not _is_as_submitted(file, source):
+                    return _changed(file)
+                start = 0
             else:
                 break
         return f"upload-refused: {file.path}: {error_text(reply)}"
@@ -118,6 +127,14 @@ def _send_large(file: Upload, start: int) -> Generator[list[Ask] | Ahead, list[F
         return _missing(file, problem)
     finally:
         source.close()
+
+
+def _is_as_submitted(file: Upload, source: BinaryIO) -> bool:
+    source.seek(0)
+    digest = hashlib.sha256()
+    while data := source.read(CHUNK):
+        digest.update(data)
+    return digest.hexdigest() == file.sha256
 
 
 def _send_from(file: Upload, source: int, offset: int) -> Generator[list[Ask] | Ahead, list[Frame], Frame | None]:
