@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.explain import describe
 from cloudsend_cli.core.machine_views import CheckView, ProviderHost, ProviderView
 from cloudsend_cli.core.model import InstanceSpec
 from cloudsend_cli.core.refs import not_found
-from cloudsend_cli.engine.places import Place, find_places
-from cloudsend_cli.errors import CloudsendError, UsageError
+from cloudsend_cli.engine.places import Place, find_places, is_like_any
+from cloudsend_cli.errors import ConfigError
 from cloudsend_cli.maestro import wiring
 
 from .directory import Directory
@@ -20,6 +20,7 @@ from .directory import Directory
 if TYPE_CHECKING:
     from cloudsend_cli.config.context import ProviderInfo
 
+AD_HOC = "ssh:"
 SHOWN_ELSEWHERE = frozenset({"name", "host", "cpus", "memory", "gpus"})  # keys of a host's entry
 
 
@@ -33,9 +34,27 @@ def find_provider(home: Directory, name: str) -> ProviderView:
 
 def find_info(home: Directory, name: str) -> ProviderInfo:
     known = load_infos(home)
-    if name not in known:
-        raise not_found("provider", name, list(known))
-    return known[name]
+    if name in known:
+        return known[name]
+    if name.startswith(AD_HOC):
+        return _name_on_the_spot(name, known)
+    raise not_found("provider", name, list(known))
+
+
+def _name_on_the_spot(name: str, known: Mapping[str, ProviderInfo]) -> ProviderInfo:
+    """`ssh:HOST`, which no file names. ConfigError: it is no host."""
+    from cloudsend_cli.config.check import Report
+    from cloudsend_cli.config.choice import Providers
+    from cloudsend_cli.config.context import LoadContext
+    from cloudsend_cli.config.document import Place as Written
+    from cloudsend_cli.environments.render import render_environment
+
+    report = Report()
+    context = LoadContext(known, lambda spec, folder, elsewhere: render_environment(spec, base=str(folder)))
+    info = Providers(report, context).find(name, Written("command line"), "provider")
+    if info is None:
+        raise ConfigError(report.problems)
+    return info
 
 
 def load_infos(home: Directory) -> dict[str, ProviderInfo]:
@@ -63,12 +82,16 @@ def _view(home: Directory, info: ProviderInfo) -> ProviderView:
         type=info.type,
         status=info.unavailable or "ready",
         capacity=capacity,
-        file=next((path for path in _search_paths(home) if os.path.lexists(path)), ""),
+        file="" if info.name.startswith(AD_HOC) else _file(home),
         hosts=tuple(_host_view(place) for place in list_places(home, [info])),
         defaults=tuple(
             (key, render_inline(node), f"{node.place.file}:{node.place.line}") for key, node in info.defaults.items()
         ),
     )
+
+
+def _file(home: Directory) -> str:
+    return next((path for path in _search_paths(home) if os.path.lexists(path)), "")
 
 
 def _host_view(place: Place) -> ProviderHost:
@@ -94,17 +117,26 @@ def list_places(home: Directory, infos: Sequence[ProviderInfo]) -> list[Place]:
     return [p for info in infos if not info.unavailable for p in wiring.list_places(info.definition, home.path)]
 
 
-def choose_places(home: Directory, provider: str | None, refs: Sequence[str] = ()) -> list[Place]:
-    """Machines of one provider, or of all; with `refs`, those that the words name."""
+def choose_places(
+    home: Directory, provider: str | None, refs: Sequence[str] = (), *, on_the_spot: bool = False
+) -> list[Place]:
+    """Machines of one provider, or of all; with `refs`, those that the words name.
+
+    `on_the_spot`: a word that is unlike any name is a host that no file names, as in `ssh:HOST`.
+    """
     infos = [find_info(home, provider)] if provider is not None else list(load_infos(home).values())
     places = list_places(home, infos)
+    if provider is None:
+        strange = [ref for ref in refs if ref.startswith(AD_HOC) or (on_the_spot and not is_like_any(places, ref))]
+        named = dict.fromkeys(f"{AD_HOC}{ref.removeprefix(AD_HOC)}" for ref in strange)
+        places += list_places(home, [find_info(home, name) for name in named])
     return find_places(places, refs) if refs else places
 
 
 def check(home: Directory, provider: str | None, hosts: Sequence[str]) -> Iterator[CheckView]:
     from cloudsend_cli.engine.checks import check_hosts, list_checks
 
-    places = choose_places(home, provider, hosts)
+    places = choose_places(home, provider, hosts, on_the_spot=True)
     infos = [find_info(home, provider)] if provider is not None else []
     if not hosts and all(info.type == "local" for info in infos):
         here = wiring.open_provider(wiring.LOCAL, home.path)
@@ -115,18 +147,7 @@ def check(home: Directory, provider: str | None, hosts: Sequence[str]) -> Iterat
 def accept_host_key(home: Directory, host: str, fingerprint: str, provider: str | None) -> tuple[str, str]:
     from cloudsend_cli.store.directory import open_state_dir
 
-    (place,) = choose_places(home, provider, [host])
+    (place,) = choose_places(home, provider, [host], on_the_spot=True)
     open_state_dir(home.path)
     key = wiring.accept_host_key(place.address, fingerprint, home.path)
     return key.type, key.fingerprint
-
-
-def refuse_unavailable(info: ProviderInfo) -> None:
-    """CloudsendError where this version cannot use the provider."""
-    if info.unavailable:
-        raise CloudsendError(f"provider {info.name!r}: {info.unavailable}")
-    if info.type == "local":
-        raise UsageError(
-            f"{info.name} is this machine: it is there already, and is not claimed or given back",
-            hint="`cloudsend run` uses it as it is",
-        )

@@ -24,6 +24,7 @@ from cloudsend_cli.store.sqlite import SqliteStore
 from .direct import Direct
 from .parallel import each_in_parallel
 from .places import Place
+from .wire import LOGOUT_WARNING
 
 LOW_DISK = 1 << 30
 LOW_INODES = 10_000
@@ -137,6 +138,7 @@ def _look(place: Place, host: ProbedHost) -> CheckView:
         "clock_offset": round(told.clock_offset, 3) + 0.0,
         "round_trip_ms": round(told.round_trip_ms, 1),
         "jobs_of_others": others if isinstance(others, int) else 0,
+        "survives_logout": hello.get("survives_logout") is not False,
         "taken": describe_holder(taken) or None,
     }
     size = describe(Resources(told.cpus, told.memory, told.gpus))
@@ -169,6 +171,8 @@ def _list_warnings(place: Place, told: HostFacts, facts: Mapping[str, object]) -
         yield f"in use by cloudsend of {facts['taken']}: jobs wait; `shared: true` for it allows both"
     if facts["jobs_of_others"]:
         yield f"{facts['jobs_of_others']} jobs of other state directories run there, in the same queue"
+    if facts["survives_logout"] is False:
+        yield LOGOUT_WARNING
     yield from _list_lacks(place, told)
 
 

@@ -44,8 +44,16 @@ def find_places(places: Sequence[Place], refs: Iterable[str]) -> list[Place]:
     return list(found.values())
 
 
+def is_like_any(places: Sequence[Place], ref: str) -> bool:
+    """Whether the word is a machine's name, or may be one that was mistyped."""
+    return bool(_near(ref, places)) or "/" in ref
+
+
+def _near(ref: str, places: Sequence[Place]) -> list[str]:
+    return get_close_matches(ref, {name: None for place in places for name in place.names()}, n=3, cutoff=0.5)
+
+
 def _not_found(ref: str, places: Sequence[Place]) -> NotFoundError:
-    names = {name: None for place in places for name in place.names()}
-    near = get_close_matches(ref, names, n=3, cutoff=0.5)
+    near = _near(ref, places)
     hint = f"did you mean {', '.join(near)}?" if near else "`cloudsend info provider P` names the hosts of a provider"
     return NotFoundError(f"no host {ref!r} in providers.yml", hint=hint)
