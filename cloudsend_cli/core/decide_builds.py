@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .actions import AttemptStart
-from .decide_jobs import reason_of
+from .decide_jobs import DISK_FULL, reason_of
 from .draft import Draft
 from .model import RUNNING, SUCCEEDED, AttemptStatus, HostView, JobSpec, Resources
 from .naming import build_id
@@ -42,6 +42,8 @@ def _attempt(draft: Draft, build: BuildRecord) -> str:
 def _settle(draft: Draft, build: BuildRecord, status: AttemptStatus) -> None:
     if status.state == "exited" and status.exit_code == 0 and not status.cause and not status.signal:
         draft.put_build(replace(build, state="succeeded", reason=""))
+    elif status.state in {"exited", "refused"} and status.cause == DISK_FULL:
+        _again(draft, build)  # it was not begun
     elif status.state == "exited" and status.cause != "upload-missing":
         draft.put_build(replace(build, state="failed", reason=reason_of(status)))
     elif status.state == "refused" and status.cause not in {"", "wrong-boot"}:

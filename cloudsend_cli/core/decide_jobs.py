@@ -15,6 +15,8 @@ ALIVE = frozenset({"queued", "running"})
 RESTARTED = "lost: the host was restarted"
 DELETED = "lost: the agent's directory on the host was deleted"
 LOSSES = {"rebooted": RESTARTED, "home-deleted": DELETED}  # in the agent's words
+DISK_FULL = "disk-full"  # only of attempts that were never executed
+RETRY_FULL = f"retry after {DISK_FULL}"
 SIGNAL_NAMES = {
     1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
     10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU",
@@ -101,6 +103,8 @@ def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
         lose(draft, job, LOSSES.get(status.cause, status.cause or "lost"), ended_at=status.ended)
     elif status.state == "cancelled" and job.cancel:
         _finish(draft, job, CANCELLED, "cancelled by the user", None)
+    elif status.state == "refused" and status.cause == DISK_FULL:
+        never_started(draft, job, RETRY_FULL, delay=draft.policy.retry_delay)
     elif status.state == "refused" and status.cause not in {"", "wrong-boot"}:
         _finish(draft, job, FAILED, status.cause, None)
     elif status.state in ENDED:
@@ -119,6 +123,8 @@ def _settle_exit(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
         _finish(draft, job, CANCELLED, "cancelled by the user", status)
     elif status.cause == "preempted":
         never_started(draft, job)
+    elif status.cause == DISK_FULL:
+        never_started(draft, job, RETRY_FULL, delay=draft.policy.retry_delay)
     elif status.cause == "upload-missing":
         lose(draft, job, "upload-missing")
     elif status.cause == "" and status.exit_code == 0 and not status.signal and not status.missing:
@@ -187,13 +193,13 @@ def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = 
         draft.put_job(replace(job, losses=losses, state=FAILED, reason=reason, ended_at=ended))
 
 
-def never_started(draft: Draft, job: JobRecord, delay: float = 0.0) -> None:
+def never_started(draft: Draft, job: JobRecord, reason: str = "", *, delay: float = 0.0) -> None:
     """The attempt is proved to be without effect, or was preempted: a new one follows and nothing is counted."""
     later = draft.seen.now + delay if delay else 0.0
     if job.cancel:
         _finish(draft, job, CANCELLED, "cancelled by the user", None)
     else:
-        draft.put_job(replace(job, state=PENDING, started_at=None, ended_at=None, not_before=later))
+        draft.put_job(replace(job, state=PENDING, reason=reason, started_at=None, ended_at=None, not_before=later))
 
 
 def take_report(draft: Draft, node: str, view: HostView) -> None:

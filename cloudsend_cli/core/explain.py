@@ -22,6 +22,9 @@ PHASES: dict[str, tuple[int, str]] = {
 }
 
 
+NO_ROOM = "its disk is full"
+
+
 def describe(resources: Resources) -> str:
     """Such as `4 CPUs, 16.0 GiB, 1 GPU`; parts of a machine that are not known are left out."""
     known = list_known(resources)
@@ -124,6 +127,8 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
         reasons.append(f"waits for {len(waiting)} of {len(job.after)} jobs before it: {names}{more}")
     if job.not_before > now:
         reasons.append(f"{job.reason or 'retry'}: not before {job.not_before - now:.0f} s from now")
+    full = [name for name in state.nodes if (v := views.get(name)) is not None and v.connected and v.full]
+    reasons.extend(f"{name}: {NO_ROOM}, and nothing is handed to it for a while" for name in full)
     if not any(n.state == "running" for n in state.nodes.values()):
         reasons.extend(f"{n.name} is {_describe_node(n)}" for n in state.nodes.values())
     limit = state.run.max_parallel
@@ -160,6 +165,8 @@ def _explain_node(
         remark = _describe_node(node)
     elif view is not None and not view.connected:
         remark = describe_silence(name, view)
+    elif view is not None and view.full:
+        remark = NO_ROOM
     elif not job.spec.resources.fits_in(capacity):
         remark = "too small"
     elif not job.spec.resources.fits_in(free):

@@ -242,6 +242,7 @@ class HostView:
     error: str = ""
     error_code: str = ""  # of the error's class, where it is one of ours
     vitals: Vitals = Vitals()
+    full: bool = False  # its agent had no room on its disk for an attempt: nothing is handed to it for a while
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     "oom": ("the kernel ended it for lack of memory", "up to `retries`"),
     "timeout": ("it ran longer than its `timeout`", "up to `retries`"),
     "output-missing": ("it ended well but did not leave an output that it promised", "up to `retries`"),
-    "disk-full": ("the host had no room to start it", "up to `retries`"),
+    "disk-full": ("the host had no room to start it", "when there is room, there or elsewhere, and not counted"),
     "environment-failed": (
         "its environment could not be built; the build's log says why",
         "when the config is run again",

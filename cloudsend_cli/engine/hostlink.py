@@ -37,6 +37,7 @@ SLOWEST = 4096.0  # bytes a second of a line on which a large request is still w
 HEALTHY_AFTER = 1.0  # a channel that lived so long was good: the next try comes at once
 RETRY_DELAYS = (0.02, 0.2, 1.0, 2.0)
 RETRY_TAKEN = 15.0
+RETRY_FULL = (5.0, 10.0, 20.0, 40.0, 60.0)  # a disk that had no room for an attempt
 RETRY_REFUSED = (5.0, 15.0, 60.0)  # after an answer that will not change by itself: servers count failed logins
 # What a host's entry in providers.yml asks of its agent.
 TERMS: dict[str, Callable[[str], object]] = {"shared": lambda text: text == "true", "max_load": float}
@@ -122,6 +123,7 @@ class HostLink:
         self._pinged = 0.0
         self._connected_at = 0.0
         self._report_at: float | None = None
+        self._fulls, self._full_until = 0, 0.0
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._live, name=f"host {host.address.key}", daemon=True)
@@ -150,6 +152,16 @@ class HostLink:
     def report_again(self, after: float = 0.0) -> None:
         """Have the agent report in full, in `after` seconds."""
         self._post(lambda: self._plan_report(after))
+
+    def note_full(self, *, full: bool) -> None:
+        """Whether the agent had room on its disk for what it was given. Called by the link's own thread."""
+        if not full:
+            self._fulls = 0
+        elif not self._view.full:
+            self._full_until = time.monotonic() + RETRY_FULL[min(self._fulls, len(RETRY_FULL) - 1)]
+            self._fulls += 1
+            self._log(f"the disk of {self._host.address.key} is full")
+            self._show(replace(self._view, full=True))
 
     def stop(self) -> None:
         self._stopping = True
@@ -248,6 +260,8 @@ class HostLink:
         while not self._stopping:
             self._run_inbox()
             self._report_when_due()
+            if self._view.full and time.monotonic() >= self._full_until:
+                self._show(replace(self._view, full=False))
             flushed = channel.flush()
             ready = dict(poller.poll(self._patience(flushed=flushed) * 1000))
             if self._wake_read in ready:
@@ -312,6 +326,11 @@ class HostLink:
             begin()  # without a channel: dropped
         if channel is not None:
             channel.close()
+
+    def _show(self, view: HostView) -> None:
+        self._view = view
+        for listener in self._listeners:
+            listener.on_view(view, None)
 
     # ---- frames ----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from .hearsay import HERE, NOTHING, is_attempt_of
 from .homelogs import SMALL, bring_logs, is_home, parse_sizes
 from .hostlink import Ask, Conversation, HostLink
 from .results import Home
-from .transfer import fetch_files, send_files
+from .transfer import DISK_FULL, fetch_files, send_files
 from .wire import MOST_WIRE, Json, clip, parse_status, render_spec, split_frames, wire_size
 
 TOO_LARGE = "bad-spec: its command, variables and file list are too large for one request"
@@ -91,6 +91,8 @@ class _NodeListener:
         news = {a: parse_status(items[a]) for a, w in worth.items() if w != NOTHING}
         if any(s.cause == UPLOAD_MISSING for s in news.values()):
             self.known_files.clear()  # a job wrote into a file that others use: it is sent again
+        if any(s.cause == DISK_FULL for s in news.values()):
+            self.link.note_full(full=True)
         if not self.is_here:
             ended = {a: s for a, s in news.items() if s.state in WITH_LOGS}
             self._bring_logs({a: (s, parse_sizes(items[a])) for a, s in ended.items() if worth[a] == HERE})
@@ -326,7 +328,12 @@ class RunHosts:
             unlike = [a for a, v in verdicts.items() if v == "mismatch"]
             if unlike:
                 news.update(_find_statuses((yield [Ask("report", {"all": True})])[0], unlike))
+            if "queued" in verdicts.values():
+                listener.link.note_full(full=False)
         if news:
+            # ORDER: that its disk is full is known before what it refused is given to another machine.
+            if any(s.cause == DISK_FULL for s in news.values()):
+                listener.link.note_full(full=True)
             self.take_attempts(listener, news)
 
     def _judge(self, listener: _NodeListener, replies: Sequence[Frame]) -> None:

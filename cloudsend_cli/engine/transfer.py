@@ -21,6 +21,7 @@ WINDOW = 2 << 20  # bytes under way at once, and
 ASKS_AT_ONCE = 64  # requests
 FILES_IN_ONE_QUESTION = 5000
 RESUMES_MOST = 3
+DISK_FULL = "disk-full"  # in the agent's words
 MOST_WORDS = 1000  # letters of what went wrong: a machine's names may be in it
 
 Sending = Generator[list[Ask] | Ahead, list[Frame], dict[str, str]]
@@ -67,6 +68,10 @@ def _missing(file: Upload, problem: OSError) -> str:
     return f"upload-missing: {file.path}: {problem.strerror}"
 
 
+def _refused(file: Upload, reply: Frame) -> str:
+    return DISK_FULL if reply.error_code == DISK_FULL else f"upload-refused: {file.path}: {error_text(reply)}"
+
+
 def _whole(file: Upload, refused: dict[str, str]) -> Ask:
     data = b""
     try:
@@ -88,7 +93,7 @@ def _send_small(
             if reply.error_code == "digest":
                 damaged.append(file)
             elif not reply.ok:
-                refused[file.sha256] = f"upload-refused: {file.path}: {error_text(reply)}"
+                refused[file.sha256] = _refused(file, reply)
     for file in damaged:
         problem = yield from _send_large(file, 0)
         if problem:
@@ -122,7 +127,7 @@ def _send_large(file: Upload, start: int) -> Generator[list[Ask] | Ahead, list[F
                 start = 0
             else:
                 break
-        return f"upload-refused: {file.path}: {error_text(reply)}"
+        return _refused(file, reply)
     except OSError as problem:
         return _missing(file, problem)
     finally:

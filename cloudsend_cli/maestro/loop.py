@@ -475,5 +475,6 @@ def _render_view(view: HostView, vitals: Vitals) -> dict[str, object]:
         "since": view.since,
         "error": view.error,
         "error_code": view.error_code,
+        "full": view.full,
         "resources": [resources.cpus, resources.memory, resources.gpus] if resources else None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+from cloudsend_cli.core.explain import NO_ROOM
 from cloudsend_cli.core.model import FAILED, RUNNING, HostView
 from cloudsend_cli.core.naming import job_id
 from cloudsend_cli.core.silence import REFUSED, describe_silence, way_out
@@ -69,6 +70,8 @@ def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
         view = views.get(node.name)
         if node.state == "running" and view is not None and not view.connected:
             notes.append(f"{node.name}: {describe_silence(node.name, view)}")
+        if node.state == "running" and view is not None and view.connected and view.full:
+            notes.append(f"{node.name}: {NO_ROOM}; jobs wait until there is room, or go elsewhere")
     if state.to_fetch:
         jobs = "1 job is" if len(state.to_fetch) == 1 else f"{len(state.to_fetch):,} jobs are"
         notes.append(f"results of {jobs} on the way home")

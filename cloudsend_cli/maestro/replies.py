@@ -18,6 +18,7 @@ def parse_view(wire: object) -> HostView:
         error=str(wire.get("error", "")),
         error_code=str(wire.get("error_code", "")),
         vitals=_parse_vitals(wire),
+        full=wire.get("full") is True,
     )
 
 

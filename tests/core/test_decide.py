@@ -21,6 +21,7 @@ from cloudsend_cli.core.actions import (
     TerminateInstance,
 )
 from cloudsend_cli.core.decide import Decision, decide
+from cloudsend_cli.core.explain import explain
 from cloudsend_cli.core.model import (
     AttemptStatus,
     EnvironmentBuild,
@@ -179,6 +180,8 @@ def kinds(decision: Decision) -> list[str]:
         (AttemptStatus("cancelled"), "pending", ""),
         (AttemptStatus("refused", cause="wrong-boot"), "pending", ""),
         (AttemptStatus("refused", cause="bad-spec"), "failed", "bad-spec"),
+        (AttemptStatus("refused", cause="disk-full"), "pending", "retry after disk-full"),
+        (AttemptStatus("exited", 1.0, 2.0, cause="disk-full"), "pending", "retry after disk-full"),
         (AttemptStatus("queued"), "running", ""),
         (AttemptStatus("running", 5.0), "running", ""),
         (AttemptStatus("running"), "running", ""),
@@ -451,6 +454,20 @@ def test_place_of_a_job_that_ends_now_is_given_away_now() -> None:
     assert handed(decision) == [2]
 
 
+def test_full_disk_holds_back_what_its_machine_would_be_given_and_says_so() -> None:
+    """Seen: a machine with a full disk took job after job from the others and failed each at once."""
+    state = change_node(serving(state_with(nodes=2)), "n-1", state="running", generation=1, instance_id="i-2")
+    full, well = replace(UP, full=True), replace(UP)
+    decision = decide(state, seeing(full, hosts={"n-0": full, "n-1": well}), POLICY)
+    assert [a.node for a in decision.actions if isinstance(a, StartAttempts)] == ["n-1"]
+    alone = serving(state_with())
+    decision = decide(alone, seeing(full), POLICY)
+    assert not handed(decision) and 1 not in decision.changes.jobs
+    told = explain(alone, alone.jobs[1], {"n-0": full}, NOW)
+    assert told.reasons == ("n-0: its disk is full, and nothing is handed to it for a while",)
+    assert [remark for *_, remark in told.nodes] == ["its disk is full"]
+
+
 def test_job_that_fits_nowhere_fails_although_a_machine_was_refused() -> None:
     state = change_node(serving(state_with(nodes=2, resources=Resources(3.0))), "n-1", state="failed", reason="quota")
     job = decide(state, seeing(UP), POLICY).changes.jobs[1]
@@ -531,6 +548,8 @@ def test_files_of_several_attempts_are_sent_once() -> None:
         (AttemptStatus("exited", cause="upload-missing"), "running", 2, ""),
         (AttemptStatus("refused", cause="wrong-boot"), "running", 2, ""),
         (AttemptStatus("refused", cause="bad-spec"), "failed", 1, "bad-spec"),
+        (AttemptStatus("refused", cause="disk-full"), "running", 2, ""),
+        (AttemptStatus("exited", cause="disk-full"), "running", 2, ""),
         (AttemptStatus("lost"), "running", 2, ""),
     ],
 )
