@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ssh_cluster import Cluster
 from sshlab import Lab, LabHost, NotHere
+from sshlab.spec import NEEDS_NAMESPACES
 
 MakeCluster = Callable[..., Cluster]
 MakeLab = Callable[..., Lab]
@@ -43,6 +44,13 @@ def shared_lab() -> Iterator[Lab]:
     """One lab for all tests of a worker: a test takes hosts of its own in it, by `lab_hosts`."""
     with Lab() as made:
         yield made
+
+
+@pytest.fixture
+def namespaces(shared_lab: Lab) -> None:
+    """For tests that need more than hosts on loopback addresses."""
+    if shared_lab.level != "namespaces":
+        raise NotHere(NEEDS_NAMESPACES)
 
 
 @pytest.fixture

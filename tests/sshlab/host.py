@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import sshd
 from .commands import wait_for
-from .spec import USER, HostSpec, LabError, NotHere
+from .spec import NEEDS_NAMESPACES, USER, HostSpec, LabError, NotHere
 
 
 class LabHost(ABC):
@@ -64,7 +64,7 @@ class LabHost(ABC):
 
     def wait_down(self, timeout: float = 20) -> str:
         """Wait until the host has ended itself by reboot(2); `reboot` or `off`. Then power_on() boots it again."""
-        raise NotHere(self._needs_root("a power switch inside"))
+        raise NotHere(NEEDS_NAMESPACES)
 
     @abstractmethod
     def pause(self) -> None:
@@ -77,35 +77,35 @@ class LabHost(ABC):
 
     def partition(self) -> None:
         """Drop every packet to and from the host, until heal()."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     def partition_in(self) -> None:
         """Drop what goes to the host; what it sends arrives."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     def partition_out(self) -> None:
         """Drop what the host sends; what goes to it arrives."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     def hide_from_client(self) -> None:
         """Drop what goes between this machine and the host; other hosts reach it, as behind a bastion."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     def loss(self, percent: float) -> None:
         """Lose packets at random, each way."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     def throttle(self, rate: str | None) -> None:
         """Limit each way to a rate as tc writes it (`1mbit`); None lifts it."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     def refuse(self) -> None:
         """Answer every TCP packet with RST, until heal()."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     def reset_connections(self) -> None:
         """Break every TCP connection with RST, towards both ends."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     @abstractmethod
     def heal(self) -> None:
@@ -231,39 +231,38 @@ class LabHost(ABC):
 
     def set_clock_offset(self, seconds: float) -> None:
         """A wrong wall clock for each process that starts from now on; later calls change it for them at once."""
-        raise NotHere(self._needs_root("a clock"))
+        raise NotHere(NEEDS_NAMESPACES)
 
     def fill_disk(self) -> None:
         """Leave no byte free in the home directory. It must be of its own: HostSpec.home_size."""
-        raise NotHere(self._needs_root("a home of limited size"))
+        raise NotHere(NEEDS_NAMESPACES)
 
     def fill_inodes(self) -> None:
-        raise NotHere(self._needs_root("a home of limited size"))
+        raise NotHere(NEEDS_NAMESPACES)
 
     def free_disk(self) -> None:
         """Take back what fill_disk and fill_inodes wrote."""
-        raise NotHere(self._needs_root("a home of limited size"))
+        raise NotHere(NEEDS_NAMESPACES)
 
     def remount(self, path: str, options: str) -> None:
         """Change a mount of the host (`ro`, `noexec`), until its next boot."""
-        raise NotHere(self._needs_root("mounts"))
+        raise NotHere(NEEDS_NAMESPACES)
 
     def limit_memory(self, size: str | None) -> None:
         """What all processes of the host may use together."""
-        raise NotHere(self._needs_root("a memory limit"))
-
-    @staticmethod
-    def _needs_root(what: str) -> str:
-        return f"{what}: needs hosts in namespaces, for which the tests run as root"
-
-    def _no_network(self) -> NotHere:
-        return NotHere(self._needs_root("faults of the network"))
+        raise NotHere(NEEDS_NAMESPACES)
 
     # The lab's own
 
+    def start(self) -> None:
+        """The first boot."""
+        self.power_on()
+        if self.spec.python != "machine":
+            self.set_python(self.spec.python)
+
     def set_address(self, address: str) -> None:
         """As after a stop and start in a cloud. Old connections are left to their fate."""
-        raise self._no_network()
+        raise NotHere(NEEDS_NAMESPACES)
 
     def thaw(self) -> None:
         """Before the lab ends: what is frozen cannot be ended."""

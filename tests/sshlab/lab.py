@@ -98,12 +98,21 @@ class Lab:
         wanted = HostSpec(**spec)
         numbers = [self._numbers.popleft() for _ in range(count)]
         with ThreadPoolExecutor(PARALLEL) as threads:
-            made = [threads.submit(self._level.make_host, number, wanted, self.key_path) for number in numbers]
+            made = [threads.submit(self._start, number, wanted) for number in numbers]
         self.hosts += [future.result() for future in made if future.exception() is None]
         hosts = [future.result() for future in made]  # raises what went wrong
         for host in hosts:
             self._know(host, host.address, host.port)
         return hosts
+
+    def _start(self, number: int, spec: HostSpec) -> LabHost:
+        host = self._level.make_host(number, spec, self.key_path)
+        try:
+            host.start()
+        except BaseException:
+            host.close()
+            raise
+        return host
 
     def remove(self, *hosts: LabHost) -> None:
         """End these hosts and what was theirs; the others are not touched."""

@@ -16,7 +16,7 @@ from . import pythons, sshd
 from .commands import DEADLINE, ENVIRON, send, start_time, wait_for, with_descendants
 from .host import LabHost, new_boot_id
 from .slots import MARK, Slot, end_marked, marked_processes
-from .spec import HostSpec, NotHere
+from .spec import NEEDS_NAMESPACES, HostSpec, LabError, NotHere
 
 PORT = 22022
 LEAVES_OUT = (
@@ -59,7 +59,7 @@ class Loopback:
     def make_host(self, number: int, spec: HostSpec, key_path: Path) -> LabHost:
         for wish in ("home_size", "home_inodes", "noexec", "memory"):
             if getattr(spec, wish):
-                raise NotHere(f"{wish}: hosts have no mounts and limits of their own ({self.leaves_out})")
+                raise NotHere(NEEDS_NAMESPACES)
         return LoopbackHost(self, number, spec, key_path)
 
     def close(self) -> None:
@@ -83,9 +83,6 @@ class LoopbackHost(LabHost):
         self._listener: subprocess.Popen[bytes] | None = None
         self._sshds: dict[int, str | None] = {}
         self._put_host_key()
-        self.power_on()
-        if spec.python != "machine":
-            self.set_python(spec.python)
 
     # Power
 
@@ -101,7 +98,7 @@ class LoopbackHost(LabHost):
 
     def power_off(self, clean: bool = False) -> None:
         if not clean:
-            raise NotHere(self._needs_root("a silent end"))
+            raise NotHere(NEEDS_NAMESPACES)
         self._end()
 
     def reboot(self, clean: bool = False) -> None:
@@ -152,6 +149,7 @@ class LoopbackHost(LabHost):
             **ENVIRON,
             "PATH": f"{self._programs}:{ENVIRON['PATH']}",
             "HOME": self.home,
+            "SHLVL": "9",  # a bash that is not the host's shell reads no rc file there
             "SHELL": self._shell,
             "CLOUDSEND_BOOT_ID": self.boot_id,
             MARK: str(self._files),
@@ -174,7 +172,7 @@ class LoopbackHost(LabHost):
         wait_for(lambda: pid_file.exists() or listener.poll() is not None, f"sshd of {self.name} listens")
         if listener.poll() is not None:
             self._reap()
-            raise NotHere(f"sshd does not start here: {self.sshd_log()}")
+            raise LabError(f"sshd of {self.name} does not start")
 
     def stop_sshd(self) -> None:
         super().stop_sshd()
@@ -215,7 +213,7 @@ class LoopbackHost(LabHost):
 
     def command(self, argv: Sequence[str], *, root: bool = False, env: Mapping[str, str] | None = None) -> list[str]:
         if root:
-            raise NotHere(self._needs_root("root on the host"))
+            raise NotHere(NEEDS_NAMESPACES)
         user = {"USER": self.user, "LOGNAME": self.user}
         environ = {**self._environ(), **user, **self.environ, **(env or {})}
         assigned = (f"{name}={value}" for name, value in environ.items())
@@ -237,7 +235,7 @@ class LoopbackHost(LabHost):
 
     def write(self, path: str, data: bytes | str, *, mode: int = 0o644, root: bool = False) -> None:
         if root or not Path(self._absolute(path)).is_relative_to(self.home):
-            raise NotHere(self._needs_root("files outside of the home directory"))
+            raise NotHere(NEEDS_NAMESPACES)
         super().write(path, data, mode=mode)
 
     def exists(self, path: str) -> bool:
@@ -251,7 +249,7 @@ class LoopbackHost(LabHost):
     def set_python(self, choice: str) -> None:
         """By what comes first in the PATH: /usr/bin/python3 stays where it is."""
         if choice == "none":
-            raise NotHere(self._needs_root("a host without any Python"))
+            raise NotHere(NEEDS_NAMESPACES)
         for old in self._programs.glob("python*"):
             old.unlink()
         if choice == "broken":

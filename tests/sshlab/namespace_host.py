@@ -46,9 +46,6 @@ class NamespaceHost(LabHost):
             self.environ = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), lab.gateway().url)
         self._make_files()
         self._router.add_port(number)
-        self.power_on()
-        if spec.python != "machine":
-            self.set_python(spec.python)
 
     def _make_files(self) -> None:
         places, spec = self.places, self.spec
@@ -90,11 +87,12 @@ class NamespaceHost(LabHost):
         self.boot_id = new_boot_id()
         (self._files / "boot_id").write_text(f"{self.boot_id}\n")
         (self._files / "network").write_text(self._router.lines_inside(self.number, self.address))
-        self._boot = Boot(
-            self._lab.enter("mount", "pid"),
-            [str(self._files), self.name, *self._cgroup.directories],
-            lambda pid: self._router.plug_in(self.number, pid, self.address),
-        )
+        arguments = [str(self._files), self.name, *self._cgroup.directories]
+        try:
+            self._boot = Boot(self._lab.enter("mount", "pid"), arguments, self._plug_in)
+        except LabError:
+            self._unplug()
+            raise
         self._wait_for_listener()
         self._set_faults(off=False)
 
@@ -109,10 +107,16 @@ class NamespaceHost(LabHost):
             self._boot.signal_all(signal.SIGKILL)  # before they thaw: nobody does another thing
             self.resume()
         self._boot.end()
-        with contextlib.suppress(LabError):  # the kernel may have been faster
-            self._router.unplug(self.number)
+        self._unplug()
         self._boot = None
         self._is_throttled = False
+
+    def _plug_in(self, pid: int) -> None:
+        self._router.plug_in(self.number, pid, self.address)
+
+    def _unplug(self) -> None:
+        with contextlib.suppress(LabError):  # the kernel may have been faster
+            self._router.unplug(self.number)
 
     def _end_processes(self) -> None:
         """Ask, then force, until the kernel has closed their connections."""

@@ -13,6 +13,9 @@ PREFIX = "cloudsend-sshlab"  # of all that the lab leaves where others can see i
 USER = "lab"
 
 
+NEEDS_NAMESPACES = "needs hosts in namespaces: run the tests as root"
+
+
 class LabError(Exception):
     """The lab itself failed: a mistake in the kit, or in its use."""
 
