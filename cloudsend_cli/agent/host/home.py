@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 
-from .disk import read_file, write_durably
+from .disk import read_file, write_new
 from .encoding import to_text
 
 # The zip that this module was loaded from, whose first folder is this package.
@@ -32,7 +32,8 @@ def home_id(home):
     kept = read_file(path)
     if kept is None and not os.path.exists(home + "/attempts"):
         kept = os.urandom(6).hex().encode()
-        write_durably(path, kept)
+        write_new(path + ".new", kept)  # not open to others whatever the umask is, nor half there after a crash
+        os.rename(path + ".new", path)
     return to_text(kept or b"")
 
 
