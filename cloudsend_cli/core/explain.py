@@ -112,7 +112,9 @@ def explain(
             reasons = (f"{job.node}: {describe_silence(job.node, view)}", _SILENCE_ENDS_NOTHING)
             return Explanation("unknown", reasons, asks, nodes)
         if job.started_at is None:
-            return Explanation("handed over", (f"in the queue of {job.node}, which starts it in turn",), asks, nodes)
+            held = view.vitals.held if view is not None else ""
+            waits = f"in the queue of {job.node}, which starts it in turn"
+            return Explanation("handed over", (waits, f"{job.node}: {held}") if held else (waits,), asks, nodes)
         return Explanation("running", (f"attempt {job.attempt} on {job.node}",), asks, nodes)
     reason = job.reason or "it ended well"
     return Explanation(job.state, (reason,), asks, nodes)
@@ -161,12 +163,17 @@ def _explain_node(
     capacity = (view.resources if view is not None else None) or node.capacity
     load = state.load.get(name)
     free = capacity.minus(load.resources) if load else capacity
+    told = view.vitals.free if view is not None and view.connected else None
+    if told is not None:  # others use it, too
+        free = Resources(min(free.cpus, told.cpus), min(free.memory, told.memory), min(free.gpus, told.gpus))
     if node.state != "running":
         remark = _describe_node(node)
     elif view is not None and not view.connected:
         remark = describe_silence(name, view)
     elif view is not None and view.full:
         remark = NO_ROOM
+    elif view is not None and view.vitals.held:
+        remark = view.vitals.held
     elif not job.spec.resources.fits_in(capacity):
         remark = "too small"
     elif not job.spec.resources.fits_in(free):

@@ -227,6 +227,7 @@ class Vitals:
     others: int = 0  # attempts that it executes for other state directories
     warning: str = ""
     free: Resources | None = None  # what its agent could give to another attempt, whoever holds the rest
+    held: str = ""  # why its agent starts nothing of its queue now, although there may be places
 
 
 @dataclass(frozen=True, slots=True)

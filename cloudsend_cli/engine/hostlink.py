@@ -343,7 +343,8 @@ class HostLink:
                 for listener in self._listeners:
                     listener.on_changes(items)
         elif event == "heartbeat":
-            self.vitals = parse_vitals(frame)
+            # Whether jobs outlive a logout is told once, when the channel opens.
+            self.vitals = replace(parse_vitals(frame), warning=self.vitals.warning)
         elif isinstance(reply, int):
             self._answered = time.monotonic()
             if reply not in self._open:

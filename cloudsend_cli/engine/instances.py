@@ -11,7 +11,8 @@ from cloudsend_cli.core.silence import describe_silence
 from cloudsend_cli.core.state import NodeRecord, RunRecord
 from cloudsend_cli.store.tables import JobRow
 
-OWN_MACHINES = frozenset({"local", "ssh"})  # provider types whose machines several runs share
+from .lookup import SHARED_TYPES
+
 # Of several runs' states of one machine the first of these is told.
 STATES = ("running", "creating", "wanted", "releasing", "claimed", "failed", "released")
 
@@ -54,7 +55,7 @@ def list_machines(facts: Iterable[NodeFacts], claims: Iterable[Claim]) -> list[I
 def _machine(fact: NodeFacts) -> tuple[str, ...]:
     """Nodes that agree in this are one machine. Rented machines belong to their run."""
     kinds = {p.name: p.type for p in fact.run.providers}
-    if kinds.get(fact.node.provider, fact.node.provider) in OWN_MACHINES:
+    if kinds.get(fact.node.provider, fact.node.provider) in SHARED_TYPES:
         return (fact.node.provider, fact.node.name)
     return (fact.node.provider, fact.node.name, fact.run.id)
 
@@ -92,7 +93,7 @@ def _remark(node: NodeRecord, view: HostView | None) -> str:
         return describe_silence(node.name, view)
     others = view.vitals.others
     busy = f"executes {others} job{'' if others == 1 else 's'} of others" if others else ""
-    return "; ".join(filter(None, (node.reason, busy, view.vitals.warning)))
+    return "; ".join(filter(None, (node.reason, busy, view.vitals.held, view.vitals.warning)))
 
 
 def names_of(machine: InstanceView) -> Mapping[str, None]:

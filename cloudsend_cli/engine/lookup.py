@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from cloudsend_cli.core.explain import environment_is_ready, phase_word
@@ -17,6 +18,7 @@ from cloudsend_cli.store.tables import JobRow, RunRow
 
 Views = Mapping[str, HostView]
 SHOWN_CANDIDATES = 8
+SHARED_TYPES = frozenset({"local", "ssh"})  # of providers whose machines several runs share
 
 
 class RunFacts:
@@ -92,12 +94,13 @@ def run_view(row: RunRow) -> RunView:
 
 
 def count_others(store: SqliteStore, state: RunState) -> dict[str, int]:
-    """By node of this run, how many jobs of other runs its machine executes: of `local` there is one machine."""
-    local = [name for name, node in state.nodes.items() if node.provider == "local"]
-    runs = [run for run in store.list_active_runs() if run != state.run.id] if local else []
+    """By node of this run, how many jobs of other runs its machine executes."""
+    kinds = {"local": "local", **{p.name: p.type for p in state.run.providers}}
+    shared = {n.name: n.provider for n in state.nodes.values() if kinds.get(n.provider) in SHARED_TYPES}
+    runs = [run for run in store.list_active_runs() if run != state.run.id] if shared else []
     rows = (row for run in runs for row in store.list_jobs(run, [RUNNING]))
-    count = sum(1 for row in rows if row.provider == "local" and row.started_at is not None)
-    return dict.fromkeys(local, count)
+    busy = Counter(r.node for r in rows if r.started_at is not None and shared.get(r.node) == r.provider)
+    return {name: busy[name] for name in shared}
 
 
 # ---- words to rows -------------------------------------------------------------------------------------------------

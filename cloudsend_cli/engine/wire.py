@@ -13,6 +13,10 @@ from cloudsend_cli.environments.activate import wrap_command
 
 Json = dict[str, object]
 LOGOUT_WARNING = "jobs end there when the connection closes: `loginctl enable-linger` on that machine prevents it"
+HOLDS = {
+    "held_by_claim": "cloudsend of another user has it; jobs wait until that one has gone",
+    "held_by_load": "its load is above max_load; jobs wait until it falls",
+}
 STATES = frozenset({"queued", "running", "exited", "lost", "cancelled", "stale", "refused"})
 # What a machine says of itself is bounded before anything is reckoned with it, stored, or shown.
 WHOLE_MOST = 1 << 60
@@ -148,7 +152,8 @@ def parse_vitals(wire: Mapping[str, object]) -> Vitals:
     others = _whole(wire.get("others")) or 0
     warning = LOGOUT_WARNING if wire.get("survives_logout") is False else ""
     free = parse_resources(wire.get("free"))
-    return Vitals(_amount(wire.get("load")), _whole(wire.get("disk_free")), others, warning, free)
+    held = next((text for name, text in HOLDS.items() if wire.get(name) is True), "")
+    return Vitals(_amount(wire.get("load")), _whole(wire.get("disk_free")), others, warning, free, held)
 
 
 def _amount(value: object) -> float | None:

@@ -9,7 +9,7 @@ from cloudsend_cli.core.explain import NO_ROOM
 from cloudsend_cli.core.model import FAILED, RUNNING, HostView
 from cloudsend_cli.core.naming import job_id
 from cloudsend_cli.core.silence import REFUSED, describe_silence, way_out
-from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.core.state import Changes, NodeRecord, RunState
 from cloudsend_cli.core.views import live_counts, run_state_word
 
 from .sockets import Message
@@ -54,7 +54,8 @@ def render_progress(
 
 
 def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
-    notes = []
+    """What is in the way comes first: a terminal shows a few of them."""
+    notes = [note for node in state.nodes.values() if (note := _trouble(node, views.get(node.name)))]
     for build in state.builds.values():
         if build.state == RUNNING:
             environment = state.environments.get(build.key)
@@ -64,15 +65,20 @@ def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
     for node in state.nodes.values():
         if node.state in {"wanted", "creating"}:
             notes.append(f"{node.name} is on its way" + (f": {node.reason}" if node.reason else ""))
-        if node.state == "failed":
-            known = f"; {way_out(node.name)}" if node.reason.startswith(REFUSED) else ""
-            notes.append(f"{node.name} is left out: {node.reason}{known}")
-        view = views.get(node.name)
-        if node.state == "running" and view is not None and not view.connected:
-            notes.append(f"{node.name}: {describe_silence(node.name, view)}")
-        if node.state == "running" and view is not None and view.connected and view.full:
-            notes.append(f"{node.name}: {NO_ROOM}; jobs wait until there is room, or go elsewhere")
     if state.to_fetch:
         jobs = "1 job is" if len(state.to_fetch) == 1 else f"{len(state.to_fetch):,} jobs are"
         notes.append(f"results of {jobs} on the way home")
     return notes
+
+
+def _trouble(node: NodeRecord, view: HostView | None) -> str:
+    if node.state == "failed":
+        known = f"; {way_out(node.name)}" if node.reason.startswith(REFUSED) else ""
+        return f"{node.name} is left out: {node.reason}{known}"
+    if node.state != "running" or view is None:
+        return ""
+    if not view.connected:
+        return f"{node.name}: {describe_silence(node.name, view)}"
+    if view.full:
+        return f"{node.name}: {NO_ROOM}; jobs wait until there is room, or go elsewhere"
+    return ""

@@ -30,6 +30,7 @@ def _parse_vitals(wire: dict[str, object]) -> Vitals:
         others if isinstance(others, int) else 0,
         str(wire.get("warning", "")),
         Resources(**free) if isinstance(free, dict) else None,
+        str(wire.get("held", "")),
     )
 
 

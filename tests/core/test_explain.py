@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.core.explain import PHASES, describe, describe_bytes, explain, phase_of, phase_word
-from cloudsend_cli.core.model import UNBOUNDED, EnvironmentBuild, HostView, JobSpec, Resources, RunSpec
+from cloudsend_cli.core.model import UNBOUNDED, EnvironmentBuild, HostView, JobSpec, Resources, RunSpec, Vitals
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, RunState
 
@@ -121,6 +121,8 @@ def test_running_and_ended_jobs() -> None:
     handed = make(**HANDED)
     started = make(**HANDED, started_at=1.0)
     assert explained(handed, handed.jobs[1]) == ("handed over", "in the queue of n-0, which starts it in turn")
+    held = replace(UP, vitals=Vitals(held="its load is above max_load"))
+    assert explained(handed, handed.jobs[1], held)[1].endswith("n-0: its load is above max_load")
     assert explained(started, started.jobs[1], None) == ("running", "attempt 1 on n-0")
     headline, text = explained(started, started.jobs[1], SILENT)
     assert headline == "unknown"
@@ -140,6 +142,7 @@ def test_running_and_ended_jobs() -> None:
         ("running", replace(SILENT, error=""), 1.0, "no answer since 00:01:30Z"),
         ("running", UP, 9.0, "too small"),
         ("running", UP, 2.0, "full"),
+        ("running", replace(UP, vitals=Vitals(held="its load is above max_load")), 1.0, "its load is above max_load"),
         ("running", UP, 1.0, "has room"),
         ("running", None, 1.0, "has room"),
     ],
@@ -170,3 +173,10 @@ def test_jobs_of_other_runs_on_the_machine_are_told() -> None:
     for others, said in (({}, "has room"), ({"n-0": 1}, "has room; it executes 1 job of other runs")):
         assert explain(state, state.jobs[1], {}, 0.0, others).nodes[0][3] == said
     assert explain(state, state.jobs[1], {}, 0.0, {"n-0": 2}).nodes[0][3].endswith("executes 2 jobs of other runs")
+
+
+def test_what_others_have_taken_is_not_free() -> None:
+    state = make()
+    taken = replace(UP, vitals=Vitals(free=Resources(0.5)))
+    ((_, has, free, said),) = explain(state, state.jobs[2], {"n-0": taken}, 0.0).nodes
+    assert (has, free, said) == ("2 CPUs", "0.5 CPUs", "full")
