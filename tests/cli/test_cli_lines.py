@@ -16,10 +16,13 @@ from cloudsend_cli.cli.execute import execute
 from cloudsend_cli.cli.session import Session
 from cloudsend_cli.cli.settings import Settings
 from cloudsend_cli.core.explain import Explanation
+from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderHost, ProviderView
 from cloudsend_cli.core.submission import Submitted
 from cloudsend_cli.core.views import JobView, MaestroView, Progress, RunView
+from cloudsend_cli.engine.claiming import Released
 from cloudsend_cli.errors import AuthError, MaestroError, NotFoundError, QuotaError, UnreachableError, WaitTimeout
 
+NASTY = "\x1b]0;x\x07\x9b2J\u202e\nID\t"
 COUNTS = {"pending": 0, "running": 0, "succeeded": 1, "failed": 1, "cancelled": 0}
 RUN = RunView("ab12cd", "demo", "", "failed", COUNTS, 1, "", MIDNIGHT, MIDNIGHT + 60)
 
@@ -101,6 +104,30 @@ class Answers:
 
     def log_tail(self, ref: str, lines: int) -> bytes:
         return b""
+
+    def list_instances(self, run: str | None, provider: str | None) -> list[InstanceView]:
+        return [
+            InstanceView(NASTY, NASTY, NASTY, "running", (NASTY,), connected=False, since=MIDNIGHT, remark=NASTY),
+            InstanceView("lab-a", "lab", "i", "claimed", claimed=True),
+        ]
+
+    def list_providers(self) -> list[ProviderView]:
+        return [ProviderView(NASTY, "ssh", NASTY, "", NASTY)]
+
+    def find_provider(self, name: str) -> ProviderView:
+        host = ProviderHost(NASTY, NASTY, settings=(("jump", NASTY),))
+        return ProviderView(NASTY, "ssh", NASTY, "", NASTY, (host,), ((NASTY, NASTY, NASTY),))
+
+    def check(self, provider: str | None, hosts: list[str]) -> Iterator[CheckView]:
+        self._note("check", provider, hosts)
+        yield CheckView(NASTY, False, NASTY, NASTY, "lab", NASTY, "unreachable", 6)
+        yield CheckView("lab-b", True, NASTY, warnings=(NASTY,), facts={"os": NASTY})
+        yield CheckView("lab-c", False, "no Python", "install it", code="unfit", exit_status=7)
+        yield CheckView("lab-d", False, "a key", code="host-key", exit_status=4)
+
+    def terminate_instance(self, ref: str, *, forget: bool) -> Released:
+        self._note("terminate_instance", ref, forget)
+        return Released(NASTY, "lab", was_claimed=True, running=1, queued=2, others=3)
 
     def maestro_stop(self) -> bool:
         return True
@@ -392,3 +419,27 @@ def test_every_command_is_in_the_help(line: Line) -> None:
     assert not set(ALIASES) & names
     assert set(ALIASES.values()) <= names
     assert all(f"\n  {name} " in line("--help")[1] for name in names)
+
+
+@pytest.mark.parametrize(
+    "words", ["list instances", "list providers", "info provider x", "check", "terminate instance x"]
+)
+@pytest.mark.parametrize("format_", ["table", "wide", "json", "yaml", "csv"])
+def test_what_machines_say_is_only_shown(line: Line, words: str, format_: str) -> None:
+    _, out, err = line(*words.split(), "-o", format_)
+    assert not [c for c in out + err if (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or c == "\u202e"]
+    if words == "list instances" and format_ == "table":
+        assert len(out.splitlines()) == 3
+
+
+def test_check_ends_with_the_status_of_the_worst(line: Line, answers: Answers) -> None:
+    status, out, _ = line("check", "-p", "lab", "a", "b")
+    assert status == 7
+    assert [text.split()[0] for text in out.splitlines() if text[0] != " "] == ["FAILED", "warn", "FAILED", "FAILED"]
+    assert answers.asked == [("check", "lab", ["a", "b"])]
+
+
+def test_what_goes_on_where_a_machine_was_given_back(line: Line, answers: Answers) -> None:
+    out = line("terminate", "instance", "a", "b", "--forget")[1]
+    assert "is given back; 1 job of yours and 2 of yours that wait and 3 jobs of others go on there\n" in out
+    assert answers.asked == [("terminate_instance", "a", True), ("terminate_instance", "b", True)]
