@@ -14,16 +14,21 @@ lab's router namespace, where all faults are made. Nothing else of the machine i
 Not root: `lab.level` is "loopback", each host is an sshd of the user's own on 127.77.N.M port 22022, and
 `lab.leaves_out` says what that leaves out. What is left out raises NotHere, which the fixtures turn into a skip.
 
-    a.reboot()   a.power_off()   a.power_on()      # silent; power_off(clean=True) closes its connections first
+    a.reboot()   a.power_off()   a.power_on()      # silent; with clean=True connections are closed first
     a.pause()    a.resume()                        # the kernel goes on: TCP connects, nothing answers
+    a.wait_down()                                  # after reboot(2) on the host: "reboot" or "off"
     a.partition()   a.partition_in()   a.partition_out()   a.loss(10)   a.throttle("1mbit")   a.heal()
     a.reset_connections()   a.refuse()   a.hide_from_client()   lab.swap_addresses(a, b)
-    a.sshd(MaxStartups="1")   a.restart_sshd()   a.stop_sshd()   a.kill_sshd_sessions()   a.new_host_key()
+    a.sshd(MaxStartups="1")   a.restart_sshd()   a.stop_sshd()   a.start_sshd()   a.kill_sshd_sessions()
+    a.new_host_key()   a.sshd_log()   lab.write_known_hosts(hashed=True)
     a.exec(["id"])   a.sh("echo $HOME", root=True)   a.write(".bashrc", "echo hello")   a.read("results/out")
-    a.pids("agent")   a.kill(pid, signal.SIGSTOP)  # as the host numbers them
-    a.set_shell("/bin/tcsh")   a.set_python("3.6") # or none, broken, machine
-    way = lab.proxy(a, delay=0.05); way.port       # way.up.rate = 1000; way.down.corrupt_at = 700; way.cut()
-    lab.add(2, home_size="20m", noexec=True, home_of=a, memory="200m", python="none")   # see HostSpec
+    a.pids("agent")   a.processes()   a.kill(pid, signal.SIGSTOP)      # as the host numbers them
+    a.set_shell("/bin/tcsh")   a.set_python("3.6")   a.set_python("none")   a.set_clock_offset(-3600)
+    a.fill_disk()   a.fill_inodes()   a.free_disk()   a.remount(a.home, "ro")   a.limit_memory("200m")
+    way = lab.proxy(a, delay=0.05); way.port       # way.up.rate = 1000; way.down.cut_after = 700; way.cut(); see Way
+    lab.add(2, home_size="20m", noexec=True, python="none", internet=True)   # or home_of=a; see HostSpec
+
+`host.environ` is what sessions and exec() find in their environment beside the usual.
 """
 
 from .host import LabHost

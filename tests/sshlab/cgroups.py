@@ -34,7 +34,10 @@ class Cgroup:
                 self.places[kind] = where / self.name
         v2 = self.places.get("v2")
         self.freezes_v2 = v2 is not None and (v2 / "cgroup.freeze").exists()
-        self.can_freeze = self.freezes_v2 or "freezer" in self.places
+
+    @property
+    def can_freeze(self) -> bool:
+        return self.freezes_v2 or "freezer" in self.places
 
     @property
     def directories(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,8 +170,11 @@ class Lab:
 
     def ssh(self, host: LabHost, *argv: str) -> list[str]:
         """The command line of OpenSSH's client for a host."""
-        config = self.directory / "ssh_config"
-        config.write_text(self.ssh_config())
+        config, text = self.directory / "ssh_config", self.ssh_config()
+        if not config.exists() or config.read_text() != text:
+            new = self.directory / f"ssh_config-{threading.get_ident()}"
+            new.write_text(text)
+            new.replace(config)  # ORDER: whole at once, as others may be reading
         return ["ssh", "-F", str(config), host.name, *argv]
 
     @staticmethod

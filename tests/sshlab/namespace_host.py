@@ -197,8 +197,8 @@ class NamespaceHost(LabHost):
 
     def set_address(self, address: str) -> None:
         self.address = address
-        self._router.move(self.number, address)
         if self.is_up:
+            self._router.move(self.number, address)
             lines = self._router.lines_inside(self.number, address)
             run([*self.booted.enter("net"), "ip", "-batch", "-"], lines)
 
