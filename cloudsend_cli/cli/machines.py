@@ -186,11 +186,19 @@ def terminate_instance(
     forget: Annotated[
         bool, typer.Option("--forget", help="Also where it does not answer: only this side forgets the claim.")
     ] = False,
+    gone: Annotated[
+        bool,
+        typer.Option("--gone", help="Your word that it never answers again: its jobs are lost, and done elsewhere."),
+    ] = False,
 ) -> None:
     """Give back claimed machines. Nothing on them is ended."""
     session = session_of(ctx)
     session.screen.refuse("csv", "name")
-    done = [session.client.terminate_instance(name, forget=forget) for name in instance]
+    if gone:
+        for name in instance:
+            for run in session.client.give_up(session.client.find_instance(name).name):
+                session.screen.say(one_line(f"{name} is given up in run {run}"))
+    done = [session.client.terminate_instance(name, forget=forget or gone) for name in instance]
     if session.screen.machine:
         session.screen.data([one.as_json() for one in done])
         return

@@ -78,7 +78,10 @@ def environment_is_ready(state: RunState, key: str) -> bool:
     return any((b := state.builds.get((name, key))) is not None and b.state == SUCCEEDED for name in running)
 
 
-_SILENCE_ENDS_NOTHING = "silence ends nothing: the job may be running, and is watched again when its machine answers"
+_SILENCE_ENDS_NOTHING = (
+    "silence ends nothing: the job may be running, and is watched again when its machine answers; "
+    "if it never will, `cloudsend terminate instance {node} --gone` says so"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def explain(
     if job.state == RUNNING:
         view = views.get(job.node)
         if view is not None and not view.connected:
-            reasons = (f"{job.node}: {describe_silence(job.node, view)}", _SILENCE_ENDS_NOTHING)
+            reasons = (f"{job.node}: {describe_silence(job.node, view)}", _SILENCE_ENDS_NOTHING.format(node=job.node))
             return Explanation("unknown", reasons, asks, nodes)
         if job.started_at is None:
             held = view.vitals.held if view is not None else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -86,3 +88,26 @@ def test_jobs_that_run_are_attached_to_and_not_started_again(cluster: MakeCluste
     work_on(lab)
     lab.settle(run)
     check_all(lab, lab.client, run, lab.files / "results")
+
+
+def test_a_machine_that_is_given_up_loses_its_jobs_to_the_others(cluster: MakeCluster) -> None:
+    lab = cluster(2, settings={"cpus": 2})
+    dead, alive = lab.hosts
+    run = begin(lab)
+    lost = {job.name for job in lab.client.list_jobs(run) if job.instance == lab.node(dead)}
+    assert lost
+    dead.power_off()
+    alive.write("gate", "")
+    assert lab.submit(jobs=[JOB]) == run
+    wait_for(lambda: lab.phase(run, min(lost)) == "UNKNOWN")
+    words = ["--state-dir", str(lab.state), "terminate", "instance", lab.node(dead), "--gone"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudsend_cli", *words], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{lab.node(dead)} is given up in run {run}" in done.stderr
+    lab.settle(run)
+    jobs = lab.jobs(run)
+    assert {j.state for j in jobs.values()} == {"succeeded"}
+    assert {j.name for j in jobs.values() if j.attempt == 2} == lost
+    assert {j.instance for j in jobs.values()} == {lab.node(alive)}
