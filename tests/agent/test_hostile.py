@@ -226,6 +226,32 @@ def test_a_report_longer_than_a_frame_arrives_whole(agent: Client) -> None:
     assert set(answers.values()) == {"tombstoned"}
 
 
+def test_a_report_longer_than_what_a_client_may_leave_unread_arrives_whole(host: Host) -> None:
+    """Ends of a day on which no client came. What is asked meanwhile is answered afterwards, and in order."""
+    client = host.attach()
+    host.crash(client)
+    kept = json.dumps({"digest": "x", "boot": client.boot, "owner": "tests", "seq": 1, "spec": {"argv": ["true"]}})
+    end = json.dumps({"state": "exited", "exit_code": 0, "detail": "x" * 900})
+    with (host.home / "journal").open("a") as journal:
+        for i in range(12_000):
+            folder = host.home / "attempts" / f"old.{i}"
+            folder.mkdir()
+            (folder / "spec.json").write_text(kept)
+            journal.write(f"e old.{i} {end}\n")
+    (host.home / "attempts" / 'not"an id').mkdir()
+    again = host.attach()
+    asked = [again.channel.request("report"), again.channel.request("report", all=True)]
+    started = again.start(sh("new.1", "exit 3"))
+    reports = [again.replies.pop(ident)["attempts"] for ident in asked]
+    assert [len(report) for report in reports] == [12_000, 12_000]
+    assert started == {"new.1": "queued"}
+    assert again.wait("new.1")["exit_code"] == 3
+    peak = next(
+        line for line in Path(f"/proc/{again.about['pid']}/status").read_text().splitlines() if "VmHWM" in line
+    )
+    assert int(peak.split()[1]) < 100_000
+
+
 def test_the_decoder_skips_noise_and_refuses_garbage() -> None:
     hello = b'Welcome!\nmotd \xff\ncloudsend-agent-1 {"protocol":1}\n{"ev":"log","size":3}\nab\n{"ev":"x"}\n'
     for cut in range(1, len(hello)):

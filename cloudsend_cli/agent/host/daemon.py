@@ -188,10 +188,7 @@ class Daemon:
         for peer in list(touched):
             if peer.follows and peer.connected and (follow or peer.unsent < LOG_BUFFER):
                 self.following.pump(peer)
-            if peer.connected:
-                if peer.inbox and not peer.closing:
-                    peer.read_frames()
-                peer.flush()
+            peer.serve()
         touched.clear()
 
     def tick(self, now):

@@ -18,7 +18,7 @@ class Hand:
     def __init__(self, pid, fd, sock=None, done=None):
         self.pid, self.fd, self.sock, self.done = pid, fd, sock, done
         self.start = start_time(pid)
-        self.attempt, self.idle_since, self.result, self.retired = None, 0.0, b"", False
+        self.attempt, self.idle_since, self.result, self.retired = None, 0.0, bytearray(), False
 
 
 class Hands:
@@ -109,7 +109,7 @@ class Hands:
         hand.result += raw
         if not raw:
             self.let_go(hand)
-            hand.done(hand.result)
+            hand.done(bytes(hand.result))
 
     def let_go(self, hand):
         """Closes our end, upon which a runner ends after what it does, and waits for that."""

@@ -46,7 +46,8 @@ class Inventory:
                 error = {"code": "internal", "message": "it was interrupted"}
                 return peer.reply(frame.get("id"), {"ok": False, "error": error})
             last, *lines = result[:-1].split(b"\n")
-            send_lines(peer, frame.get("id"), lines, {"next": last.decode() or None, "boot": self.attempts.boot})
+            extra = {"next": last.decode() or None, "boot": self.attempts.boot}
+            peer.reply_in_parts(frame.get("id"), "attempts", lines, extra)
 
         self.hands.fork(lambda: self.read_page(after or ""), done)
 
@@ -54,7 +55,7 @@ class Inventory:
         """The id to go on after, b'' at the end, and a line for each attempt."""
         lines, size = [], 0
         for ident in sorted(os.listdir(self.home + "/attempts")):
-            if ident <= after:
+            if ident <= after or not ID.match(ident):
                 continue
             line = self.describe(ident)
             if line:
@@ -89,17 +90,3 @@ class Inventory:
             results[ident] = "adopted" if os.path.exists(folder_of(self.home, ident) + "/spec.json") else "unknown"
         self.attempts.adopt([ident for ident in results if results[ident] == "adopted"], peer.owner)
         return {"results": results}
-
-
-def send_lines(peer, ident, lines, extra):
-    """JSON of each item, as one reply in several parts."""
-    if ident is None:
-        return
-    head, part, size = b'{"re":%s,"ok":true,"attempts":[' % compact(ident), [], 0
-    for line in lines:
-        if part and size + len(line) > MAX_LINE // 4:
-            peer.reply_raw(head + b",".join(part) + b'],"more":true}\n')
-            part, size = [], 0
-        part.append(line)
-        size += len(line)
-    peer.reply_raw(head + b",".join(part) + b"]," + compact(extra)[1:] + b"\n")

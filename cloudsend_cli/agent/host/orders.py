@@ -4,7 +4,7 @@ import os
 import re
 
 from .disk import NO_SPACE
-from .encoding import encode_json, parse
+from .encoding import compact, encode_json, parse
 from .protocol import ID, Refused, idents_of
 from .records import folder_of, get_tombstone, is_claimed, put_tombstone, sized, status_on_disk
 from .spec import check_spec, forget_torn, read_spec, shape_of, without_secrets, write_spec
@@ -149,17 +149,10 @@ class Orders:
         """Everything not acknowledged of this owner; with all, whatever is on this host."""
         attempts = self.attempts
         if frame.get("all") is True:
-            found = {}
-            for ident in os.listdir(self.home + "/attempts"):
-                attempt = attempts.get(ident)
-                known = attempts.status(attempt) if attempt else status_on_disk(self.home, ident)
-                found[ident] = known or sized(self.home, ident, {"state": "stale"})
+            idents = [name for name in os.listdir(self.home + "/attempts") if ID.match(name)]
         else:
-            found = {
-                ident: attempts.status(attempt)
-                for ident, attempt in attempts.by_id.items()
-                if attempt.owner in (peer.owner, "")  # an orphan may have no known owner
-            }
+            # Nobody's are everybody's: an orphan may have no known owner.
+            idents = [ident for ident, attempt in attempts.by_id.items() if attempt.owner in (peer.owner, "")]
         ready = [
             key
             for key in sorted(os.listdir(self.home + "/envs"))
@@ -168,4 +161,12 @@ class Orders:
         extra = dict(
             self.describe_holds(), environments=ready, free=attempts.queue.describe_free(), boot=attempts.boot
         )
-        peer.reply_in_parts(frame.get("id"), "attempts", found, extra)
+        statuses = (b'"%s":%s' % (ident.encode(), self.find_status(ident)) for ident in idents)
+        peer.reply_in_parts(frame.get("id"), "attempts:", statuses, extra)
+
+    def find_status(self, ident):
+        attempt = self.attempts.get(ident)
+        if attempt and attempt.state == "ended":
+            return attempt.status
+        known = self.attempts.status(attempt) if attempt else status_on_disk(self.home, ident)
+        return compact(known or sized(self.home, ident, {"state": "stale"}))

@@ -4,8 +4,9 @@ import json
 import select
 from collections import deque
 
-from .encoding import compact, encode_json, is_deeper
+from .encoding import compact, is_deeper
 from .home import listen
+from .logfile import log_exception
 from .protocol import CHUNK, MAX_DEPTH, MAX_LINE, MAX_PAYLOAD
 
 LOG_BUFFER = 1 << 20  # unsent bytes of one client above which logs and requests wait
@@ -74,6 +75,7 @@ class Peer:
         self.peers, self.sock, self.fd = peers, sock, sock.fileno()
         self.connected = True  # its fd may be another's afterwards
         self.inbox, self.outbox, self.unsent = bytearray(), deque(), 0
+        self.parts = 0  # long replies in the outbox that are not all bytes yet; these are not counted as unsent
         self.frame = None  # a frame whose payload is still on its way
         self.owner, self.epoch = None, -1
         self.follows = {}  # (attempt, stream) -> next offset
@@ -96,26 +98,25 @@ class Peer:
             self.send(dict({"re": ident, "ok": True}, **fields), payload)
             self.peers.touched.add(self)
 
-    def reply_raw(self, raw):
-        if self.connected:
-            self.send_raw(raw)
+    def reply_in_parts(self, ident, name, items, extra):
+        """Answers with a long list, or object where name ends with ":"; items are JSON, and asked for as they go out.
+
+        Requests wait meanwhile, and whatever else is sent comes after it: so it is as good as one reply.
+        """
+        if ident is not None and self.connected:
+            self.outbox.append(make_parts(ident, name, items, extra))
+            self.parts += 1
             self.peers.touched.add(self)
 
-    def reply_in_parts(self, ident, name, items, extra):
-        """A long dict or list as several replies; all but the last say more."""
-        is_dict = isinstance(items, dict)
-        part, size = {} if is_dict else [], 0
-        for item in items.items() if is_dict else items:
-            length = len(encode_json(item))
-            if part and size + length > MAX_LINE // 4:
-                self.reply(ident, {name: part, "more": True})
-                part, size = {} if is_dict else [], 0
-            size += length
-            if is_dict:
-                part[item[0]] = item[1]
-            else:
-                part.append(item)
-        self.reply(ident, dict(extra, **{name: part}))
+    def serve(self):
+        """At the end of a turn: acts on requests that had to wait, and sends."""
+        waits = True
+        while waits and self.connected:
+            if self.inbox and not self.closing:
+                self.read_frames()
+            waits = self.parts > 0
+            self.flush()
+            waits = waits and not self.parts
 
     def handle(self, mask):
         if mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR) and not self.eof:
@@ -137,7 +138,7 @@ class Peer:
     def read_frames(self):
         """Acts on what is complete."""
         try:
-            while not self.closing and self.unsent < LOG_BUFFER:
+            while not self.closing and self.unsent < LOG_BUFFER and not self.parts:
                 if self.frame is None:
                     self.frame = self.read_line()
                     if self.frame is None:
@@ -189,13 +190,49 @@ class Peer:
 
     def send_outbox(self):
         while self.outbox:
-            raw = b"".join(self.outbox) if self.unsent < CHUNK else self.outbox[0]
-            if self.unsent < CHUNK:
-                self.outbox.clear()
-                self.outbox.append(raw)
+            if self.parts:
+                self.expand()
+                if not self.outbox:
+                    return
+                raw = self.outbox[0]
+            else:
+                raw = b"".join(self.outbox) if self.unsent < CHUNK else self.outbox[0]
+                if self.unsent < CHUNK:
+                    self.outbox.clear()
+                    self.outbox.append(raw)
             count = self.sock.send(raw)
             self.unsent -= count
             if count < len(raw):
                 self.outbox[0] = raw[count:]
                 return
             self.outbox.popleft()
+
+    def expand(self):
+        """Makes bytes of what comes next."""
+        while self.outbox and not isinstance(self.outbox[0], bytes):
+            try:
+                raw = next(self.outbox[0], None)
+            except Exception:  # noqa: BLE001  half a reply was sent, and there is no other half
+                log_exception("a long reply")
+                raise ConnectionAbortedError() from None
+            if raw is None:
+                self.outbox.popleft()
+                self.parts -= 1
+            else:
+                self.outbox.appendleft(raw)
+                self.unsent += len(raw)
+
+
+def make_parts(ident, name, items, extra):
+    """Frames of one reply; all but the last say more."""
+    brackets = b"{}" if name.endswith(":") else b"[]"
+    head = b'{"re":%s,"ok":true,%s:%s' % (compact(ident), compact(name.rstrip(":")), brackets[:1])
+    part, size = [], 0
+    for item in items:
+        if part and size + len(item) > MAX_LINE // 4:
+            yield head + b",".join(part) + brackets[1:] + b',"more":true}\n'
+            part, size = [], 0
+        part.append(item)
+        size += len(item)
+    end = b"," + compact(extra)[1:] if extra else b"}"
+    yield head + b",".join(part) + brackets[1:] + end + b"\n"

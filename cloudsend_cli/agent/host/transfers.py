@@ -1,6 +1,5 @@
 """Ops that move files: missing and put for uploads, manifest and read for what attempts leave."""
 
-import json
 import os
 import re
 import stat
@@ -89,8 +88,7 @@ class Transfers:
             if result[-1:] != b".":
                 error = {"code": "internal", "message": "it was interrupted"}
                 return peer.reply(frame.get("id"), {"ok": False, "error": error})
-            lines = [json.loads(line.decode()) for line in result[:-1].split(b"\n") if line]
-            peer.reply_in_parts(frame.get("id"), "files", lines, {})
+            peer.reply_in_parts(frame.get("id"), "files", (line for line in result[:-1].split(b"\n") if line), {})
 
         def work():
             found = list(describe_logs(folder, streams)) + list(manifest(folder + "/work", patterns))
