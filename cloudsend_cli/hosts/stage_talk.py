@@ -145,8 +145,9 @@ class StageTalk:
                 if self._has_input():
                     self._receive()
                 continue
-            except OSError as problem:
-                raise self._ended() from problem
+            except OSError:
+                while True:
+                    self.next_word()  # a refusal came before the end: it is raised, and else the end
             self._moved = time.monotonic()
             view = view[count:]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pwd
 import random
@@ -353,6 +354,15 @@ def test_a_lost_connection_says_nothing_about_the_host(start: Start, state_dir: 
 def test_an_agent_that_arrives_damaged_is_not_kept(start: Start, state_dir: Path) -> None:
     with pytest.raises(UnfitError, match="arrived damaged"):
         StageTalk(start(), "gpu", "").attach(str(state_dir / "agent"), agent_source()[:-1] + b"x", agent_sha256())
+    assert list((state_dir / "agent").iterdir()) == []
+
+
+def test_a_refusal_in_the_middle_of_what_is_sent_is_told(start: Start, state_dir: Path) -> None:
+    """Seen: of a full disk sometimes no more was told than that the command had ended."""
+    source = bytes(8 << 20)
+    talk = StageTalk(start(line=f"ulimit -f 8; {COMMAND}"), "gpu", "")
+    with pytest.raises(UnfitError, match="File too large"):
+        talk.attach(str(state_dir / "agent"), source, hashlib.sha256(source).hexdigest())
     assert list((state_dir / "agent").iterdir()) == []
 
 
