@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from real_stack import DEADLINE, Stack, wait_for
@@ -33,11 +33,12 @@ class Cluster(Stack):
         shutil.copyfile(self.lab.known_hosts, known)
         known.chmod(0o600)
 
-    def write_providers(self, **settings: object) -> None:
-        """`settings` are laid over each host's entry; None leaves out."""
+    def write_providers(self, special: Mapping[str, Mapping[str, object]] | None = None, **settings: object) -> None:
+        """`settings` are laid over each host's entry, `special` over those of the hosts it names; None leaves out."""
         entries = []
         for host in self.hosts:
             entry = {"name": host.name, "labels": host.name, **host.provider_entry(), **settings}
+            entry.update((special or {}).get(host.name, {}))
             entries.append({k: str(v) if isinstance(v, Path) else v for k, v in entry.items() if v is not None})
         lab = {"name": PROVIDER, "type": "ssh", "hosts": entries}
         (self.files / "providers.yml").write_text(json.dumps({"providers": [lab]}), encoding="utf-8")

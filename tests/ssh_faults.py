@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -74,6 +76,18 @@ def kill_agent(cluster: Cluster, host: LabHost, deadline: float = DEADLINE) -> f
     begun = time.monotonic()
     wait_connected(cluster, host, before, deadline)
     return time.monotonic() - begun
+
+
+def cloudsend(cluster: Cluster, *words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """The command itself, in the directory of the configs."""
+    argv = [sys.executable, "-m", "cloudsend_cli", "--state-dir", str(cluster.state), *words]
+    return subprocess.run(argv, cwd=cluster.files, capture_output=True, text=True, timeout=DEADLINE, check=check)
+
+
+def check_host(cluster: Cluster, host: LabHost) -> str:
+    """What `cloudsend check HOST` says, with what to do next."""
+    done = cloudsend(cluster, "check", host.name)
+    return done.stdout + done.stderr
 
 
 class Tail:
