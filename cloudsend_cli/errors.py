@@ -96,6 +96,7 @@ class HostKeyError(AuthError):
     """The machine's host key is unknown, changed or revoked. Nothing was sent to it; compare fingerprints first."""
 
     code = "host-key"
+    unknown: object = None  # the key, where nothing is known for the machine: only such a one may be accepted
 
 
 class QuotaError(CloudsendError):

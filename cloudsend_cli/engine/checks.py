@@ -15,9 +15,9 @@ from cloudsend_cli.core.machine_views import CheckView
 from cloudsend_cli.core.model import HostAddress, InstanceSpec, Resources, list_known
 from cloudsend_cli.core.ports import Host, Provider
 from cloudsend_cli.core.views import iso
-from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.errors import CloudsendError, HostKeyError
 from cloudsend_cli.hosts.facts import HostFacts
-from cloudsend_cli.hosts.host_keys import UnknownHostKeyError
+from cloudsend_cli.hosts.host_keys import UnknownKey
 from cloudsend_cli.store.directory import open_state_dir
 from cloudsend_cli.store.sqlite import SqliteStore
 
@@ -104,7 +104,8 @@ def check_host(place: Place, open_host: OpenHost) -> CheckView:
 
 def refuse_host(place: Place, problem: CloudsendError) -> CheckView:
     """A host that cannot be used, and what to do."""
-    key = problem.key if isinstance(problem, UnknownHostKeyError) else None
+    unknown = problem.unknown if isinstance(problem, HostKeyError) else None
+    key = unknown.key if isinstance(unknown, UnknownKey) else None
     return CheckView(
         place.node,
         False,

@@ -57,13 +57,12 @@ class KnownKeys:
         return tuple(dict.fromkeys(known.key.type for known in self.good))
 
 
-class UnknownHostKeyError(HostKeyError):
-    """Nothing is known for the machine. `key` is what it presented under `name`."""
+@dataclass(frozen=True, slots=True)
+class UnknownKey:
+    """What a machine presented of which nothing is known. HostKeyError.unknown."""
 
-    def __init__(self, message: str, *, name: str, key: HostKey, hint: str) -> None:
-        super().__init__(message, hint=hint)
-        self.name = name
-        self.key = key
+    name: str
+    key: HostKey
 
 
 def known_name(hostname: str, port: int, alias: str = "") -> str:
@@ -194,10 +193,10 @@ def judge(known: KnownKeys, key: HostKey, asked: str) -> None:
         authorities = (
             f" ({known.authorities[0].place} names an authority for it, but cloudsend cannot check host certificates)"
         )
-    raise UnknownHostKeyError(
+    error = HostKeyError(
         f"the host key of {asked} is not known: {key.type} {key.fingerprint}{authorities}",
-        name=known.name,
-        key=key,
         hint="compare it with what `ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub` says on the machine, then "
         f"`cloudsend check {asked} --accept-host-key {key.fingerprint}`",
     )
+    error.unknown = UnknownKey(known.name, key)
+    raise error

@@ -12,7 +12,7 @@ from pathlib import Path
 from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.errors import HostKeyError, StateDirError
 
-from .host_keys import FILE_LIMIT, HostKey, UnknownHostKeyError, known_name, parse_known_hosts
+from .host_keys import FILE_LIMIT, HostKey, UnknownKey, known_name, parse_known_hosts
 from .ssh_config import Route, resolve
 
 LOOK_LIMIT = 10.0
@@ -49,11 +49,12 @@ def accept_host_key(
         )
     try:
         keys = fetch_host_keys(address, known_hosts, ssh_config)
-    except UnknownHostKeyError as problem:  # of a machine in between
-        if problem.key.fingerprint != fingerprint:
+    except HostKeyError as problem:
+        between = problem.unknown  # of a machine on the way
+        if not isinstance(between, UnknownKey) or between.key.fingerprint != fingerprint:
             raise
-        remember(known_hosts, problem.name, problem.key)
-        return problem.key
+        remember(known_hosts, between.name, between.key)
+        return between.key
     key = next((k for k in keys if k.fingerprint == fingerprint), None)
     if key is None:
         shown = ", ".join(f"{k.type} {k.fingerprint}" for k in keys) or "none that cloudsend can use"
