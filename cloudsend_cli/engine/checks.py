@@ -165,10 +165,11 @@ def _list_warnings(place: Place, told: HostFacts, facts: Mapping[str, object]) -
     inodes = facts["inodes_free"]
     if isinstance(inodes, int) and inodes < LOW_INODES:
         yield f"{inodes} free inodes in {facts['home']}: remove files there, or name another place with `home:`"
-    limit = dict(place.address.settings).get("max_load", "")
+    settings = dict(place.address.settings)
+    limit = settings.get("max_load", "")
     if limit and told.load > float(limit):
         yield f"its load {told.load:.1f} is above max_load {limit}: jobs wait there until it falls"
-    if facts["taken"]:
+    if facts["taken"] and settings.get("shared") != "true":
         yield f"in use by cloudsend of {facts['taken']}: jobs wait; `shared: true` for it allows both"
     if facts["jobs_of_others"]:
         yield f"{facts['jobs_of_others']} jobs of other state directories run there, in the same queue"
