@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_probes import MakeHosts, MakeLab, Ssh
 from ssh_cluster import Cluster
 from sshlab import Lab, LabHost, NotHere
 from sshlab.spec import NEEDS_NAMESPACES
 
 MakeCluster = Callable[..., Cluster]
-MakeLab = Callable[..., Lab]
-MakeHosts = Callable[..., list[LabHost]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,6 +79,22 @@ def lab() -> Iterator[MakeLab]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def host(lab_hosts: MakeHosts) -> LabHost:
+    """One ordinary host."""
+    return lab_hosts()[0]
+
+
+@pytest.fixture
+def ssh(shared_lab: Lab) -> Ssh:
+    """Run OpenSSH's client: `ssh(host, "echo $HOME").stdout`."""
+
+    def run(host: LabHost, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(shared_lab.ssh(host, *argv), capture_output=True, text=True, timeout=60, check=False)
+
+    return run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Hosts with a real sshd for tests, made in 60 ms each and gone with the lab, however it ends.
+"""Hosts with a real sshd for tests, made in a tenth of a second each and gone with the lab, however it ends.
 
     with Lab(3) as lab:                            # or the fixtures of tests/real: lab, lab_hosts, shared_lab
         a, b, c = lab

@@ -105,7 +105,9 @@ class NamespaceHost(LabHost):
         self._set_faults(off=True)
         if self.is_paused:
             self._boot.signal_all(signal.SIGKILL)  # before they thaw: nobody does another thing
-            self.resume()
+            if self._cgroup.can_freeze:
+                self._cgroup.freeze(False)
+            self.is_paused = False
         self._boot.end()
         self._unplug()
         self._boot = None

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 PREFIX = "cloudsend-sshlab"  # of all that the lab leaves where others can see it
 USER = "lab"
-
-
 NEEDS_NAMESPACES = "needs hosts in namespaces: run the tests as root"
 
 
