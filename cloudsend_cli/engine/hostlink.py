@@ -16,6 +16,7 @@ from typing import Protocol
 
 from cloudsend_cli.agent.client import (
     AgentChannel,
+    AgentRefused,
     ChannelClosed,
     Frame,
     ProtocolError,
@@ -25,7 +26,7 @@ from cloudsend_cli.agent.client import (
 )
 from cloudsend_cli.core.model import UNBOUNDED, HostView, Resources, Vitals, list_known
 from cloudsend_cli.core.ports import ByteStream, Host
-from cloudsend_cli.errors import CapacityError, CloudsendError, UnreachableError
+from cloudsend_cli.errors import CapacityError, CloudsendError, UnfitError, UnreachableError
 
 from .wire import parse_boot, parse_resources, parse_vitals
 
@@ -226,8 +227,10 @@ class HostLink:
         try:
             hello, early = ask_now(channel, self._hello(), lambda: self._stopping)
             report, late = ask_now(channel, Ask("report"), lambda: self._stopping)
-        except BaseException:
+        except BaseException as problem:
             stream.close()
+            if isinstance(problem, AgentRefused) and problem.code.startswith("home-"):  # it will not mend itself
+                raise UnfitError(problem.message, hint="mend it, or name another place with `home:`") from problem
             raise
         self._channel = channel
         self._heard = self._answered = self._pinged = self._connected_at = time.monotonic()

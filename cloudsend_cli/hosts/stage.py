@@ -64,21 +64,60 @@ def agent_home(wish):
 
 
 def make_home(home):
-    """The agent's directory and those above it; what is ours to make is closed to other users."""
-    os.makedirs(os.path.dirname(home), 0o700, exist_ok=True)
+    """The agent's directory without links, and those above it; what is ours to make is closed to other users."""
+    home = walk(os.path.abspath(home), make=True)
+    check_home(home)
+    return home
+
+
+def walk(path, make):
+    """Follows a path by hand: who may exchange a folder or link on the way could exchange the agent before it starts.
+
+    They must be ours or root's. The way to the user's own home directory is the administrator's, and believed.
+    """
+    believed = os.path.realpath(user_home()) + "/"
+    here, todo, links = "/", path.split("/")[::-1], 0
+    while todo:
+        name = todo.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        found = os.path.join(here, name)
+        if not os.path.lexists(found):
+            if not make:
+                return os.path.join(found, *todo[::-1])
+            make_folder(found)
+        about = os.lstat(found)
+        way = believed.startswith(found + "/")
+        good = way or about.st_uid in (0, os.geteuid())
+        if stat.S_ISLNK(about.st_mode):
+            links += 1
+            if not good or links > 40:
+                raise Refused("home-unsafe", "%s is a link of another user, or one of many" % found)
+            target = os.readlink(found)
+            todo.extend(target.split("/")[::-1])
+            here = "/" if target.startswith("/") else here
+            continue
+        if not stat.S_ISDIR(about.st_mode):
+            raise Refused("home-kind", "%s is not a directory" % found)
+        is_open = about.st_mode & 0o002 and not about.st_mode & stat.S_ISVTX
+        if todo and not way and (is_open or not good):
+            raise Refused("home-unsafe", "other users may change what is in %s" % found)
+        here = found
+    return here
+
+
+def make_folder(path):
     try:
-        os.mkdir(home, 0o700)
+        os.mkdir(path, 0o700)
     except FileExistsError:
         pass
-    check_home(home)
 
 
 def check_home(home):
-    about = os.lstat(home)
-    if stat.S_ISLNK(about.st_mode):
-        about = os.stat(home)  # the user's own link to another disk; what it leads to is judged
-    if not stat.S_ISDIR(about.st_mode):
-        raise Refused("home-kind", "%s is not a directory" % home)
+    about = os.stat(home)
     if about.st_uid != os.geteuid():
         raise Refused("home-owner", "%s belongs to another user" % home)
     if about.st_mode & 0o077:
@@ -131,8 +170,7 @@ def remove_leftovers(home):
 
 def attach(nonce, header):
     before = os.umask(0o077)
-    home = agent_home(header["home"])
-    make_home(home)
+    home = make_home(agent_home(header["home"]))
     path = os.path.join(home, "agent-%s.pyz" % header["sha256"][:16])
     if not is_whole(path, header["sha256"]):
         if os.path.isdir(path) and not os.path.islink(path):
@@ -213,13 +251,11 @@ def find_gpus():
 
 def find_space(home):
     """Free bytes where the agent's directory is, or would be made. Nothing is made; Refused if it could not be."""
-    place = home
+    place = home = walk(os.path.abspath(home), make=False)
     while not os.path.lexists(place):
         place = os.path.dirname(place)
     if place == home:
         check_home(home)
-    elif not os.path.isdir(place):
-        raise Refused("home-kind", "%s is not a directory" % place)
     if not os.access(place, os.W_OK | os.X_OK):
         raise Refused("EACCES", "%s cannot be written" % place)
     disk = os.statvfs(place)
