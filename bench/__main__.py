@@ -5,7 +5,7 @@ import sys
 import tempfile
 
 from bench import hosts, jobs, latency, many, page, startup, transfers
-from bench.common import RESULTS, describe_machine, save
+from bench.measuring import RESULTS, describe_machine, save
 
 NAMES = ("startup", "latency", "jobs", "many", "hosts", "transfers")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bench.common import RESULTS, RUN_LIMIT, NotInstalled, Table, in_child, median, ms, scratch
+from bench.measuring import RESULTS, RUN_LIMIT, NotInstalled, Table, in_child, median, ms, scratch
 from bench.peers import need
 from bench.ssh_hosts import PLACES, HostsCloudsend, Lab, make_lab
 

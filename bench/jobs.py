@@ -5,7 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from bench.common import CORES, Cloudsend, NotInstalled, Table, in_child, median, ms, scratch
+from bench.measuring import CORES, Cloudsend, NotInstalled, Table, in_child, median, ms, scratch
 from bench.peers import PEERS
 
 TARGET, PRIZE = 0.5, 0.4  # times GNU parallel

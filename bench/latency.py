@@ -3,7 +3,7 @@
 import subprocess
 import time
 
-from bench.common import Cloudsend, Table, cloudsend_command, median, ms, scratch, verdict
+from bench.measuring import Cloudsend, Table, cloudsend_command, median, ms, scratch, verdict
 
 REPEATS = 15
 STAMP = "date +%s%N"

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bench.common import Cloudsend, Table, cloudsend_command, median, ms, run_timed, scratch, verdict
+from bench.measuring import Cloudsend, Table, cloudsend_command, median, ms, run_timed, scratch, verdict
 
 MEMORY_LIMIT = 300.0  # MB
 LIST_LIMIT = 1.0  # seconds

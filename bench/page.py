@@ -3,7 +3,7 @@
 import json
 import re
 
-from bench.common import RESULTS, ROOT, Table
+from bench.measuring import RESULTS, ROOT, Table
 
 PAGE = ROOT / "docs" / "performance.md"
 

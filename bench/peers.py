@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.common import CORES, RESULTS, RUN_LIMIT, NotInstalled
+from bench.measuring import CORES, RESULTS, RUN_LIMIT, NotInstalled
 
 HYPERQUEUE = "hyperqueue==0.27.0"
 HYPERQUEUE_VENV = RESULTS / "hyperqueue"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.common import ROOT, Cloudsend, NotInstalled
+from bench.measuring import ROOT, Cloudsend, NotInstalled
 
 sys.path.insert(0, str(ROOT / "tests"))
 from sshlab import Lab, LabError, LabHost, NotHere

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from bench.common import ROOT, Cloudsend, Table, cloudsend_command, median, ms, run_timed, scratch, verdict
+from bench.measuring import ROOT, Cloudsend, Table, cloudsend_command, median, ms, run_timed, scratch, verdict
 
 REPEATS = 15
 JOBS = 1000

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.common import Cloudsend, Table, cloudsend_command, median, ms, scratch, verdict
+from bench.measuring import Cloudsend, Table, cloudsend_command, median, ms, scratch, verdict
 from bench.peers import need
 from bench.ssh_hosts import HostsCloudsend, Lab, LabHost, make_lab
 
