@@ -35,9 +35,10 @@ def has_strace() -> bool:
 
 
 def traced(pid: int, *options: str, log: Path) -> subprocess.Popen[bytes]:
-    """strace attached to one process; returns when it is."""
+    """strace attached to one process; returns when it is, or when that has ended by it already."""
     process = subprocess.Popen(["strace", "-q", "-o", str(log), *options, "-p", str(pid)], stderr=subprocess.PIPE)
-    wait_for(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text())
+    status = Path(f"/proc/{pid}/status")
+    wait_for(lambda: not alive(pid) or "TracerPid:\t0\n" not in status.read_text())
     return process
 
 

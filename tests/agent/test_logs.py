@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from pathlib import Path
@@ -103,6 +104,24 @@ def test_a_log_that_its_job_truncates_is_noticed(agent: Client, host: Host, tmp_
     go.touch()
     agent.until(lambda: ("a.1", "stdout") in agent.log_ends)
     assert agent.logs["a.1", "stdout"] == b"long line\nnew\n"
+
+
+def test_a_pipe_in_the_place_of_a_log_or_a_record_stops_nobody(agent: Client, host: Host, tmp_path: Path) -> None:
+    """Seen: a job put a pipe where its log was. The agent opened it and waited; no job of the host was seen again."""
+    go = tmp_path / "go"
+    script = f"echo begun; while [ ! -e {go} ]; do sleep 0.01; done; echo more"
+    agent.start(sh("a.1", script), sh("a.2", script))
+    for ident in ("a.1", "a.2"):
+        agent.running(ident)
+    for path in ("a.1/stdout", "a.2/record", "a.2/spec.json"):
+        (host.home / "attempts" / path).unlink()
+        os.mkfifo(host.home / "attempts" / path)
+    assert agent.call("read", attempt="a.1", stream="stdout", offset=0, length=100).error_code == "not-found"
+    agent.call("follow", attempt="a.1", stream="stdout", offset=0)
+    assert {ident: status["state"] for ident, status in agent.report().items()} == {"a.1": "running", "a.2": "running"}
+    go.touch()
+    agent.wait("a.1", "a.2")
+    assert [agent.status[ident]["exit_code"] for ident in ("a.1", "a.2")] == [0, 0]
 
 
 def test_heartbeats_come_and_news_is_quick(agent: Client) -> None:

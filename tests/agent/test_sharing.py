@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from cloudsend_cli.agent.client import ChannelClosed
+
 from .conftest import Client, Host, sh, wait_for
 
 
@@ -63,7 +65,8 @@ def test_hello_tells_of_the_machine(agent: Client) -> None:
 
 
 def test_a_heartbeat_counts_what_runs_and_waits(host: Host) -> None:
-    one = host.attach(owner="one", resources={"cpus": 1, "memory": 0, "gpus": 0})
+    env = {"CLOUDSEND_AGENT_BEAT": "0.2"}
+    one = host.attach(owner="one", resources={"cpus": 1, "memory": 0, "gpus": 0}, env=env)
     one.start(sh("a.1", "sleep 300"), sh("a.2", "true"))
     one.running("a.1")
     two = host.attach(owner="two")
@@ -106,6 +109,22 @@ def test_the_machine_stays_taken_while_attempts_wait_or_run(attach: Callable[...
     again.wait("a.1", "a.2")
     again.close()
     wait_for(lambda: not is_claimed(machine))
+
+
+def test_an_upgrade_keeps_the_machine(attach: Callable[..., Client], machine: str) -> None:
+    one = attach("one", shared=False)
+    one.start(sh("a.1", "sleep 300"))
+    one.running("a.1")
+    for _ in range(5):
+        one.channel.request("handover")
+        with contextlib.suppress(ChannelClosed, OSError):
+            one.until(lambda: False)
+        agent, one = one.about["agent"], attach("one", shared=False)
+        assert one.about.ok
+        assert one.about["agent"] != agent
+        assert "taken" not in one.about
+        assert one.report()["a.1"]["state"] == "running"
+    assert is_claimed(machine)
 
 
 def test_a_check_neither_takes_the_machine_nor_is_refused(attach: Callable[..., Client], machine: str) -> None:
@@ -250,7 +269,7 @@ def test_another_user_is_named_as_the_kernel_knows_him(
 def test_attempts_wait_while_others_load_the_machine(host: Host, tmp_path: Path) -> None:
     load = tmp_path / "loadavg"
     load.write_text("7.50 1.00 1.00 1/100 1\n")
-    client = host.attach(max_load=2, env={"CLOUDSEND_LOADAVG": str(load)})
+    client = host.attach(max_load=2, env={"CLOUDSEND_LOADAVG": str(load), "CLOUDSEND_AGENT_BEAT": "0.2"})
     assert client.about["load"] == 7.5
     assert client.about["max_load"] == 2
     client.start(sh("a.1", "true"))

@@ -37,7 +37,7 @@ from .waiting import Queue
 class Daemon:
     """Single-threaded: nothing in the loop waits but `poll`. Whoever makes one holds the lock of the home."""
 
-    ADOPTED_EVERY, TICK, BEAT = 0.2, 0.5, 5.0
+    ADOPTED_EVERY, TICK = 0.2, 0.5
 
     def __init__(self, home, lock):
         self.home, self.lock = home, lock
@@ -45,6 +45,7 @@ class Daemon:
         self.sha = own_sha256()
         umask = os.umask(0o077)
         self.idle_limit = float(os.environ.get("CLOUDSEND_AGENT_IDLE") or 60)
+        self.beat_every = float(os.environ.get("CLOUDSEND_AGENT_BEAT") or 5)
         for name in ("attempts", "tombstones", "envs", "files"):
             os.makedirs(home + "/" + name, 0o700, exist_ok=True)
         self.queue = Queue()
@@ -175,7 +176,7 @@ class Daemon:
             self.tick_at = now + self.TICK
             self.tick(now)
         if now >= self.beat_at:
-            self.beat_at = now + self.BEAT
+            self.beat_at = now + self.beat_every
             self.beat()
 
     def serve_peers(self, now):
@@ -240,6 +241,8 @@ class Daemon:
         if self.owns_home():
             self.survival.leave()
             remove(self.home + "/agent.sock")
+        if self.claims.sock:
+            self.claims.drop()  # before the lock, so that the next daemon can take it
         os.close(self.lock)
 
 

@@ -7,9 +7,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def read_file(path, limit=1 << 26):
-    """The content, at least up to limit; None where it cannot be read."""
+    """The content, at least up to limit; None where it cannot be read. Never waits, as for a pipe in its place."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -138,7 +138,7 @@ def describe_logs(folder, streams):
 def open_asked_for(folder, frame):
     try:
         if frame.get("stream") in STREAMS:
-            return open_below(folder, [frame["stream"].encode()], os.O_RDONLY)
+            return open_below(folder, [frame["stream"].encode()], os.O_RDONLY | os.O_NONBLOCK)
         if isinstance(frame.get("path"), str):
             return open_below(folder + "/work", split_path(frame["path"]), os.O_RDONLY | os.O_NONBLOCK)
     except ValueError as problem:
