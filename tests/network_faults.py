@@ -106,7 +106,11 @@ class Reader:
     def __init__(self, argv: Sequence[str], directory: Path) -> None:
         self.pieces: list[tuple[float, bytes]] = []
         self._said: list[tuple[float, bytes]] = []
-        environ = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
+        environ = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "PYTHONPATH", "CLOUDSEND_SSH_CONFIG")
+            if name in os.environ
+        }
         self.process = subprocess.Popen(list(argv), cwd=directory, env=environ, stdin=-3, stdout=-1, stderr=-1)
         self._threads = [
             threading.Thread(target=self._take, args=pair, daemon=True)
@@ -193,3 +197,23 @@ class Watch:
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
+
+
+def begin_writers(cluster: FaultyCluster) -> str:
+    """A run with one writer on each host, which all run."""
+    run = cluster.submit(jobs=[cluster.writer(host) for host in cluster.hosts])
+    for host in cluster.hosts:
+        cluster.until_phase(run, host.name, "RUNNING")
+    return run
+
+
+def end_writers(cluster: FaultyCluster, run: str) -> None:
+    """Nothing was lost, nothing was done twice, and every byte is here."""
+    for host in cluster.hosts:
+        host.write("stop", "")
+    cluster.settle(run)
+    for host in cluster.hosts:
+        job = cluster.jobs(run)[host.name]
+        assert (job.state, job.attempt) == ("succeeded", 1), job
+        assert cluster.ledger(host) == [job.uid]
+        assert cluster.tail(host.name) == cluster.truth(host)
