@@ -15,7 +15,6 @@ from cloudsend_cli.core.views import JobView, RunView
 from cloudsend_cli.engine import lookup
 from cloudsend_cli.errors import CloudsendError, MaestroError, ResultError, UnreachableError
 from cloudsend_cli.maestro.secrets import write_secrets
-from cloudsend_cli.maestro.wiring import open_provider
 from cloudsend_cli.store.directory import open_state_dir
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow
@@ -38,6 +37,7 @@ LOOK_AGAIN = 0.05
 
 def _submitter(home: Directory) -> Submitter:
     from cloudsend_cli.engine.submit import Submitter
+    from cloudsend_cli.maestro.wiring import open_provider
 
     return Submitter(home.path, lambda d: open_provider(d, home.path), home.environ, Path.cwd())
 

@@ -1,4 +1,7 @@
-"""`Client`: everything that can be done with one state directory, a line each. The work is in the modules beside."""
+"""`Client`: everything that can be done with one state directory, a line each. The work is in the modules beside.
+
+Those that listing jobs does not need are imported when they are used.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.explain import Explanation
-from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderView
 from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
 from cloudsend_cli.core.views import EnvironmentView, JobView, Json, MaestroView, Progress, RunView
 from cloudsend_cli.engine.logs import Reading
 
-from . import acting, completion, machines, providers, reading, recovery, setup, watching
+from . import acting, reading, watching
 from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.load import Loaded
+    from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderView
     from cloudsend_cli.engine.claiming import Released
     from cloudsend_cli.engine.inventory import HostFound
     from cloudsend_cli.engine.rebuild import Rebuilt
@@ -98,10 +101,14 @@ class Client:
 
     def list_instances(self, run: str | None = None, provider: str | None = None) -> list[InstanceView]:
         """Machines in use; with a run, all that it ever planned."""
+        from . import machines
+
         return machines.list_instances(self._home, run, provider)
 
     def find_instance(self, ref: str, *, ask: bool = False) -> InstanceView:
         """By `RUN/NAME`, a name, or the provider's id. `ask`: a claimed machine that no run uses is asked directly."""
+        from . import machines
+
         return machines.find_instance(self._home, ref, ask=ask)
 
     def list_environments(self, run: str | None = None) -> list[EnvironmentView]:
@@ -114,6 +121,8 @@ class Client:
 
     def complete(self, kind: str, prefix: str) -> list[tuple[str, str]]:
         """Words that begin with `prefix`, each with a short explanation; never starts anything."""
+        from . import completion
+
         return completion.complete(self._home, kind, prefix)
 
     # ---- watching --------------------------------------------------------------------------------------------------
@@ -179,10 +188,14 @@ class Client:
 
     def list_providers(self) -> list[ProviderView]:
         """Where machines come from: this machine, and what the nearest providers.yml names."""
+        from . import providers
+
         return providers.list_providers(self._home)
 
     def find_provider(self, name: str) -> ProviderView:
         """The provider of that name. NotFoundError names those that there are."""
+        from . import providers
+
         return providers.find_provider(self._home, name)
 
     def check(self, provider: str | None = None, hosts: Sequence[str] = ()) -> Iterator[CheckView]:
@@ -190,6 +203,8 @@ class Client:
 
         With `provider` or `hosts`, those alone. An agent is put on each host, and no job is left behind.
         """
+        from . import providers
+
         return providers.check(self._home, provider, hosts)
 
     def accept_host_key(self, host: str, fingerprint: str, provider: str | None = None) -> tuple[str, str]:
@@ -197,6 +212,8 @@ class Client:
 
         HostKeyError: it presents another one; then nothing was accepted.
         """
+        from . import providers
+
         return providers.accept_host_key(self._home, host, fingerprint, provider)
 
     def create_instance(self, provider: str, settings: Sequence[str] = ()) -> InstanceView:
@@ -204,6 +221,8 @@ class Client:
 
         CapacityError: none is free, or the one is taken by somebody else.
         """
+        from . import machines
+
         return machines.create_instance(self._home, provider, settings)
 
     def terminate_instance(self, ref: str, *, forget: bool = False) -> Released:
@@ -211,24 +230,34 @@ class Client:
 
         UnreachableError: it does not answer, and is still claimed; with `forget` only this side gives it up.
         """
+        from . import machines
+
         return machines.terminate_instance(self._home, ref, forget=forget)
 
     def refuse_power(self, ref: str) -> None:
         """UsageError: this machine is not cloudsend's to start or stop."""
+        from . import machines
+
         machines.refuse_power(self._home, ref)
 
     def open_shell(self, ref: str, command: Sequence[str] = ()) -> int:
         """Give the terminal to a shell, or a command, on a machine; its exit status."""
+        from . import machines
+
         return machines.open_shell(self._home, ref, command)
 
     # ---- a lost state directory ------------------------------------------------------------------------------------
 
     def survey_hosts(self, provider: str | None = None) -> Iterator[HostFound]:
         """What each host of providers.yml remembers, as it answers. Nothing is changed there or here."""
+        from . import recovery
+
         return recovery.survey_hosts(self._home, provider)
 
     def count_foreign(self, found: HostFound) -> int:
         """How many attempts of a host another state directory has started."""
+        from . import recovery
+
         return recovery.count_foreign(self._home, found)
 
     def rebuild(self, found: Sequence[HostFound], *, adopt: bool = False) -> list[Rebuilt]:
@@ -236,6 +265,8 @@ class Client:
 
         `adopt`: also those of other state directories, which lose them. Repeating it changes nothing.
         """
+        from . import recovery
+
         return recovery.rebuild(self._home, found, adopt=adopt)
 
     # ---- set-up ----------------------------------------------------------------------------------------------------
@@ -246,22 +277,32 @@ class Client:
 
     def config_schema(self) -> Json:
         """The JSON Schema of configs, for editors."""
+        from . import setup
+
         return setup.config_schema()
 
     def starter_config(self, directory: Path) -> str:
         """A commented config to begin with, fitted to what lies in `directory`."""
+        from . import setup
+
         return setup.starter_config(directory)
 
     # ---- the maestro -----------------------------------------------------------------------------------------------
 
     def maestro_status(self) -> MaestroView:
         """Whether one runs, since when, and for which runs."""
+        from . import setup
+
         return setup.maestro_status(self._home)
 
     def maestro_stop(self) -> bool:
         """Have the maestro leave; jobs go on and their ends are read by the next one. False: none was running."""
+        from . import setup
+
         return setup.maestro_stop(self._home)
 
     def maestro_log(self, lines: int = 50) -> str:
         """The end of its log."""
+        from . import setup
+
         return setup.maestro_log(self._home, lines)
