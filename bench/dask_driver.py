@@ -1,5 +1,6 @@
 """Run in Dask's own environment: seconds for N subprocesses of `true` over an SSHCluster of the given hosts."""
 
+import os
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ def main() -> None:
             connect_options=options,
             worker_options={"nthreads": int(places)},
             scheduler_options={"port": 0, "dashboard": False},
-            remote_python=sys.executable,
+            remote_python=f"env PYTHONPATH={os.environ['PYTHONPATH']} {sys.executable}",
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
