@@ -21,6 +21,10 @@ LOOK_AGAIN = 0.05
 STREAMS = ("stdout", "stderr")
 
 
+class LogCut(Exception):
+    """The log has become shorter than what was read of it: its own job has cut it off."""
+
+
 class LogSource(Protocol):
     """Where the bytes of one attempt's stream are."""
 
@@ -39,7 +43,10 @@ class FileSource:
 
     def read(self, offset: int, length: int) -> bytes:
         with open(self.path, "rb") as file:
-            return os.pread(file.fileno(), length, offset)
+            data = os.pread(file.fileno(), length, offset)
+            if offset and not data and os.fstat(file.fileno()).st_size < offset:
+                raise LogCut
+            return data
 
     def size(self) -> int:
         return os.stat(self.path).st_size
@@ -109,16 +116,11 @@ def read_log(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Rea
 
 
 def _read_attempt(store: SqliteStore, row: JobRow, open_source: OpenSource, want: Reading) -> Iterator[bytes]:
-    source = open_source(place_of(row, uid_of(row), want.stream))
-    offset: int | None = 0 if want.lines is None else None
+    reader = _Reader(open_source(place_of(row, uid_of(row), want.stream)), row.name, want)
     ended = silent = False
     while True:
         try:
-            if offset is None:
-                offset = _last_lines(source, want.lines or 0)
-            while data := _read(source, offset):
-                offset += len(data)
-                yield data
+            yield from reader.new_blocks()
             silent = False
         except UnreachableError as problem:
             if not want.follow:
@@ -137,10 +139,41 @@ def _read_attempt(store: SqliteStore, row: JobRow, open_source: OpenSource, want
             want.stop.wait(LOOK_AGAIN)
 
 
+@dataclass(slots=True)
+class _Reader:
+    """How far one stream of one attempt has been read."""
+
+    source: LogSource
+    job: str
+    want: Reading
+    offset: int | None = None
+
+    def new_blocks(self) -> Iterator[bytes]:
+        if self.offset is None:
+            self.offset = 0 if self.want.lines is None else _last_lines(self.source, self.want.lines)
+        while True:
+            try:
+                while data := _read(self.source, self.offset):
+                    self.offset += len(data)
+                    yield data
+                return
+            except LogCut:
+                self.offset = 0
+                self.want.note(f"{self.job} has cut off its log; what follows is the log from its new beginning")
+
+
 def _read(source: LogSource, offset: int) -> bytes:
     try:
         return source.read(offset, BLOCK)
     except FileNotFoundError:
+        return b""
+
+
+def _read_still(source: LogSource, offset: int) -> bytes:
+    """The same of a log of which nothing more is expected."""
+    try:
+        return _read(source, offset)
+    except LogCut:
         return b""
 
 
@@ -158,7 +191,7 @@ def _last_lines(source: LogSource, lines: int) -> int:
         return size
     while end > 0:
         start = max(0, end - BLOCK)
-        data = _read(source, start)[: end - start]
+        data = _read_still(source, start)[: end - start]
         if not data:
             return 0  # the log is not as long as was said: it is shown from the beginning
         at = len(data)
@@ -180,14 +213,14 @@ def _again(store: SqliteStore, row: JobRow) -> JobRow:
 def read_ended(source: LogSource, lines: int | None) -> Iterator[bytes]:
     """The bytes of a log that no longer grows."""
     offset = _last_lines(source, lines) if lines is not None else 0
-    while data := _read(source, offset):
+    while data := _read_still(source, offset):
         offset += len(data)
         yield data
 
 
 def read_tail(source: LogSource, lines: int) -> bytes:
     """The last lines, at most 64 KiB of them."""
-    return _read(source, max(_last_lines(source, lines), _size(source) - BLOCK))
+    return _read_still(source, max(_last_lines(source, lines), _size(source) - BLOCK))
 
 
 # ---- all jobs of a run ---------------------------------------------------------------------------------------------
@@ -206,7 +239,7 @@ class _Tail:
     def lines(self, *, last: bool) -> Iterator[bytes]:
         """Whole lines that are new, in blocks; at the end also one without a newline, completed."""
         blocks = 0
-        while (last or blocks < BLOCKS_AT_ONCE) and (data := _read(self.source, self.offset)):
+        while (last or blocks < BLOCKS_AT_ONCE) and (data := self._read()):
             blocks += 1
             self.offset += len(data)
             data = self.rest + data
@@ -219,6 +252,13 @@ class _Tail:
         if last and self.rest:
             yield self.rest + b"\n"
             self.rest = b""
+
+    def _read(self) -> bytes:
+        try:
+            return _read(self.source, self.offset)
+        except LogCut:
+            self.offset, self.rest = 0, b""
+            return _read(self.source, 0)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudsend_cli.engine.homelogs import is_home, log_path
-from cloudsend_cli.engine.logs import BLOCK, FileSource, LogPlace, LogSource
+from cloudsend_cli.engine.logs import BLOCK, FileSource, LogCut, LogPlace, LogSource
 from cloudsend_cli.errors import CloudsendError, MaestroError, UnreachableError
 
 from .client import MaestroClient
@@ -160,7 +160,11 @@ class RelaySource:
         """UnreachableError: its machine does not answer now, or there is no way to it."""
         if not self.is_away:
             return self._home().read(offset, length)
-        return _data(self.relay.read(self.place, offset, length))
+        block = self.relay.read(self.place, offset, length)
+        data, total = _data(block), block.get("total")
+        if not data and isinstance(total, int) and total < offset:
+            raise LogCut
+        return data
 
     def size(self) -> int:
         if not self.is_away:

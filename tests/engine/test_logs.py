@@ -172,6 +172,27 @@ def test_following_goes_over_to_the_next_attempt_and_ends_with_the_job(run: Run,
     assert b"".join(found) == b"one\ntwo\nthree\nfour\nlast"
 
 
+def test_a_log_that_its_job_cuts_off_is_followed_from_its_new_beginning(run: Run, state_dir: Path) -> None:
+    """Seen: nothing more was shown until the log was as long as before, and then from the middle."""
+    run.put(1, RUNNING)
+    run.write("1.1", b"one\ntwo\n")
+    source = run.open_source(logs.place_of(run.row(), f"{RUN}.1.1", "stdout"))
+    notes: list[str] = []
+    want = logs.Reading("stdout", True, None, threading.Event(), notes.append)
+    blocks = logs.read_log(run.store, run.row(), lambda _: source, want)
+    merged = run.merged()
+    assert next(blocks) == b"one\ntwo\n"
+    assert list(merged.new_lines()) == [("j1", "stdout", b"one\ntwo\n")]
+    (run.attempts / f"{RUN}.1.1/stdout").write_bytes(b"new\n")
+    assert next(blocks) == b"new\n"
+    assert notes == ["j1 has cut off its log; what follows is the log from its new beginning"]
+    assert list(merged.new_lines()) == [("j1", "stdout", b"new\n")]
+    (run.attempts / f"{RUN}.1.1/stdout").write_bytes(b"")
+    run.put(1, SUCCEEDED)
+    assert list(blocks) == [] and list(merged.new_lines()) == []
+    assert run.read() == b""
+
+
 def test_stopping_ends_the_following(run: Run) -> None:
     run.put(1, RUNNING)
     stop = threading.Event()
