@@ -19,7 +19,7 @@ TALKER = LEDGER + "i=0\n" + until_file("~/go", SPEAK) + "echo end"
 def test_a5_h3_a_stopped_agent_and_a_paused_host_are_unknown_within_30_s_and_their_jobs_are_not_touched(
     cluster: MakeCluster, summary_line: Callable[[str], None]
 ) -> None:
-    """At the same time: an agent that stays stopped, one that goes on when missed, a host that is paused until then."""
+    """At the same time: an agent that stays stopped, one that goes on when missed, a host paused until then."""
     stack = cluster(4)
     stuck, resumed, paused, well = stack.hosts
     runs = {host.name: submit_to(stack, host) for host in stack.hosts}
