@@ -38,8 +38,8 @@ def attach(lab: Lab, host: LabHost, way: Proxy, home: str) -> None:
 
 
 def spread(total: int, dense: int) -> list[int]:
-    """Places in `total` bytes: every 5 % of the first `dense` ones, in which most is said, and of the rest."""
-    return [*range(0, dense, dense // 20), *range(dense, total, (total - dense) // 20 + 1)]
+    """Places in `total` bytes: 16 among the first `dense` ones, in which most is said, and 8 among the rest."""
+    return [*range(0, dense, dense // 16), *range(dense, total, (total - dense) // 8 + 1)]
 
 
 def test_n5_a_connection_that_is_cut_anywhere_while_it_is_made_is_unreachable_and_nothing_else(
