@@ -117,7 +117,9 @@ class HostLink:
         self._channel: AgentChannel | None = None
         self._view = HostView(connected=False, error="not connected yet")
         self.vitals = Vitals()
-        self._terms = {name: parse(text) for name, text in host.address.settings if (parse := TERMS.get(name))}
+        # A machine that others use as well is taken for ourselves alone, unless its entry says that it is shared.
+        self._terms: dict[str, object] = {"shared": False} if host.address.kind == "ssh" else {}
+        self._terms |= {name: parse(text) for name, text in host.address.settings if (parse := TERMS.get(name))}
         self._heard = 0.0
         self._answered = 0.0
         self._unanswered = 0  # bytes that go with requests that have no reply yet
