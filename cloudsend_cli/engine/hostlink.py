@@ -118,7 +118,7 @@ class HostLink:
         self._view = HostView(connected=False, error="not connected yet")
         self.vitals = Vitals()
         # A machine that others use as well is taken for ourselves alone, unless its entry says that it is shared.
-        self._terms: dict[str, object] = {"shared": False} if host.address.kind == "ssh" else {}
+        self._terms: dict[str, object] = {"shared": False, "max_load": None} if host.address.kind == "ssh" else {}
         self._terms |= {name: parse(text) for name, text in host.address.settings if (parse := TERMS.get(name))}
         self._heard = 0.0
         self._answered = 0.0
