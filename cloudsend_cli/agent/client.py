@@ -203,6 +203,7 @@ class AgentChannel:
         self._parts: dict[int, Frame] = {}
         self._parts_weight = 0
         self._lists: set[int] = set()  # requests whose replies may be long
+        self.received = 0  # bytes, also of frames that are not whole yet
 
     @property
     def hello(self) -> Frame | None:
@@ -272,6 +273,7 @@ class AgentChannel:
                 if frames:
                     break
                 raise ChannelClosed("the agent's channel ended")
+            self.received += len(data)
             for frame in self._decoder.feed(data):
                 weight += frame.weight
                 whole = self._join(frame)
