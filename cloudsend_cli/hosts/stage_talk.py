@@ -196,8 +196,10 @@ class StageTalk:
         status = self._stream.exit_status(STATUS_LIMIT)
         if status is None:
             return self._lost("no exit status came")
+        last = self._said().rpartition("\n")[2]
+        end = f"exit status {status}" + (f": {last}" if last else "")
         return self._unfit(
-            f"the login shell of {self._name} did not run the command that starts the agent (exit status {status})",
+            f"the login shell of {self._name} did not run the command that starts the agent ({end})",
             "is the account allowed to run commands (no ForceCommand, no nologin, no `exit` in its rc files)? "
             "try `ssh HOST /bin/sh -c true`",
         )
