@@ -22,7 +22,6 @@ from .model import (
 )
 from .naming import attempt_id
 
-
 # Results that no fetch can bring any more: the job is done again when its config is run again.
 RESULTS_GONE = "failed: gone with its machine"
 
