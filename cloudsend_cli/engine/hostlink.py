@@ -291,10 +291,10 @@ class HostLink:
 
         The answer to a ping comes after all that was asked before it: a slow line is given time by the size of that.
         """
+        limit = ANSWER_LIMIT + self._unanswered / SLOWEST
+        if self._pinged > self._answered and now - self._answered > limit:
+            raise ProtocolError(f"the agent has answered nothing for {limit:.0f} s")
         if now - self._pinged >= PING_EVERY:
-            limit = ANSWER_LIMIT + self._unanswered / SLOWEST
-            if self._pinged > self._answered and now - self._answered > limit:
-                raise ProtocolError(f"the agent has answered nothing for {limit:.0f} s")
             self._pinged = now
             channel.request("ping")
 
