@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -27,9 +28,8 @@ def until_file(path: str, meanwhile: str = "sleep 0.01") -> str:
 
 def agent_home(host: LabHost) -> str:
     """The agent's directory, which has the name of its machine."""
-    names = host.sh(f"ls {AGENTS}").split()
-    assert len(names) == 1, names
-    return f"{AGENTS}/{names[0]}"
+    about = host.sh("cat /etc/machine-id; hostname")
+    return f"{AGENTS}/{hashlib.sha256(about.encode()).hexdigest()[:12]}"
 
 
 def agent_pid(host: LabHost) -> int:
