@@ -16,7 +16,7 @@ MAX_PAYLOAD = 1 << 20
 MAX_NOISE = 1 << 20
 # Weights, about the bytes that frames take in memory: of replies in parts that are not whole yet, of those among them
 # that may name each of many files, and of what is taken at one go.
-MAX_REPLY, MAX_LISTS, MAX_TURN = 64 << 20, 256 << 20, 32 << 20
+MAX_REPLY, MAX_LISTS, MAX_TURN = 64 << 20, 256 << 20, 8 << 20
 MAX_WORDS = 300  # letters of what a machine says to people
 GREETING = b"cloudsend-agent-1 "
 REFUSAL = b"cloudsend-agent-error "

@@ -31,6 +31,8 @@ from cloudsend_cli.errors import CapacityError, CloudsendError, UnfitError, Unre
 from .wire import parse_boot, parse_resources, parse_vitals
 
 HELLO_LIMIT = 15.0
+UNASKED_RATE, UNASKED_BURST = 4 << 20, 32 << 20  # weight of frames: a second (ends of 4,000 jobs), at one go
+PAUSE_MOST = 0.25  # s
 EARLY_MOST = 16 << 20  # bytes that an agent may tell of its own accord before it answers the first questions
 PING_EVERY = 5.0
 ANSWER_LIMIT = 20.0  # with requests open and no reply to any: what we send no longer arrives
@@ -64,6 +66,21 @@ class Ahead:
 # Yields requests to be sent together. What it gets for a list are the replies to the oldest requests that it has not
 # got yet, those of one yield at a time; for `Ahead` it gets nothing.
 Conversation = Generator[list[Ask] | Ahead, list[Frame], None]
+
+
+class Patience:
+    """How long a machine may be listened to without a pause: what it says unasked costs the other machines' time."""
+
+    def __init__(self) -> None:
+        self._credit = float(UNASKED_BURST)
+        self._since = time.monotonic()
+
+    def pause(self, weight: int) -> float:
+        """Seconds to rest after something unasked of this weight."""
+        now = time.monotonic()
+        self._credit = min(UNASKED_BURST, self._credit + (now - self._since) * UNASKED_RATE) - weight
+        self._since = now
+        return min(PAUSE_MOST, max(0.0, -self._credit / UNASKED_RATE))
 
 
 class Listener(Protocol):
@@ -262,6 +279,7 @@ class HostLink:
         poller.register(channel.fileno(), select.POLLIN)
         poller.register(self._wake_read, select.POLLIN)
         self._unanswered = 0
+        patience = Patience()
         while not self._stopping:
             self._run_inbox()
             self._report_when_due()
@@ -276,8 +294,11 @@ class HostLink:
                 self._heard = time.monotonic()
                 if not frames:
                     self._answered = self._heard  # a part of a long reply
+                # What the channel holds back meanwhile, the machine cannot send.
+                unasked = sum(f.weight + len(f.payload) for f in frames if f.reply_to not in self._open)
                 for frame in frames:
                     self._take(frame)
+                time.sleep(patience.pause(unasked))
             else:
                 self._judge_silence(time.monotonic())
             self._ping_when_due(channel, time.monotonic())

@@ -151,9 +151,11 @@ class _Reader:
     def new_blocks(self) -> Iterator[bytes]:
         if self.offset is None:
             self.offset = 0 if self.want.lines is None else _last_lines(self.source, self.want.lines)
+        # Of a log that grows faster than it is read there is no end but the one that it had.
+        end = None if self.want.follow else _size(self.source)
         while True:
             try:
-                while data := _read(self.source, self.offset):
+                while (end is None or self.offset < end) and (data := _read(self.source, self.offset)):
                     self.offset += len(data)
                     yield data
                 return

@@ -28,7 +28,7 @@ from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.hosts.local import LocalHost
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e"
-MEMORY_MOST = 400 << 20
+MEMORY_MOST = 200 << 20
 RUN = "rabcde"
 
 
