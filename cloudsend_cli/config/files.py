@@ -19,10 +19,12 @@ from cloudsend_cli.core.model import Upload
 
 from .check import Report, clip, suggest
 from .document import Node, show_text
-from .ignore import ALWAYS, FILE_NAME, compile_glob, parse_ignore
+from .ignore import FILE_NAME, SECRET, compile_glob, is_secret, parse_ignore
 
 MAX_FILES = 200_000
 MAX_DEPTH = 100
+SECRETS_SHOWN = 5
+NO_RULES = parse_ignore(())
 RACY_NS = 2_000_000_000  # a file changed so recently may change again within its clock tick
 _CHUNK = 1 << 20
 
@@ -64,7 +66,8 @@ class Uploads:
         self.cache = cache
         self.explain_missing: Callable[[str], str] = lambda text: ""
         self._real = os.path.realpath(folder.path)
-        self._ignored: Callable[[str, bool], bool] | None = None
+        self._left_out: Callable[[str, bool], str] | None = None
+        self._secrets: dict[str, None] = {}  # of the path that is looked at: what looks like one and is left out
         self._found: dict[str, tuple[Upload, ...] | None] = {}
         self._files: dict[tuple[str, str], Upload] = {}
         self._words: dict[str, str] = {}
@@ -76,13 +79,24 @@ class Uploads:
     def resolve(self, text: str, node: Node, path: str) -> tuple[Upload, ...]:
         """The files that `text` names, sorted; a problem is reported once and gives none."""
         if text not in self._found:
+            self._secrets.clear()
             try:
                 self._found[text] = tuple(self._collect(text))
+                self._warn_of_secrets(node, path)
             except FileProblem as problem:
                 hint = self.explain_missing(text) or problem.hint
                 self.report.error(f"{path}: {problem.message}", node.place, hint, path)
                 self._found[text] = ()
         return self._found[text] or ()
+
+    def _warn_of_secrets(self, node: Node, path: str) -> None:
+        names = [show_text(name) for name in self._secrets]
+        if names:
+            more = f" and {len(names) - SECRETS_SHOWN:,} more" if len(names) > SECRETS_SHOWN else ""
+            message = f"{path}: left out, as it looks like a secret: {', '.join(names[:SECRETS_SHOWN])}{more}"
+            base = os.path.basename(names[0])
+            hint = f"to send such a file, name it by itself, or write !{base} into {FILE_NAME}"
+            self.report.warn(message, node.place, hint, path)
 
     def place_of(self, text: str) -> str:
         """Where the file `text` lies in the run directory."""
@@ -217,19 +231,22 @@ class Uploads:
 
     # ---- trees ---------------------------------------------------------------------------------------
 
-    def _is_ignored(self, absolute: str, directory: bool) -> bool:
+    def _is_ignored(self, absolute: str, directory: bool, *, named: bool = False) -> bool:
+        """`named`: somebody asked for what looks like this, be it a secret."""
         if directory and absolute == self.folder.results:
             return True
-        below = self._below(absolute)
-        if below is None:
-            return os.path.basename(absolute) in ALWAYS
-        if self._ignored is None:
+        if self._left_out is None:
             try:
                 with open(os.path.join(self.folder.path, FILE_NAME), encoding="utf-8", errors="replace") as file:
-                    self._ignored = parse_ignore(file)
+                    self._left_out = parse_ignore(file)
             except OSError:
-                self._ignored = parse_ignore(())
-        return self._ignored(below, directory)
+                self._left_out = parse_ignore(())
+        below = self._below(absolute)
+        judge = self._left_out if below is not None else NO_RULES
+        why = judge(os.path.basename(absolute) if below is None else below, directory)
+        if why == SECRET and not named:
+            self._secrets[os.path.relpath(absolute, self.folder.path) if below is None else below] = None
+        return why != "" and not (why == SECRET and named)
 
     def _walk(self, absolute: str, place: str, root: str, above: tuple[str, ...]) -> Iterator[Upload]:
         """Every file below a directory; `above` are the real paths that lead here, so that a loop of links is seen."""
@@ -273,7 +290,7 @@ class Uploads:
 
     def _expand_below(self, folder: str, parts: list[str]) -> Iterator[str]:
         part, rest = parts[0], parts[1:]
-        entries = self._visible(folder, part.startswith("."))
+        entries = self._visible(folder, part)
         if part == "**":
             if rest:
                 yield from self._expand_below(folder, rest)
@@ -290,7 +307,7 @@ class Uploads:
             elif rest and fits.fullmatch(entry.name) and entry.is_dir():
                 yield from self._expand_below(entry.path, rest)
 
-    def _visible(self, folder: str, dots: bool) -> list[os.DirEntry[str]]:
+    def _visible(self, folder: str, part: str) -> list[os.DirEntry[str]]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
@@ -298,7 +315,8 @@ class Uploads:
         return [
             entry
             for entry in entries
-            if (dots or not entry.name.startswith(".")) and not self._is_ignored(entry.path, entry.is_dir())
+            if (part.startswith(".") or not entry.name.startswith("."))
+            and not self._is_ignored(entry.path, entry.is_dir(), named=is_secret(part.rstrip("*")))
         ]
 
     # ---- contents ------------------------------------------------------------------------------------

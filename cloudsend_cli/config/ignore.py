@@ -2,7 +2,8 @@
 
 One pattern a line, as in `.gitignore`: `#` starts a comment, a trailing `/` means directories only, a pattern with `/`
 elsewhere is relative to the config's directory, one without fits a name at any depth, `**` crosses directories, and
-`!` takes back what an earlier line ignored. Always ignored: `.git` and `__pycache__`.
+`!` takes back what an earlier line ignored. Always ignored: `.git` and `__pycache__`. What looks like a secret by its
+name, such as `.env`, `*.pem` or `.aws`, is left out as well; `!` takes that back too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ from dataclasses import dataclass
 
 FILE_NAME = ".cloudsendignore"
 ALWAYS = frozenset({".git", "__pycache__"})
+IGNORED, SECRET = "ignored", "secret"
+SECRETS = (
+    ".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk", "id_rsa", "id_dsa",
+    "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", ".netrc", "_netrc", ".pgpass", ".my.cnf",
+    ".git-credentials", ".pypirc", ".npmrc", ".htpasswd", ".vault-token", "credentials.json", "service-account*.json",
+    ".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker", ".gcloud",
+)  # fmt: skip
+NO_SECRETS = frozenset({".env.example", ".env.sample", ".env.template", ".env.dist"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +32,26 @@ class _Rule:
     whole_path: bool
 
 
-def parse_ignore(lines: Iterable[str]) -> Callable[[str, bool], bool]:
-    """A function of (path below the config's directory, is a directory): True where it is ignored."""
+def is_secret(name: str) -> bool:
+    """Whether a file or directory of this name looks like one that is not for others."""
+    return name not in NO_SECRETS and _SECRET_NAME.fullmatch(name.lower()) is not None
+
+
+def parse_ignore(lines: Iterable[str]) -> Callable[[str, bool], str]:
+    """A function of (path below the config's directory, is a directory): why it is left out; "" where it is not."""
     rules = [rule for line in lines if (rule := _parse_rule(line)) is not None]
 
-    def ignored(path: str, directory: bool) -> bool:
+    def left_out(path: str, directory: bool) -> str:
         name = path.rpartition("/")[2]
         if name in ALWAYS:
-            return True
-        result = False
+            return IGNORED
+        result = SECRET if is_secret(name) else ""
         for rule in rules:
             if (directory or not rule.directory_only) and rule.regex.fullmatch(path if rule.whole_path else name):
-                result = not rule.take_back
+                result = "" if rule.take_back else IGNORED
         return result
 
-    return ignored
+    return left_out
 
 
 def _parse_rule(line: str) -> _Rule | None:
@@ -84,3 +98,6 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         return re.compile("".join(out), re.DOTALL)
     except re.error:  # such as a range that runs backwards: it fits itself alone
         return re.compile(re.escape(pattern))
+
+
+_SECRET_NAME = re.compile("|".join(compile_glob(pattern).pattern for pattern in SECRETS), re.DOTALL)

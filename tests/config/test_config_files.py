@@ -117,7 +117,7 @@ def test_ignored_files_stay_home_unless_named(tree) -> None:
     ],
 )
 def test_ignore_patterns(pattern: str, path: str, directory: bool, ignored: bool) -> None:
-    assert parse_ignore([pattern])(path, directory) is ignored
+    assert bool(parse_ignore([pattern])(path, directory)) is ignored
 
 
 def test_paths_outside_are_put_under_their_base_name(tree, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FUZZ, fuzz
+from fuzzing import FUZZ, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from liar import BOOT, RESOURCES, Answer, Liar, Request, frame, honest, reply

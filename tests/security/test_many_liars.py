@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import FUZZ
+from fuzzing import FUZZ
 from liar import BOOT, Answer, Liar, Request, frame, honest, reply
 from real_stack import find_processes, wait_for
 
