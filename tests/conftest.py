@@ -32,8 +32,9 @@ TIERS = {
 SUMMARY_PROPERTY = "line of the summary"
 
 # A shell starts what it puts into the background with SIGINT ignored, and children inherit that: then no Ctrl-C would
-# reach the commands under test.
+# reach the commands under test. Under nohup it is SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 LAST_LINE = pytest.StashKey[str]()
 
 

@@ -44,7 +44,7 @@ def _holder(host: LabHost, path: str) -> int:
             if [ "$kind ${place##*:}" = "FLOCK $inode" ]; then echo "$pid"; fi
         done </proc/locks
     """
-    return int(host.sh(script, path) or 0)
+    return int((host.sh(script, path).split() or ["0"])[-1])  # a table that changes while it is read may name it twice
 
 
 def record_of(host: LabHost, attempt: str) -> dict[str, Any]:

@@ -103,7 +103,9 @@ class ConnectionSocket(socket.socket):
         program, self.program = self.program, None
         if program is not None and program.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGHUP)  # as ssh: not every program ends with its input
+                os.killpg(
+                    program.pid, signal.SIGTERM
+                )  # not every program ends with its input; nohup has SIGHUP ignored
 
 
 def open_socket(route: Route, timeout: float) -> ConnectionSocket:
