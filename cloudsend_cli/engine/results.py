@@ -136,8 +136,7 @@ def _whole(value: object) -> int | None:
 
 def job_directory(home: Home) -> Path:
     """Each part of the job's name is made safe; `a/b` lies in `a`."""
-    parts = [safe_component(part) for part in home.name.split("/") if part]
-    return Path(home.results_dir, home.run, *(parts or ["job"]))
+    return Path(home.results_dir, home.run, *map(safe_component, home.name.split("/")))
 
 
 def is_home(home: Home, attempt: str) -> bool:

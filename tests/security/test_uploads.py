@@ -21,8 +21,8 @@ from cloudsend_cli.errors import ConfigError
 SECRET_FILES = (
     ".env", ".env.local", "deploy/.env.production", "key.pem", "certs/server.key", "certs/store.p12", "x.PFX",
     "notes.kdbx", "id_rsa", "keys/id_ed25519", ".netrc", ".pgpass", ".git-credentials", ".pypirc", ".npmrc",
-    "credentials.json", "service-account-42.json", ".ssh/config", ".ssh/id_rsa", ".aws/credentials", ".kube/config", ".gnupg/secring.gpg",
-    ".docker/config.json", "sub/.aws/config",
+    "credentials.json", "service-account-42.json", ".ssh/config", ".ssh/id_rsa", ".aws/credentials", ".kube/config",
+    ".gnupg/secring.gpg", ".docker/config.json", "sub/.aws/config",
 )  # fmt: skip
 PLAIN_FILES = (
     "train.py", "data/x.csv", "id_rsa.pub", "keys/id_ed25519.pub", ".env.example", "environment.yml", "keyboard.txt",
