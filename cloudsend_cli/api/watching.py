@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cloudsend_cli.core.model import FINAL_STATES, JOB_STATES, PENDING, RUNNING
+from cloudsend_cli.core.model import FAILED, FINAL_STATES, JOB_STATES, PENDING, RUNNING
 from cloudsend_cli.core.naming import build_id
 from cloudsend_cli.core.views import JobView, Progress, run_state_word
 from cloudsend_cli.engine import logs, lookup
@@ -135,11 +135,11 @@ def read_log(home: Directory, ref: str, want: logs.Reading) -> Iterator[bytes]:
     row = lookup.find_job(store, ref)
     if want.follow and row.state not in FINAL_STATES:
         home.hint(row.run).close()
-    build = _failed_build(store, row)
+    build = _failed_build(store, row, want.stream)
     relay = _relay(home)
     open_source = _opener(home, store, row.run, relay)
-    if build:
-        chunks = logs.read_ended(open_source(logs.place_of(row, build, want.stream)), want.lines)
+    if build is not None:
+        chunks = logs.read_ended(open_source(build), want.lines)
     else:
         chunks = logs.read_log(store, row, open_source, want)
     return _closing(chunks, relay)
@@ -158,12 +158,17 @@ def _relay(home: Directory, within: float | None = None) -> Relay:
     return Relay(home.path / "logs", home.hint, within)
 
 
-def _failed_build(store: SqliteStore, row: JobRow) -> str:
-    """The attempt id of the build for which the job was given up, whose log is then the job's; else empty."""
+def _failed_build(store: SqliteStore, row: JobRow, stream: str) -> logs.LogPlace | None:
+    """Of the build for which the job was given up: its log is then the job's, and lies where it was built."""
     if not row.reason.startswith("environment-failed"):
-        return ""
-    builds = store.load_without_jobs(row.run).builds.values()
-    return next((build_id(row.run, b.key, b.attempt) for b in builds if b.key == row.environment), "")
+        return None
+    frame = store.load_without_jobs(row.run)
+    builds = [b for b in frame.builds.values() if b.key == row.environment]
+    for build in sorted(builds, key=lambda b: b.state != FAILED):
+        node = frame.nodes.get(build.node)
+        uid = build_id(row.run, build.key, build.attempt)
+        return logs.LogPlace(row.run, build.node, node.provider if node is not None else "", uid, stream)
+    return None
 
 
 def _opener(home: Directory, store: SqliteStore, run: str, relay: Relay) -> logs.OpenSource:
@@ -192,14 +197,12 @@ def log_tail(home: Directory, ref: str, lines: int) -> bytes:
     """For messages: what cannot be read now is not shown."""
     store = home.reader()
     row = lookup.find_job(store, ref)
-    attempt = _failed_build(store, row) or logs.uid_of(row)
-    if attempt == logs.uid_of(row) and not row.attempt:
-        return b""
     relay = _relay(home)
     open_source = _opener(home, store, row.run, relay)
     try:
         for stream in ("stderr", "stdout"):
-            text = logs.read_tail(open_source(logs.place_of(row, attempt, stream)), lines)
+            place = _failed_build(store, row, stream) or logs.place_of(row, logs.uid_of(row), stream)
+            text = logs.read_tail(open_source(place), lines) if place.node else b""
             if text.strip():
                 return text
     except UnreachableError:
