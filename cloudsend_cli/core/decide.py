@@ -19,7 +19,7 @@ from .actions import (
     RevokeAttempts,
 )
 from .decide_balance import take_back
-from .decide_builds import build_failed_everywhere, environment_ready, take_builds
+from .decide_builds import build_failed_everywhere, end_builds, environment_ready, take_builds
 from .decide_jobs import fail_doomed, take_attempts, take_requests
 from .decide_nodes import list_orphans, take_nodes
 from .draft import Draft
@@ -51,6 +51,8 @@ def decide(state: RunState, seen: Observation, policy: Policy) -> Decision:
     fail_doomed(draft)
     _take_fetches(draft)
     unsettled = _unsettled(draft)
+    if not unsettled:
+        end_builds(draft)
     take_nodes(draft, wanted=unsettled)
     if unsettled:
         _fail_without_nodes(draft)

@@ -28,11 +28,36 @@ def take_builds(draft: Draft) -> None:
             draft.put_build(replace(build, state="succeeded", reason=""))
         elif status is not None:
             _settle(draft, build, status)
-        elif view is not None and reported and _attempt(draft, build) not in (view.reported or ()):
-            if build.boot == view.boot:
-                _start(draft, build)
-            else:
-                _again(draft, build)
+        elif view is not None and reported:
+            _compare(draft, build, view)
+
+
+def _compare(draft: Draft, build: BuildRecord, view: HostView) -> None:
+    """A build with a full report of its host."""
+    is_there = _attempt(draft, build) in (view.reported or ())
+    if not is_there and build.boot != view.boot:
+        _again(draft, build)
+    elif build.cancel:
+        draft.cancel(build.node, _attempt(draft, build))
+    elif not is_there:
+        _start(draft, build)
+
+
+def end_builds(draft: Draft) -> None:
+    """With no job left that waits: what hangs would hold its place, and its name, for all that comes later."""
+    for node, key in draft.state.builds:
+        build, view = draft.build(node, key), draft.seen.hosts.get(node)
+        if build is not None and build.state == RUNNING and not build.cancel and view is not None and view.connected:
+            draft.put_build(replace(build, cancel=True))
+            draft.cancel(node, _attempt(draft, build))
+
+
+def is_ending_build(draft: Draft, node: str) -> bool:
+    """Whether the end of a build was asked for there and is not told yet."""
+    return any(
+        where == node and (b := draft.build(where, key)) is not None and b.state == RUNNING and b.cancel
+        for where, key in draft.state.builds
+    )
 
 
 def _attempt(draft: Draft, build: BuildRecord) -> str:
@@ -42,6 +67,8 @@ def _attempt(draft: Draft, build: BuildRecord) -> str:
 def _settle(draft: Draft, build: BuildRecord, status: AttemptStatus) -> None:
     if status.state == "exited" and status.exit_code == 0 and not status.cause and not status.signal:
         draft.put_build(replace(build, state="succeeded", reason=""))
+    elif build.cancel and status.state not in {"queued", "running"}:
+        _again(draft, build)
     elif status.state in {"exited", "refused"} and status.cause == DISK_FULL:
         _again(draft, build)  # it was not begun
     elif status.state == "exited" and status.cause != "upload-missing":
@@ -55,7 +82,8 @@ def _settle(draft: Draft, build: BuildRecord, status: AttemptStatus) -> None:
 
 
 def _again(draft: Draft, build: BuildRecord, *, lost: bool = False) -> None:
-    draft.put_build(replace(build, state="wanted", attempt=build.attempt + 1, losses=build.losses + lost))
+    attempt, losses = build.attempt + 1, build.losses + lost
+    draft.put_build(replace(build, state="wanted", attempt=attempt, losses=losses, cancel=False))
 
 
 def _start(draft: Draft, build: BuildRecord) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .actions import ConnectHost, CreateInstance, DisconnectHost, TerminateInstance
+from .decide_builds import is_ending_build
 from .decide_jobs import lose, never_started, take_report
 from .draft import Draft
 from .model import InstanceStatus
@@ -30,13 +31,19 @@ def take_nodes(draft: Draft, *, wanted: bool) -> None:
             _intend(draft, node, wanted=wanted)
         elif node.state == "creating":
             _await_instance(draft, node, wanted=wanted)
-        elif node.state == "running" and wanted:
+        elif node.state == "running" and (wanted or _is_ending_build(draft, node)):
             _watch(draft, node)
         elif node.state == "running":
             _start_release(draft, node, node.instance_id, "")
         elif node.state == "releasing":
             _release(draft, node, wanted=wanted)
     _give_back_orphans(draft)
+
+
+def _is_ending_build(draft: Draft, node: NodeRecord) -> bool:
+    """A machine that is silent is given back all the same: it may cost money, and whoever uses it next asks again."""
+    view = draft.seen.hosts.get(node.name)
+    return view is not None and view.connected and is_ending_build(draft, node.name)
 
 
 def list_orphans(draft: Draft) -> Iterator[tuple[NodeRecord, InstanceStatus]]:
@@ -165,7 +172,7 @@ def _lose_all(draft: Draft, node: NodeRecord, reason: str) -> None:
     for where, key in draft.state.builds:
         build = draft.build(where, key)
         if where == node.name and build is not None and build.state != "failed":
-            draft.put_build(replace(build, attempt=build.attempt + 1, state="wanted"))
+            draft.put_build(replace(build, attempt=build.attempt + 1, state="wanted", cancel=False))
     draft.actions.append(DisconnectHost(node.name))
 
 

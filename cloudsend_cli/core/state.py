@@ -85,10 +85,11 @@ class BuildRecord:
     node: str
     key: str
     attempt: int = 1
-    state: str = RUNNING  # running, succeeded, failed
+    state: str = RUNNING  # wanted, running, succeeded, failed
     boot: str = ""
     reason: str = ""
     losses: int = 0
+    cancel: bool = False  # nobody waits for it any more, and its end was asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -571,6 +571,57 @@ def test_news_of_a_build(status: AttemptStatus, state: str, attempt: int, reason
     assert not other.changes.builds, "another machine's build was taken for this one's"
 
 
+def hanging(**build: Any) -> RunState:
+    """A run whose last job was ended while its environment was being built."""
+    state = change_job(serving(state_with(environment="e1")), state="cancelled", cancel=True)
+    state.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", boot="b1", **build)}))
+    return state
+
+
+def test_build_for_which_nobody_waits_is_ended_before_its_machine_is_given_back() -> None:
+    """Seen: one that hung went on for ever, and every later run that wanted the same environment waited for it."""
+    state = hanging()
+    decision = decide(state, seeing(UP), POLICY)
+    assert [a.attempts for a in decision.actions if isinstance(a, CancelAttempts)] == [("rtest1.env-e1.1",)]
+    assert decision.changes.builds["n-0", "e1"].cancel and "n-0" not in decision.changes.nodes
+    state.apply(decision.changes)
+    waiting = decide(state, seeing(UP), POLICY)
+    assert not waiting.actions and not waiting.changes and not waiting.done
+    ended = decide(state, seeing(UP, attempts=news("rtest1.env-e1.1", "exited", cause="cancelled")), POLICY)
+    build = ended.changes.builds["n-0", "e1"]
+    assert (build.state, build.attempt, build.cancel) == ("wanted", 2, False)
+    assert ended.changes.nodes["n-0"].state == "releasing"
+
+
+def test_silent_machine_is_given_back_although_something_is_built_there() -> None:
+    for view in (replace(UP, connected=False), None):
+        decision = decide(hanging(cancel=True), seeing(view), POLICY)
+        assert decision.changes.nodes["n-0"].state == "releasing"
+    assert not any(isinstance(a, CancelAttempts) for a in decide(hanging(), seeing(None), POLICY).actions)
+
+
+@pytest.mark.parametrize(
+    ("boot", "reported", "state", "asked"),
+    [("b1", {"rtest1.env-e1.1"}, "running", 1), ("b1", set(), "running", 1), ("b2", set(), "wanted", 0)],
+)
+def test_build_that_is_to_end_is_asked_again_after_a_silence(
+    boot: str, reported: set[str], state: str, asked: int
+) -> None:
+    view = replace(UP, boot=boot, reported=frozenset(reported))
+    decision = decide(hanging(cancel=True), seeing(view), POLICY)
+    assert sum(isinstance(a, CancelAttempts) for a in decision.actions) == asked
+    build = decision.changes.builds.get(("n-0", "e1"))
+    assert (build.state if build else "running") == state
+    assert not any(isinstance(a, StartAttempts) for a in decision.actions)
+
+
+def test_build_that_its_machine_reports_is_left_alone() -> None:
+    state = serving(state_with(environment="e1"))
+    state.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", boot="b1")}))
+    decision = decide(state, seeing(replace(UP, reported=frozenset({"rtest1.env-e1.1"}))), POLICY)
+    assert not decision.actions and not decision.changes
+
+
 def test_build_that_dies_again_and_again_fails() -> None:
     planned = serving(state_with(environment="e1"))
     planned.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", losses=2)}))
