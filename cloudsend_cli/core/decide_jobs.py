@@ -15,7 +15,7 @@ ALIVE = frozenset({"queued", "running"})
 RESTARTED = "lost: the host was restarted"
 DELETED = "lost: the agent's directory on the host was deleted"
 LOSSES = {"rebooted": RESTARTED, "home-deleted": DELETED}  # in the agent's words
-DISK_FULL = "disk-full"  # only of attempts that were never executed
+DISK_FULL = "disk-full"  # alone only of attempts that were never executed
 RETRY_FULL = f"retry after {DISK_FULL}"
 SIGNAL_NAMES = {
     1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
@@ -137,10 +137,11 @@ def reason_of(status: AttemptStatus) -> str:
     """The reason of a bad end, in the words of DESIGN's list."""
     if status.cause:
         return status.cause
+    full = f", {DISK_FULL}" if status.disk_full else ""
     if status.signal:
-        return f"killed by {SIGNAL_NAMES.get(status.signal, f'signal {status.signal}')}"
+        return f"killed by {SIGNAL_NAMES.get(status.signal, f'signal {status.signal}')}{full}"
     if status.exit_code:
-        return f"exit {status.exit_code}"
+        return f"exit {status.exit_code}{full}"
     return f"output-missing: {', '.join(status.missing)}"
 
 

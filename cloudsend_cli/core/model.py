@@ -216,6 +216,7 @@ class AttemptStatus:
     maxrss: int | None = None
     cpu_seconds: float | None = None
     logs: int = 0  # bytes of its log that are still to be brought home
+    disk_full: bool = False  # it ended badly, and its machine had no room left: what it wrote last may be missing
 
 
 @dataclass(frozen=True, slots=True)

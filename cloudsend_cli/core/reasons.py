@@ -6,6 +6,10 @@ from typing import Final
 
 REASONS: Final[dict[str, tuple[str, str]]] = {
     "exit N": ("the command ended with this status", "up to `retries`"),
+    "exit N, disk-full": (
+        "the same, and there was no room left on the machine's disk: the end of its log may be missing",
+        "up to `retries`",
+    ),
     "killed by SIGNAL": ("a signal ended it that cloudsend did not send", "up to `retries`"),
     "oom": ("the kernel ended it for lack of memory", "up to `retries`"),
     "timeout": ("it ran longer than its `timeout`", "up to `retries`"),

@@ -122,6 +122,7 @@ def parse_status(wire: object) -> AttemptStatus:
         missing=tuple(_missing(missing)) if isinstance(missing, list) else (),
         maxrss=_whole(wire.get("maxrss")),
         cpu_seconds=None if utime is None or stime is None else utime + stime,
+        disk_full=wire.get("disk_full") is True,
     )
 
 

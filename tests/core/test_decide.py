@@ -159,7 +159,9 @@ def kinds(decision: Decision) -> list[str]:
     [
         (AttemptStatus("exited", 1.0, 2.0, 0), "succeeded", ""),
         (AttemptStatus("exited", 1.0, 2.0, 3), "failed", "exit 3"),
+        (AttemptStatus("exited", 1.0, 2.0, 3, disk_full=True), "failed", "exit 3, disk-full"),
         (AttemptStatus("exited", 1.0, 2.0, None, 9), "failed", "killed by SIGKILL"),
+        (AttemptStatus("exited", 1.0, 2.0, None, 9, disk_full=True), "failed", "killed by SIGKILL, disk-full"),
         (AttemptStatus("exited", 1.0, 2.0, None, 40), "failed", "killed by signal 40"),
         (AttemptStatus("exited", 1.0, 2.0, None, 9, "oom"), "failed", "oom"),
         (AttemptStatus("exited", 1.0, 2.0, 0, None, "timeout"), "failed", "timeout"),

@@ -48,7 +48,8 @@ def test_h4_with_the_disk_full_running_jobs_end_as_they_do_and_new_ones_wait_or_
     for name, run in running.items():
         stack.settle(run)
         seen = stack.jobs(run)[name]
-        assert seen.reason == {"exit": "exit 7", "write": "exit 8", "speak": "exit 9"}[name.partition("-")[0]]
+        code = {"exit": "exit 7", "write": "exit 8", "speak": "exit 9"}[name.partition("-")[0]]
+        assert seen.reason == f"{code}, disk-full"
         log = stack.tail(seen.id)
         host = next(host for host in stack.hosts if name.endswith(f"-{host.name}"))
         assert log == host.read(f"{agent_home(host)}/attempts/{seen.uid}/stdout")

@@ -8,6 +8,7 @@ import time
 from .disk import NO_SPACE, read_file
 from .encoding import parse, to_bytes
 from .files import lay_out
+from .machine import has_no_room
 from .orphans import TAKES, describe_takes
 from .outputs import complete
 from .processes import kill_tree, oom_kills, start_time
@@ -123,6 +124,8 @@ class Execution:
         killed = status["signal"] == signal.SIGKILL or status["exit_code"] == 137
         if killed and not status["cause"] and oom_kills() > self.runner.ooms:
             status.update(cause="oom", oom=True)
+        if wait and has_no_room(self.home):
+            status["disk_full"] = True
         if self.runner.children_left():
             self.clear_away()
         if self.spec.get("kind") == "build" and not self.is_at_home():

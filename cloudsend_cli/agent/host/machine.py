@@ -6,6 +6,8 @@ import sys
 
 from .disk import read_file
 
+LITTLE = 65536  # bytes
+
 
 def read_load():
     """The load average of the last minute; None where the kernel does not tell."""
@@ -24,6 +26,15 @@ def read_vitals(home):
     except OSError:
         pass
     return vitals
+
+
+def has_no_room(home):
+    """Whether next to nothing more can be written: what fails then can often not even say why."""
+    try:
+        disk = os.statvfs(home)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < LITTLE or bool(disk.f_files and not disk.f_favail)
 
 
 def user_name(uid):
