@@ -52,6 +52,8 @@ def connect(state_dir: Path, timeout: float) -> socket.socket:
     try:
         with socket_path(state_dir) as path:
             client.connect(path)
+        if peer_uid(client) not in {0, os.geteuid()}:  # put there while the directory was open to others
+            raise ConnectionRefusedError("what listens there is another user's")
     except BaseException:
         client.close()
         raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloudsend_cli.agent.client import Frame
-from cloudsend_cli.engine.hostlink import Ahead
+from cloudsend_cli.engine.asking import Ahead
 from cloudsend_cli.engine.results import Home
 from cloudsend_cli.engine.transfer import fetch_files
 

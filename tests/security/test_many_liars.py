@@ -22,7 +22,7 @@ from cloudsend_cli.agent.client import GREETING, REFUSAL
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import UNBOUNDED, AttemptStatus, HostAddress, HostView, JobSpec, Resources, Upload
 from cloudsend_cli.core.ports import Host
-from cloudsend_cli.engine import hostlink
+from cloudsend_cli.engine import asking, hostlink
 from cloudsend_cli.engine.hearsay import HERE
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.hosts.local import LocalHost
@@ -189,8 +189,12 @@ class Crowd:
 def test_one_good_machine_among_many_liars(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch, summary_line: Callable[[str], None]
 ) -> None:
-    for name, seconds in (("HELLO_LIMIT", 1.5), ("RETRY_TAKEN", 0.5), ("RETRY_REFUSED", (0.5,))):
-        monkeypatch.setattr(hostlink, name, seconds)
+    for place, name, seconds in (
+        (asking, "HELLO_LIMIT", 1.5),
+        (asking, "RETRY_TAKEN", 0.5),
+        (hostlink, "RETRY_REFUSED", (0.5,)),
+    ):
+        monkeypatch.setattr(place, name, seconds)
     monkeypatch.setenv("CLOUDSEND_AGENT_IDLE", "1")
     data = b"u" * 1000
     (state_dir / "upload").write_bytes(data)
