@@ -21,7 +21,7 @@ from cloudsend_cli.agent.client import (
 from cloudsend_cli.core.ports import ByteStream, Host
 from cloudsend_cli.errors import UnfitError, UnreachableError
 
-from .hostlink import Ahead, Ask, ask_now
+from .asking import Ahead, Ask, ask_now
 
 LOOK = ("check", 0)  # who only looks: such a client claims nothing, and is told who has the machine
 TRIES = 3  # a host's first waits for a connection are short

@@ -15,7 +15,7 @@ from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.explain import describe_bytes
 from cloudsend_cli.core.naming import run_of_attempt
 
-from .hostlink import Ahead, Ask, error_text
+from .asking import Ahead, Ask, error_text
 from .results import free_space
 from .wire import WHOLE_MOST
 

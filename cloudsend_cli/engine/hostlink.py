@@ -10,8 +10,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from cloudsend_cli.agent.client import (
@@ -25,47 +25,25 @@ from cloudsend_cli.agent.client import (
     plain,
 )
 from cloudsend_cli.core.model import UNBOUNDED, HostView, Resources, Vitals, list_known
-from cloudsend_cli.core.ports import ByteStream, Host
-from cloudsend_cli.errors import CapacityError, CloudsendError, UnfitError, UnreachableError
+from cloudsend_cli.core.ports import Host
+from cloudsend_cli.errors import CloudsendError, UnfitError
 
+from .asking import Ask, Conversation, ask_now
+from .conversations import Conversations
 from .wire import parse_boot, parse_resources, parse_vitals
 
-HELLO_LIMIT = 15.0
 UNASKED_RATE, UNASKED_BURST = 4 << 20, 32 << 20  # weight of frames: a second (ends of 4,000 jobs), at one go
 PAUSE_MOST = 0.25  # s
-EARLY_MOST = 16 << 20  # bytes that an agent may tell of its own accord before it answers the first questions
 PING_EVERY = 5.0
 ANSWER_LIMIT = 20.0  # with requests open and no reply to any: what we send no longer arrives
 SLOWEST = 4096.0  # bytes a second of a line on which a large request is still waited for
 HEALTHY_AFTER = 1.0  # a channel that lived so long was good: the next try comes at once
 RETRY_DELAYS = (0.02, 0.2, 1.0, 2.0)
-RETRY_TAKEN = 15.0
 RETRY_FULL = (5.0, 10.0, 20.0, 40.0, 60.0)  # a disk that had no room for an attempt
 RETRY_REFUSED = (5.0, 15.0, 60.0)  # after an answer that will not change by itself: servers count failed logins
 # What a host's entry in providers.yml asks of its agent.
 TERMS: dict[str, Callable[[str], object]] = {"shared": lambda text: text == "true", "max_load": float}
 BLOCKED_PAUSE = 0.002  # a channel that takes no more is asked again: not every stream can be waited on for writing
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One request of a conversation."""
-
-    op: str
-    fields: dict[str, object] = field(default_factory=dict)
-    payload: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """Requests that are sent now, whose replies are taken later: something is under way while others are used."""
-
-    asks: list[Ask]
-
-
-# Yields requests to be sent together. What it gets for a list are the replies to the oldest requests that it has not
-# got yet, those of one yield at a time; for `Ahead` it gets nothing.
-Conversation = Generator[list[Ask] | Ahead, list[Frame], None]
 
 
 class Patience:
@@ -94,25 +72,6 @@ class Listener(Protocol):
         """The agent refuses us: a newer maestro has taken over."""
 
 
-@dataclass(slots=True)
-class _Talk:
-    """A conversation and the requests of its that wait for replies, the oldest first."""
-
-    conversation: Conversation
-    batches: deque[_Batch] = field(default_factory=deque)
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Requests of one yield."""
-
-    talk: _Talk
-    waiting: dict[int, int]  # request id -> place in `replies`
-    replies: list[Frame | None]
-    lengths: list[object]  # that were asked for
-    sizes: dict[int, int] = field(default_factory=dict)  # request id -> bytes that go with it
-
-
 class HostLink:
     """Keeps a channel to the agent of one machine for as long as anybody listens.
 
@@ -128,9 +87,7 @@ class HostLink:
         self._listeners: dict[Listener, Resources | None] = {}
         self._capacity: Resources | None = None
         self._inbox: deque[Callable[[], None]] = deque()
-        self._open: dict[int, _Batch] = {}
-        self._alone = False  # a conversation that wants to be the only one of its kind is open
-        self._queued: deque[Callable[[], None]] = deque()
+        self._talks = Conversations(host.address.key, log, self._inbox.append)
         self._channel: AgentChannel | None = None
         self._view = HostView(connected=False, error="not connected yet")
         self.vitals = Vitals()
@@ -139,7 +96,6 @@ class HostLink:
         self._terms |= {name: parse(text) for name, text in host.address.settings if (parse := TERMS.get(name))}
         self._heard = 0.0
         self._answered = 0.0
-        self._unanswered = 0  # bytes that go with requests that have no reply yet
         self._pinged = 0.0
         self._connected_at = 0.0
         self._report_at: float | None = None
@@ -167,7 +123,7 @@ class HostLink:
 
         Of those that want to be `alone` one is open at a time.
         """
-        self._post(lambda: self._begin(make, dropped, alone=alone))
+        self._post(lambda: self._talks.begin(make, dropped, alone=alone))
 
     def report_again(self, after: float = 0.0) -> None:
         """Have the agent report in full, in `after` seconds."""
@@ -252,6 +208,7 @@ class HostLink:
                 raise UnfitError(problem.message, hint="mend it, or name another place with `home:`") from problem
             raise
         self._channel = channel
+        self._talks.open(channel)
         self._heard = self._answered = self._pinged = self._connected_at = time.monotonic()
         self._view = HostView(
             connected=True,
@@ -278,7 +235,6 @@ class HostLink:
         poller = select.poll()
         poller.register(channel.fileno(), select.POLLIN)
         poller.register(self._wake_read, select.POLLIN)
-        self._unanswered = 0
         patience = Patience()
         while not self._stopping:
             self._run_inbox()
@@ -295,7 +251,7 @@ class HostLink:
                 if not frames:
                     self._answered = self._heard  # a part of a long reply
                 # What the channel holds back meanwhile, the machine cannot send.
-                unasked = sum(f.weight + len(f.payload) for f in frames if f.reply_to not in self._open)
+                unasked = sum(f.weight + len(f.payload) for f in frames if not self._talks.is_awaited(f.reply_to))
                 for frame in frames:
                     self._take(frame)
                 time.sleep(patience.pause(unasked))
@@ -312,7 +268,7 @@ class HostLink:
 
         The answer to a ping comes after all that was asked before it: a slow line is given time by the size of that.
         """
-        limit = ANSWER_LIMIT + self._unanswered / SLOWEST
+        limit = ANSWER_LIMIT + self._talks.unanswered / SLOWEST
         if self._pinged > self._answered and now - self._answered > limit:
             raise ProtocolError(f"the agent has answered nothing for {limit:.0f} s")
         if now - self._pinged >= PING_EVERY:
@@ -344,12 +300,7 @@ class HostLink:
             self._log(f"no connection to {self._host.address.key}: {why}")
             for listener in self._listeners:
                 listener.on_view(self._view, None)
-        opened, self._open = self._open, {}
-        for talk in {id(b.talk): b.talk for b in opened.values()}.values():
-            talk.conversation.close()
-        queued, self._queued = self._queued, deque()
-        for begin in queued:
-            begin()  # without a channel: dropped
+        self._talks.close()
         if channel is not None:
             channel.close()
 
@@ -373,84 +324,12 @@ class HostLink:
             self.vitals = replace(parse_vitals(frame), warning=self.vitals.warning)
         elif isinstance(reply, int):
             self._answered = time.monotonic()
-            if reply not in self._open:
+            if not self._talks.is_awaited(reply):
                 return  # of a ping
             if frame.error_code == "fenced":
                 for listener in self._listeners:
                     listener.on_fenced()
-            self._continue(reply, frame)
-
-    def _continue(self, request: int, frame: Frame) -> None:
-        batch = self._open.pop(request)
-        self._unanswered -= batch.sizes.pop(request)
-        place = batch.waiting.pop(request)
-        length = batch.lengths[place]
-        # What nobody asked for is not kept until the other replies are in; one byte of it tells that there was more.
-        frame.payload = frame.payload[: length + 1 if isinstance(length, int) else 0]
-        batch.replies[place] = frame
-        if not batch.waiting and batch.talk.batches[0] is batch:
-            self._advance(batch.talk)
-
-    def _begin(self, make: Callable[[], Conversation], dropped: Callable[[], None], *, alone: bool = False) -> None:
-        if self._channel is None:
-            dropped()
-        elif not alone:
-            self._advance(_Talk(_guarded(make(), dropped)))
-        elif self._alone:
-            self._queued.append(lambda: self._begin(make, dropped, alone=True))
-        else:
-            self._alone = True
-            self._advance(_Talk(_guarded(make(), dropped, self._next_alone)))
-
-    def _next_alone(self) -> None:
-        self._alone = False
-        if self._queued:
-            self._inbox.append(self._queued.popleft())
-
-    def _advance(self, talk: _Talk) -> None:
-        """Give a conversation the replies that are in, and ask what it asks next. Its failure ends nothing else."""
-        try:
-            begun = bool(talk.batches)
-            wish = talk.conversation.send(_replies(talk)) if begun else next(talk.conversation)
-            while True:
-                if isinstance(wish, Ahead):
-                    self._ask_all(talk, wish.asks)
-                    wish = talk.conversation.send([])
-                    continue
-                self._ask_all(talk, wish)
-                if talk.batches and talk.batches[0].waiting:
-                    return
-                wish = talk.conversation.send(_replies(talk))
-        except StopIteration:
-            pass
-        except ProtocolError as problem:  # a request that fits into no frame
-            self._log(f"a request to {self._host.address.key} was not sent: {problem}")
-            talk.conversation.close()
-        except Exception:  # noqa: BLE001 - `dropped` was called; the others go on
-            self._log(traceback.format_exc())
-
-    def _ask_all(self, talk: _Talk, asks: Sequence[Ask]) -> None:
-        """Send these requests; without a channel the conversation is closed."""
-        channel = self._channel
-        if channel is None:
-            talk.conversation.close()
-            return
-        if not asks:
-            return
-        batch = _Batch(talk, {}, [None] * len(asks), [ask.fields.get("length") for ask in asks])
-        try:
-            for place, ask in enumerate(asks):
-                request = channel.request(ask.op, ask.payload, **ask.fields)
-                batch.waiting[request] = place
-                batch.sizes[request] = len(ask.payload)
-                self._unanswered += len(ask.payload)
-                self._open[request] = batch
-        except ProtocolError:
-            for request in batch.waiting:
-                del self._open[request]
-            self._unanswered -= sum(batch.sizes.values())
-            raise
-        talk.batches.append(batch)
+            self._talks.take(reply, frame)
 
     def _send(self, op: str, fields: dict[str, object]) -> None:
         if self._channel is not None:
@@ -465,7 +344,7 @@ class HostLink:
     def _report_when_due(self) -> None:
         if self._report_at is not None and self._report_at <= time.monotonic():
             self._report_at = None
-            self._begin(self._ask_report, lambda: None)
+            self._talks.begin(self._ask_report, lambda: None)
 
     def _ask_report(self) -> Conversation:
         replies = yield [Ask("report")]
@@ -500,7 +379,7 @@ class HostLink:
         if self._channel is None:
             listener.on_view(self._view, None)
         else:
-            self._begin(self._ask_hello if grown else self._ask_report, lambda: None)
+            self._talks.begin(self._ask_hello if grown else self._ask_report, lambda: None)
 
     def _remove_listener(self, listener: Listener) -> None:
         self._listeners.pop(listener, None)
@@ -510,67 +389,3 @@ class HostLink:
         if not wishes:
             return None
         return Resources(max(w.cpus for w in wishes), max(w.memory for w in wishes), max(w.gpus for w in wishes))
-
-
-def _replies(talk: _Talk) -> list[Frame]:
-    """Those of the oldest requests; none where nothing was asked."""
-    return [r for r in talk.batches.popleft().replies if r is not None] if talk.batches else []
-
-
-def ask_now(channel: AgentChannel, ask: Ask, give_up: Callable[[], bool]) -> tuple[Frame, list[Frame]]:
-    """The reply to one of the first questions on a new channel, and the other frames that came with it."""
-    request = channel.request(ask.op, ask.payload, **ask.fields)
-    deadline, received = time.monotonic() + HELLO_LIMIT, channel.received
-    poller = select.poll()
-    poller.register(channel.fileno(), select.POLLIN)
-    others: list[Frame] = []
-    while True:
-        channel.flush()
-        frames = channel.receive()
-        answer = next((f for f in frames if f.get("re") == request), None)
-        others.extend(f for f in frames if f is not answer)
-        if sum(f.weight + len(f.payload) for f in others) > EARLY_MOST:
-            raise ProtocolError(f"the agent talks without end and does not answer {ask.op}")
-        if answer is not None:
-            if answer.error_code == "taken":
-                taken = CapacityError(error_text(answer), hint="wait, or set `shared: true` for it in providers.yml")
-                taken.retry_after = RETRY_TAKEN
-                raise taken
-            if answer.get("ok") is not True:
-                raise ProtocolError(f"the agent refused {ask.op}: {error_text(answer)}")
-            return answer, others
-        if channel.received > received:  # a long answer on a slow line
-            deadline, received = time.monotonic() + HELLO_LIMIT, channel.received
-        left = deadline - time.monotonic()
-        if left <= 0 or give_up():
-            raise ProtocolError(f"the agent did not answer {ask.op} in {HELLO_LIMIT:g} s")
-        poller.poll(min(left, 0.2) * 1000)
-
-
-def error_text(frame: Frame) -> str:
-    """The words of a reply that refuses."""
-    error = frame.get("error")
-    return plain(error.get("message", error) if isinstance(error, dict) else error)
-
-
-def ask_hello(stream: ByteStream) -> Frame:
-    """The agent's facts, asked over a fresh stream that is of no other use. UnreachableError: no agent answered."""
-    try:
-        return ask_now(AgentChannel(stream), Ask("hello", {"owner": "check", "epoch": 0}), lambda: False)[0]
-    except (ChannelClosed, ProtocolError, OSError) as problem:
-        raise UnreachableError(f"the agent does not answer: {problem}", hint="`cloudsend maestro logs`") from problem
-
-
-def _guarded(
-    conversation: Conversation, dropped: Callable[[], None], ended: Callable[[], None] | None = None
-) -> Conversation:
-    """The same conversation; `dropped` is called if it fails, or is closed, before its end; `ended` in any case."""
-    finished = False
-    try:
-        yield from conversation
-        finished = True
-    finally:
-        if not finished:
-            dropped()
-        if ended is not None:
-            ended()

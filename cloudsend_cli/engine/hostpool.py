@@ -12,9 +12,10 @@ from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, Resources, Upload
 from cloudsend_cli.core.ports import Host, HostNews
 
+from .asking import Ask, Conversation
 from .hearsay import HERE, NOTHING, is_attempt_of
 from .homelogs import SMALL, bring_logs, is_home, parse_sizes
-from .hostlink import Ask, Conversation, HostLink
+from .hostlink import HostLink
 from .results import Home
 from .transfer import DISK_FULL, fetch_files, send_files
 from .wire import MOST_WIRE, Json, clip, parse_status, render_spec, split_frames, wire_size

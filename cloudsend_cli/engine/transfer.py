@@ -12,7 +12,7 @@ from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import Upload
 from cloudsend_cli.errors import ResultError
 
-from .hostlink import Ahead, Ask, error_text
+from .asking import Ahead, Ask, error_text
 from .results import Arrival, Home, ResultFile, parse_links, parse_manifest
 from .wire import clip
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition, Vitals
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.engine.asking import Ask, Conversation, error_text
 from cloudsend_cli.engine.calls import DirectCalls
 from cloudsend_cli.engine.hearsay import weigh
-from cloudsend_cli.engine.hostlink import Ask, Conversation, HostLink, error_text
+from cloudsend_cli.engine.hostlink import HostLink
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.engine.results import Home
 from cloudsend_cli.engine.session import RunProviders, Session

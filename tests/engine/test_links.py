@@ -14,8 +14,8 @@ from real_stack import find_processes, is_alive, wait_for
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.model import UNBOUNDED, Resources, Upload
-from cloudsend_cli.engine import hostlink, transfer
-from cloudsend_cli.engine.hostlink import Ask, Conversation
+from cloudsend_cli.engine import transfer
+from cloudsend_cli.engine.asking import Ask, Conversation, ask_now
 from cloudsend_cli.hosts.local import LocalHost
 
 from .engine_machine import Machine
@@ -173,7 +173,7 @@ def test_what_the_agent_tells_with_its_first_report_is_not_lost() -> None:
     change = {"ev": "changes", "items": {"r.1.1": {"state": "exited"}}}
     far.sendall(b'cloudsend-agent-1 {}\n{"re":1,"ok":true}\n' + json.dumps(change).encode() + b"\n")
     with near, far:
-        answer, others = hostlink.ask_now(AgentChannel(Stream(near)), Ask("report"), lambda: False)
+        answer, others = ask_now(AgentChannel(Stream(near)), Ask("report"), lambda: False)
     assert (answer.ok, others) == (True, [Frame(change)])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.agent.client import Frame
-from cloudsend_cli.engine.hostlink import Ahead, Ask
+from cloudsend_cli.engine.asking import Ahead, Ask
 from cloudsend_cli.engine.results import MANIFEST, Home, ResultError, job_directory, parse_manifest
 from cloudsend_cli.engine.transfer import fetch_files
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ssh_server import SshServer, user_name
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
-from cloudsend_cli.engine.hostlink import ask_hello
+from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.hosts.ssh import SshHost
 from cloudsend_cli.hosts.ssh_stream import ChannelStream
 

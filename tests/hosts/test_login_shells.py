@@ -19,7 +19,7 @@ import pytest
 from real_stack import find_processes
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
-from cloudsend_cli.engine.hostlink import ask_hello
+from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
 from cloudsend_cli.hosts.bootstrap import COMMAND, first_words, one_argument, opening
 from cloudsend_cli.hosts.stage_talk import StageTalk

@@ -18,8 +18,8 @@ from ssh_steps import agent_of, greeted, open_agent, read_all
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.core.model import HostAddress, JobSpec
 from cloudsend_cli.core.ports import Hosts
+from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.engine.hearsay import HERE
-from cloudsend_cli.engine.hostlink import ask_hello
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.errors import UnfitError, UnreachableError
 from cloudsend_cli.hosts import ssh_connect

@@ -17,7 +17,7 @@ from ssh_steps import agent_of, greeted, open_agent
 
 from cloudsend_cli.agent.client import agent_sha256
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.hostlink import ask_hello
+from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import UnreachableError
 from cloudsend_cli.hosts import ssh_connect
 from cloudsend_cli.hosts.ssh import SshHost

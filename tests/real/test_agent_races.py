@@ -15,7 +15,7 @@ from sshlab import LabHost
 
 from cloudsend_cli.agent.client import AgentChannel, agent_sha256, agent_source
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.hostlink import Ask, ask_now
+from cloudsend_cli.engine.asking import Ask, ask_now
 from cloudsend_cli.hosts.ssh import SshHost
 
 MakeCluster = Callable[..., Cluster]

@@ -16,7 +16,7 @@ from sshlab import Lab, LabHost, Proxy, Way
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.hostlink import ask_hello
+from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import UnreachableError
 from cloudsend_cli.hosts.ssh import SshHost
 
