@@ -5,6 +5,7 @@ import os
 import signal
 
 from .encoding import to_bytes, to_text
+from .files import open_folder_below
 
 # What Python, nohup or a login shell may have left ignored; a job starts as from a terminal.
 DEFAULT_SIGNALS = tuple(
@@ -39,9 +40,14 @@ def spawn(spec, work, env, out, err):
 def enter_folder(work, cwd):
     if not cwd:
         return os.chdir(work)
-    if cwd[0] not in "/~":
-        os.makedirs(os.path.join(work, cwd), 0o700, exist_ok=True)
-    os.chdir(os.path.join(to_bytes(work), to_bytes(os.path.expanduser(cwd))))
+    if cwd[0] in "/~":
+        return os.chdir(to_bytes(os.path.expanduser(cwd)))
+    parts = [part for part in to_bytes(cwd).split(b"/") if part not in (b"", b".")]
+    folder = open_folder_below(work, parts, create=True)  # not through a link that came with the uploads
+    try:
+        os.fchdir(folder)
+    finally:
+        os.close(folder)
 
 
 def find_program(name, env):
