@@ -248,6 +248,12 @@ class TestDisk:
         assert ssh(other, "cat file; echo there >file").stdout == "here\n"
         assert one.read("file") == b"there\n"
 
+    def test_a_fork_storm_does_not_fill_the_machine(self, host: LabHost) -> None:
+        limits = host.sh("cat /proc/self/cgroup", root=True)
+        if "pids" not in limits:
+            raise NotHere("no pids controller of cgroups")
+        assert "pids:/cloudsend-sshlab" in limits
+
     def test_memory_has_a_limit(self, lab_hosts: MakeHosts, ssh: Ssh) -> None:
         (host,) = lab_hosts(memory="64m")
         done = ssh(host, "python3 -c 'x = bytearray(300_000_000)'; echo $?")

@@ -1,4 +1,4 @@
-"""The cgroup of a host, where the machine lets us make one: freezes it, and limits its memory."""
+"""The cgroup of a host, where the machine lets us make one: freezes it, and limits its memory and its processes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from pathlib import Path
 from .commands import wait_for
 from .spec import PREFIX, NotHere
 
+PROCESSES_MOST = 4000  # of one host: a fork storm fills its own table, and not that of the machine
+
 
 def mounted_hierarchies() -> dict[str, Path]:
-    """Where the controllers are: `freezer` and `memory` of version 1, `v2` of version 2."""
+    """Where the controllers are: `freezer`, `memory` and `pids` of version 1, `v2` of version 2."""
     found: dict[str, Path] = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind, options, *_ = line.split()
         if kind == "cgroup2":
             found.setdefault("v2", Path(where))
         elif kind == "cgroup":
-            for name in {"freezer", "memory"} & set(options.split(",")):
+            for name in {"freezer", "memory", "pids"} & set(options.split(",")):
                 found.setdefault(name, Path(where))
     return found
 
@@ -32,6 +34,8 @@ class Cgroup:
             with contextlib.suppress(OSError):
                 (where / self.name).mkdir(exist_ok=True)
                 self.places[kind] = where / self.name
+                if (most := where / self.name / "pids.max").exists():
+                    most.write_text(str(PROCESSES_MOST))
         v2 = self.places.get("v2")
         self.freezes_v2 = v2 is not None and (v2 / "cgroup.freeze").exists()
 
