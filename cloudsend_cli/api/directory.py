@@ -14,6 +14,7 @@ from cloudsend_cli.store.database import FILE_NAME
 from cloudsend_cli.store.sqlite import SqliteStore
 
 HINTS_MOST = 10
+SSH_VARIABLES = ("SSH_AUTH_SOCK", "CLOUDSEND_SSH_CONFIG")
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -60,7 +61,7 @@ class Directory:
         for left in reversed(range(HINTS_MOST)):
             maestro = ensure_maestro(self.path)
             try:
-                maestro.ask("hint", run=run, ssh_agent=self.environ.get("SSH_AUTH_SOCK", ""))
+                maestro.ask("hint", run=run, ssh={name: self.environ.get(name, "") for name in SSH_VARIABLES})
             except MaestroError:
                 maestro.close()
                 if not left:

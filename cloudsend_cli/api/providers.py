@@ -12,7 +12,7 @@ from cloudsend_cli.core.machine_views import CheckView, ProviderHost, ProviderVi
 from cloudsend_cli.core.model import InstanceSpec
 from cloudsend_cli.core.refs import not_found
 from cloudsend_cli.engine.places import Place, find_places, is_like_any
-from cloudsend_cli.errors import ConfigError
+from cloudsend_cli.errors import ConfigError, NotFoundError
 from cloudsend_cli.maestro import wiring
 
 from .directory import Directory
@@ -147,7 +147,13 @@ def check(home: Directory, provider: str | None, hosts: Sequence[str]) -> Iterat
 def accept_host_key(home: Directory, host: str, fingerprint: str, provider: str | None) -> tuple[str, str]:
     from cloudsend_cli.store.directory import open_state_dir
 
-    (place,) = choose_places(home, provider, [host], on_the_spot=True)
+    try:
+        (place,) = choose_places(home, provider, [host], on_the_spot=True)
+    except NotFoundError:
+        if provider is not None:
+            raise
+        # The fingerprint says which machine is meant, however like another's its name is.
+        (place,) = choose_places(home, None, [f"{AD_HOC}{host}"])
     open_state_dir(home.path)
     key = wiring.accept_host_key(place.address, fingerprint, home.path)
     return key.type, key.fingerprint

@@ -203,7 +203,8 @@ def terminate_instance(
         session.screen.data([one.as_json() for one in done])
         return
     for one in done:
-        session.screen.write(one_line(_release_text(one)))
+        if one.was_claimed or not gone:
+            session.screen.write(one_line(_release_text(one)))
 
 
 def _release_text(one: Released) -> str:

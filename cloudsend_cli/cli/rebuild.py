@@ -45,14 +45,10 @@ def rebuild(
     if session.screen.machine:
         session.screen.data(_json(session, found, done, foreign, adopted=wanted))
     else:
-        _show_runs(session, done)
-    if foreign and not wanted:
-        session.screen.say(
-            f"{plural(foreign, 'attempt')} of other state directories {'was' if foreign == 1 else 'were'} left alone; "
-            "--adopt takes them over"
-        )
+        _show_runs(session, done, found, left=0 if wanted else foreign)
     silent = [host.problem for host in found if host.problem is not None]
-    return max((problem.exit_status for problem in silent), default=0)
+    left_alone = 1 if foreign and not wanted and not done else 0
+    return max((problem.exit_status for problem in silent), default=left_alone)
 
 
 def _show_host(session: Session, host: HostFound) -> HostFound:
@@ -83,10 +79,17 @@ def _ask(session: Session, foreign: int) -> bool:
     return confirm(session, "Is it lost? Adopt them?", default=False)
 
 
-def _show_runs(session: Session, done: list[Rebuilt]) -> None:
+def _show_runs(session: Session, done: list[Rebuilt], found: list[HostFound], *, left: int) -> None:
+    """`left`: attempts of other state directories, of which one may be the lost one."""
     screen = session.screen
+    if left:
+        screen.say(
+            f"{plural(left, 'attempt')} there belong to other state directories and {'was' if left == 1 else 'were'} "
+            "left alone; if it is the lost one, `cloudsend rebuild --adopt` takes over all that it had"
+        )
     if not done:
-        screen.say("nothing was missing")
+        if not left and all(host.problem is None for host in found):
+            screen.say("nothing was missing")
         return
     rows = [
         (run.run, run.project, "rebuilt" if run.created else "completed", f"{run.jobs:,}", str(run.running),

@@ -147,10 +147,17 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
             if build.key == key and build.state != SUCCEEDED:
                 text = f"its environment is not ready on {build.node}: {build.state}"
                 reasons.append(text + (f" ({build.reason})" if build.reason else ""))
-    if not reasons:
-        ahead = sum(1 for n in state.ready.get((key, job.spec.resources, job.spec.slots), {}) if n < job.number)
-        reasons.append(f"all places are taken; {ahead} jobs of its kind are before it")
-    return reasons
+    return reasons or _why_no_place(state, job, views)
+
+
+def _why_no_place(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> list[str]:
+    running = [n.name for n in state.nodes.values() if n.state == "running"]
+    silent = [name for name in running if (v := views.get(name)) is not None and not v.connected]
+    if silent and len(silent) == len(running):
+        return [f"{name}: {describe_silence(name, views[name])}" for name in silent]
+    kind = (job.spec.environment, job.spec.resources, job.spec.slots)
+    ahead = sum(1 for n in state.ready.get(kind, {}) if n < job.number)
+    return [f"all places are taken; {ahead} jobs of its kind are before it"]
 
 
 def _describe_node(node: NodeRecord) -> str:

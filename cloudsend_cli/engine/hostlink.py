@@ -24,7 +24,7 @@ from cloudsend_cli.agent.client import (
     agent_source,
     plain,
 )
-from cloudsend_cli.core.model import UNBOUNDED, HostView, Resources, Vitals, list_known
+from cloudsend_cli.core.model import UNBOUNDED, HostAddress, HostView, Resources, Vitals, list_known
 from cloudsend_cli.core.ports import Host
 from cloudsend_cli.errors import CloudsendError, UnfitError
 
@@ -91,9 +91,7 @@ class HostLink:
         self._channel: AgentChannel | None = None
         self._view = HostView(connected=False, error="not connected yet")
         self.vitals = Vitals()
-        # A machine that others use as well is taken for ourselves alone, unless its entry says that it is shared.
-        self._terms: dict[str, object] = {"shared": False, "max_load": None} if host.address.kind == "ssh" else {}
-        self._terms |= {name: parse(text) for name, text in host.address.settings if (parse := TERMS.get(name))}
+        self._terms = render_terms(host.address)
         self._heard = 0.0
         self._answered = 0.0
         self._pinged = 0.0
@@ -101,6 +99,7 @@ class HostLink:
         self._report_at: float | None = None
         self._fulls, self._full_until = 0, 0.0
         self._stopping = False
+        self._asked_anew = False  # somebody new listens: no waiting for the next try
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._live, name=f"host {host.address.key}", daemon=True)
         self._thread.start()
@@ -110,6 +109,10 @@ class HostLink:
     def listen(self, listener: Listener, capacity: Resources | None) -> None:
         """Tell `listener` of this machine. `capacity`: how much of it may be used; the largest wish of all counts."""
         self._post(lambda: self._add_listener(listener, capacity))
+
+    def reach_by(self, host: Host) -> None:
+        """The same machine by another address, key or terms, from the next connection on."""
+        self._post(lambda: self._take_host(host))
 
     def unlisten(self, listener: Listener) -> None:
         self._post(lambda: self._remove_listener(listener))
@@ -191,12 +194,14 @@ class HostLink:
         deadline = time.monotonic() + delay
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
-        while not self._stopping and (left := deadline - time.monotonic()) > 0:
+        self._asked_anew = False
+        while not (self._stopping or self._asked_anew) and (left := deadline - time.monotonic()) > 0:
             poller.poll(left * 1000)
             self._drain_wake()
             self._run_inbox()
 
     def _connect(self) -> None:
+        self._run_inbox()
         stream = self._host.open_agent(agent_source(), agent_sha256())
         channel = AgentChannel(stream)
         try:
@@ -377,9 +382,16 @@ class HostLink:
         wish = self._wish()
         grown, self._capacity = wish is not None and wish != self._capacity, wish or self._capacity
         if self._channel is None:
+            # What the machine refused to others is no answer to this one: the key, or the entry, may be mended.
+            self._view = replace(self._view, error="connecting", error_code="")
+            self._asked_anew = True
             listener.on_view(self._view, None)
         else:
             self._talks.begin(self._ask_hello if grown else self._ask_report, lambda: None)
+
+    def _take_host(self, host: Host) -> None:
+        self._host = host
+        self._terms = render_terms(host.address)
 
     def _remove_listener(self, listener: Listener) -> None:
         self._listeners.pop(listener, None)
@@ -389,3 +401,10 @@ class HostLink:
         if not wishes:
             return None
         return Resources(max(w.cpus for w in wishes), max(w.memory for w in wishes), max(w.gpus for w in wishes))
+
+
+def render_terms(address: HostAddress) -> dict[str, object]:
+    """What a hello says of how the machine may be used."""
+    # A machine that others use as well is taken for ourselves alone, unless its entry says that it is shared.
+    terms: dict[str, object] = {"shared": False, "max_load": None} if address.kind == "ssh" else {}
+    return terms | {name: parse(text) for name, text in address.settings if (parse := TERMS.get(name))}

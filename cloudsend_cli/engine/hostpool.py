@@ -48,12 +48,17 @@ class HostPool:
         self._epoch = epoch
         self._log = log
         self._links: dict[str, HostLink] = {}
+        self._addresses: dict[str, HostAddress] = {}  # by which each was asked for last
 
     def link(self, address: HostAddress) -> HostLink:
         link = self._links.get(address.key)
         if link is None:
             link = HostLink(self._open_host(address), self._owner, self._epoch, self._log)
             self._links[address.key] = link
+            self._addresses[address.key] = address
+        elif self._addresses[address.key] != address:
+            link.reach_by(self._open_host(address))
+            self._addresses[address.key] = address
         return link
 
     def close(self) -> None:

@@ -318,7 +318,7 @@ class Loop:
         op = message.get("op")
         run = message.get("run")
         if op == "hint" and isinstance(run, str):
-            _take_ssh_agent(message.get("ssh_agent"))
+            _take_ssh_variables(message.get("ssh"))
             self._hint(run)
             return {}
         if op == "status":
@@ -438,10 +438,19 @@ class Loop:
             connection.send(reply)
 
 
-def _take_ssh_agent(path: object) -> None:
-    """Keys are held by the agent of the user's newest login; the one that this process began with may be gone."""
-    if isinstance(path, str) and path:
-        os.environ["SSH_AUTH_SOCK"] = path
+def _take_ssh_variables(given: object) -> None:
+    """Of the user's newest command: the agent of the login that this process began in may be gone.
+
+    The agent is kept where a command has none; the configuration is that of the command.
+    """
+    if not isinstance(given, dict):
+        return
+    if isinstance(agent := given.get("SSH_AUTH_SOCK"), str) and agent:
+        os.environ["SSH_AUTH_SOCK"] = agent
+    if isinstance(config := given.get("CLOUDSEND_SSH_CONFIG"), str):
+        os.environ["CLOUDSEND_SSH_CONFIG"] = config
+        if not config:
+            del os.environ["CLOUDSEND_SSH_CONFIG"]
 
 
 def _read_blocks(

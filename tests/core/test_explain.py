@@ -180,3 +180,9 @@ def test_what_others_have_taken_is_not_free() -> None:
     taken = replace(UP, vitals=Vitals(free=Resources(0.5)))
     ((_, has, free, said),) = explain(state, state.jobs[2], {"n-0": taken}, 0.0).nodes
     assert (has, free, said) == ("2 CPUs", "0.5 CPUs", "full")
+
+
+def test_job_waits_for_a_machine_that_is_silent() -> None:
+    state = make()
+    reasons = explain(state, state.jobs[1], {"n-0": SILENT}, 100.0).reasons
+    assert reasons == ("n-0: no answer since 00:01:30Z: no route",)

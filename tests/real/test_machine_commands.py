@@ -289,9 +289,9 @@ def test_a_lost_state_directory_is_made_again(cluster: MakeCluster, tmp_path: Pa
     made.state.mkdir(mode=0o700)
     (made.state / "known_hosts").write_text(known)
     command = Command(made)
-    left = command("rebuild")
-    assert "nothing was missing" in left.stderr
-    assert "--adopt takes them over" in left.stderr
+    left = command("rebuild", status=1)
+    assert "nothing was missing" not in left.stderr
+    assert "`cloudsend rebuild --adopt` takes over all that it had" in left.stderr
     assert command.json("list", "runs") == []
     value = command.json("rebuild", "--adopt")
     assert [(r["run"], r["project"], r["created"], r["jobs"]) for r in value["runs"]] == [(run, "demo", True, 4)]
