@@ -72,8 +72,12 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     if dry_run:
         _show_plan(session, what, argv, options)
         return 0
-    submitted = session.client.submit(what, argv, options)
     screen = session.screen
+    try:
+        submitted = session.client.submit(what, argv, options)
+    except KeyboardInterrupt:
+        screen.say("interrupted; if `cloudsend list runs` has the run, it was submitted and goes on")
+        raise
     show_warnings(screen, submitted.warnings)
     if submitted.continued is None:
         screen.say(f"run {submitted.run} submitted")
