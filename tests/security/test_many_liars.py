@@ -247,6 +247,10 @@ FLOODS: dict[str, Callable[[], bytes]] = {
 }  # fmt: skip
 
 
+# What has no end is given up; the others are nothing but slow.
+GIVEN_UP = {"parts of an answer", "a line without end", "noise before the greeting"}
+
+
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_fills_no_memory(name: str, state_dir: Path, summary_line: Callable[[str], None]) -> None:
     liar = Liar("flood", greeting=b"" if name.startswith("noise") else GREETING + b"{}\n")
@@ -272,5 +276,6 @@ def test_a_flood_fills_no_memory(name: str, state_dir: Path, summary_line: Calla
         hosts.close()
         pool.close()
     assert sent > 0
+    assert liar.sessions > 1 or name not in GIVEN_UP
     summary_line(f"flood of {name}: {sent >> 20} MB sent, {grown >> 20} MB kept at most")
     assert grown < MEMORY_MOST, f"{grown >> 20} MB after {sent >> 20} MB"

@@ -111,7 +111,7 @@ os.mkdir("trap")
 os.chmod("trap", 0o777)
 print("ready", flush=True)
 makers = (
-    lambda: os.mkdir("s"), lambda: os.symlink("trap", "s"), lambda: os.symlink(sys.argv[1] + "/gone", "s"),
+    lambda: os.mkdir("s", 0o700), lambda: os.symlink("trap", "s"), lambda: os.symlink(sys.argv[1] + "/gone", "s"),
     lambda: open("s", "x").close(), lambda: os.mkfifo("s"),
 )
 while True:
