@@ -25,6 +25,7 @@ from cloudsend_cli.core.model import (
     UNBOUNDED,
     AttemptStatus,
     EnvironmentBuild,
+    HostView,
     JobSpec,
     Observation,
     Output,
