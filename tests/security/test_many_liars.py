@@ -247,6 +247,13 @@ FLOODS: dict[str, Callable[[], bytes]] = {
 }  # fmt: skip
 
 
+def test_who_talks_much_unasked_is_heard_less_often() -> None:
+    patience = hostlink.Patience()
+    assert patience.pause(hostlink.UNASKED_BURST) == 0.0
+    assert patience.pause(hostlink.UNASKED_RATE // 10) == pytest.approx(0.1, abs=0.05)
+    assert patience.pause(1 << 40) == hostlink.PAUSE_MOST
+
+
 # What has no end is given up; the others are nothing but slow.
 GIVEN_UP = {"parts of an answer", "a line without end", "noise before the greeting"}
 
