@@ -40,14 +40,15 @@ def rebuild(
     if not found:
         raise UsageError("there are no hosts to read", hint="providers.yml beside the config names them")
     foreign = sum(session.client.count_foreign(host) for host in found)
-    wanted = bool(foreign) and (adopt or _ask(session, foreign))
+    asked = bool(foreign) and not adopt and _can_ask(session)
+    wanted = bool(foreign) and (adopt or (asked and _ask(session, foreign)))
     done = session.client.rebuild(found, adopt=wanted)
     if session.screen.machine:
         session.screen.data(_json(session, found, done, foreign, adopted=wanted))
     else:
         _show_runs(session, done, found, left=0 if wanted else foreign)
     silent = [host.problem for host in found if host.problem is not None]
-    left_alone = 1 if foreign and not wanted and not done else 0
+    left_alone = 1 if foreign and not (wanted or asked or done) else 0
     return max((problem.exit_status for problem in silent), default=left_alone)
 
 
@@ -69,9 +70,11 @@ def _show_host(session: Session, host: HostFound) -> HostFound:
     return host
 
 
+def _can_ask(session: Session) -> bool:
+    return not session.screen.machine and session.screen.err_tty and sys.stdin.isatty()
+
+
 def _ask(session: Session, foreign: int) -> bool:
-    if session.screen.machine or not (session.screen.err_tty and sys.stdin.isatty()):
-        return False
     session.screen.say(
         f"{plural(foreign, 'attempt')} there belong to another state directory. If that one is still in use, adopting "
         "them takes them from it."

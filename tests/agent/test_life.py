@@ -206,7 +206,7 @@ def test_leftovers_are_killed_unless_they_are_to_be_kept(agent: Client, host: Ho
     assert agent.run(sh("a.1", deep))["exit_code"] == 0
     assert host.jobs() == []
     assert agent.run(sh("a.2", "sleep 300 &", keep_children=True))["exit_code"] == 0
-    assert len(host.jobs()) == 1
+    wait_for(lambda: len(host.jobs()) == 1)  # its shell has ended
     assert agent.run(sh("a.3", "true"))["exit_code"] == 0
     assert len(host.jobs()) == 1
 

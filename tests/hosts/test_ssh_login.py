@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from real_stack import wait_for
 from ssh_server import SshServer, make_key
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
@@ -253,14 +254,20 @@ def test_the_agent_is_never_forwarded(
 ) -> None:
     configured("ForwardAgent yes")
     stream = open_host(server.address()).open_agent(agent_source(), agent_sha256())
+    found = wait_for(lambda: list_environments(server))  # a program that is being started has none for a moment
+    stream.close()
+    assert not any(v.startswith(b"SSH_AUTH_SOCK=") for environ in found for v in environ)
+
+
+def list_environments(server: SshServer) -> list[list[bytes]]:
+    """Of the processes in the server's home."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             environ = path.read_bytes().split(b"\0")
             if f"HOME={server.home}".encode() in environ:
-                found.append(any(v.startswith(b"SSH_AUTH_SOCK=") for v in environ))
-    stream.close()
-    assert found and not any(found)
+                found.append(environ)
+    return found
 
 
 @pytest.mark.parametrize("passphrase", ["", "secret"])

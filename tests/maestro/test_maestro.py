@@ -119,6 +119,7 @@ def test_reading_needs_no_maestro(stack: Stack) -> None:
     assert stack.client.list_runs() == []
     run = stack.submit(jobs=["echo hello"])
     stack.settle(run)
+    wait_for(lambda: not stack.client.maestro_status().runs)  # this machine is given back
     stack.client.maestro_stop()
     wait_for(lambda: maestros(stack) == [])
     assert stack.jobs(run).popitem()[1].state == "succeeded"
