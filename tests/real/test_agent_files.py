@@ -7,6 +7,7 @@ import io
 import zipfile
 from collections.abc import Callable
 
+import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
 from ssh_faults import (
@@ -22,6 +23,7 @@ from ssh_faults import (
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 
 

@@ -6,10 +6,12 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
 from ssh_cluster import Cluster
 from ssh_faults import LEDGER, Tail, agent_pid, connections, record_of, until_file
 from sshlab import LabHost
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 SHOWN_WITHIN = 30.0  # the bound of unknown
 SPEAK = "i=$((i + 1)); echo line $i; sleep 0.05"

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable
 
+import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
 from ssh_faults import (
@@ -24,6 +25,7 @@ from sshlab import LabHost
 
 from cloudsend_cli.agent.client import agent_source
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 # Whether a second attempt begins while the first still lives is written into the ledger, too.
 LIVES = """grep -qs '^State:.[^Z]' "/proc/$(cat ~/pid 2>/dev/null)/status" """

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
 from ssh_faults import LEDGER, agent_home, wait_ledger
@@ -18,6 +19,7 @@ from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.engine.asking import Ask, ask_now
 from cloudsend_cli.hosts.ssh import SshHost
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 ENDLESS = LEDGER + "setsid sleep 1000 & sleep 1000"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
 from ssh_faults import agent_home, check_host, until_file
 from sshlab import LabHost
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 MakeHosts = Callable[..., list[LabHost]]
 LEDGER = 'echo "$CLOUDSEND_ATTEMPT" >>/tmp/ledger\n'  # where there is room

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
 from ssh_faults import LEDGER, record_of, until_file
@@ -11,6 +12,7 @@ from sshlab import LabHost
 
 from cloudsend_cli.core.naming import build_id
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 COUNT = "echo $0 >>~/builds\n"
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
 from ssh_faults import LEDGER, agent_pid, record_of
 from sshlab import LabHost
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 EXITS = (0, 1, 2, 42, 126, 127, 128, 130, 137, 143, 254, 255)
 SIGNALS = {

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from real_stack import DEADLINE
 from ssh_cluster import Cluster
 from ssh_faults import LEDGER, Tail, agent_home, until_file
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 MEMORY = 150 << 20  # the bound for a maestro
 HUGE = 200 << 20

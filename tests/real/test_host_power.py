@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
 from ssh_faults import LEDGER, Tail, connections, until_file, wait_connected, wait_ledger
 from sshlab import LabHost
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 SHOWN_WITHIN = 30.0  # the bound of unknown
 

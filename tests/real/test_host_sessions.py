@@ -6,11 +6,13 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
 from ssh_faults import LEDGER, check_host, kill_agent, until_file, wait_ledger
 from sshlab import LabHost
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 MakeCluster = Callable[..., Cluster]
 MakeHosts = Callable[..., list[LabHost]]
 # As logind does with KillUserProcesses=yes: with the last session of a user goes all that is the user's.
