@@ -429,10 +429,15 @@ def test_memory_killed_is_named_so(host: Host, agent: Client) -> None:
         (group / "memory.limit_in_bytes").write_text(str(32 << 20))
     except OSError as problem:
         pytest.skip(f"no memory cgroup of version 1 can be made here: {problem}")
+    agent.start(sh("a.2", "exec sleep 300"))
+    bystander = agent.running("a.2")
     try:
         script = f"echo $$ > {group}/cgroup.procs; exec python3 -c 'x = bytearray(1 << 28)'"
         status = agent.run(sh("a.1", script))
         assert (status["signal"], status["cause"], status["oom"]) == (signal.SIGKILL, "oom", True)
+        os.kill(bystander, signal.SIGKILL)  # by somebody, and not for memory
+        status = agent.wait("a.2")
+        assert (status["signal"], status["cause"]) == (signal.SIGKILL, None)
     finally:
         wait_for(lambda: not (group / "cgroup.procs").read_text())
         group.rmdir()

@@ -1,7 +1,7 @@
 """One claimed attempt from its spec to its status, inside a runner."""
 
 import os
-import resource  # noqa: F401  os.wait4 imports it when it is first called: Python may have been removed by then
+import resource  # os.wait4 imports it when it is first called: Python may have been removed by then
 import signal
 import time
 
@@ -121,8 +121,7 @@ class Execution:
             status["utime"], status["stime"] = round(usage.ru_utime, 4), round(usage.ru_stime, 4)
             status["pid"] = self.runner.pid
         status["cause"] = self.runner.cause
-        killed = status["signal"] == signal.SIGKILL or status["exit_code"] == 137
-        if killed and not status["cause"] and oom_kills() > self.runner.ooms:
+        if not status["cause"] and self.is_killed_for_memory(usage):
             status.update(cause="oom", oom=True)
         if wait and has_no_room(self.home):
             status["disk_full"] = True
@@ -139,6 +138,12 @@ class Execution:
             return os.path.samestat(os.fstat(self.record), os.stat(self.base + "/record"))
         except OSError:
             return False
+
+    def is_killed_for_memory(self, usage):
+        """The kernel counts whom it kills on all of the host: not one that never used more than this process does."""
+        killed = self.status["signal"] == signal.SIGKILL or self.status["exit_code"] == 137
+        large = usage and usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return killed and large and oom_kills() > self.runner.ooms
 
     def spawn_and_wait(self):
         """(wait status, resource usage or None), within the time limit."""
