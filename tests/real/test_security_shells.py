@@ -20,7 +20,8 @@ from cloudsend_cli.engine.direct import Direct
 from cloudsend_cli.hosts.ssh import SshHost
 
 MakeHosts = Callable[..., list[LabHost]]
-SHELLS = ("/bin/sh", "/bin/dash", "/bin/bash", "/usr/bin/zsh", "/bin/csh", "/bin/tcsh", "/usr/bin/fish")
+KNOWN = ("/bin/sh", "/bin/dash", "/bin/bash", "/usr/bin/zsh", "/bin/csh", "/bin/tcsh", "/usr/bin/fish")
+SHELLS = tuple(shell for shell in KNOWN if os.path.exists(shell))  # hosts have the machine's programs
 FUZZ = float(os.environ.get("CLOUDSEND_FUZZ", "1"))
 SEED = int(os.environ.get("CLOUDSEND_FUZZ_SEED", "11"))
 # Prints each argument, and each variable that was given, as hex.
