@@ -143,20 +143,40 @@ def _is_as_submitted(file: Upload, source: BinaryIO) -> bool:
 
 
 def _send_from(file: Upload, source: int, offset: int) -> Generator[list[Ask] | Ahead, list[Frame], Frame | None]:
-    """The last reply, or the first bad one; None if the file became shorter."""
-    reply: Frame | None = None
-    while reply is None or offset < file.size:
+    """The last reply, or the first bad one; None if the file became shorter. While one batch is on its way and is
+    written there, the next is read here."""
+    batches = _batches(file, source, offset)
+    batch: list[Ask] | None = next(batches)
+    if batch is None:
+        return None
+    yield Ahead(batch)
+    replies: list[Frame] = []
+    while batch:
+        following = next(batches, [])
+        replies = yield following or []
+        bad = next((reply for reply in replies if not reply.ok), None)
+        if following and bad is not None:
+            yield []  # what was asked ahead is answered too
+        if bad is not None or following is None:
+            return bad
+        batch = following
+    return replies[-1]
+
+
+def _batches(file: Upload, source: int, offset: int) -> Iterator[list[Ask] | None]:
+    """What is sent at once, in turn, the first even if it is empty; None where the file ends too early."""
+    begun = False
+    while offset < file.size or not begun:
+        begun = True
         batch: list[Ask] = []
         while len(batch) * CHUNK < WINDOW and (offset < file.size or not batch):
             data = os.pread(source, min(CHUNK, file.size - offset), offset)
             if not data and offset < file.size:
-                return None
+                yield None
+                return
             batch.append(_put(file, offset, data))
             offset += len(data)
-        for reply in (yield batch):
-            if not reply.ok:
-                return reply
-    return reply
+        yield batch
 
 
 def fetch_files(attempt: str, patterns: Sequence[str], home: Home) -> Fetching:

@@ -169,8 +169,8 @@ def test_every_end_tells_the_size_of_both_logs(host: Host, agent: Client) -> Non
         {"id": "e.2", "argv": ["no-such-command"]},
         sh("e.3", "true", files=[{"path": "x", "sha256": "0" * 64}]),
         sh("e.4", "echo begun; sleep 300"),
-        sh("e.5", "sleep 300", cpus=4),
-        sh("e.6", "sleep 300", cpus=4),
+        {"id": "e.5", "argv": ["sleep", "300"], "cpus": 4},
+        {"id": "e.6", "argv": ["sleep", "300"], "cpus": 4},
     )
     agent.running("e.4")
     wait_for(lambda: (host.home / "attempts/e.4/stdout").read_bytes() == b"begun\n")

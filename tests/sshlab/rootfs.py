@@ -129,8 +129,7 @@ def fstab(places: Places, spec: HostSpec) -> str:
     ]
     if Path("/proc/sysrq-trigger").exists():  # it is the whole machine's
         mounts.append(("/dev/null", root / "proc/sysrq-trigger", "none", "bind"))
-    if spec.noexec:
-        mounts.append(("tmp", root / "var/tmp", "tmpfs", "mode=1777,noexec"))
+    mounts.append(("tmp", root / "var/tmp", "tmpfs", f"mode=1777{runs}"))
     if (versions := pyenv_versions()) is not None:  # at their own path, which is written into the interpreters
         mounts.append((versions, root / versions.relative_to("/"), "none", "bind,ro"))
     return "".join(
