@@ -353,6 +353,8 @@ class JobReader:
                     shared.retries,
                     shared.retries_lost,
                     shared.after,
+                    shared.persist,
+                    shared.on_preempt,
                     params,
                     index,
                 )

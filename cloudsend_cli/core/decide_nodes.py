@@ -11,6 +11,7 @@ from .decide_jobs import lose, never_started, take_report
 from .draft import Draft
 from .model import InstanceStatus
 from .naming import create_call, digest, terminate_call, token
+from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
 from .silence import REFUSALS, REFUSED
 from .state import RESULTS_GONE, NodeRecord
 
@@ -18,6 +19,8 @@ from .state import RESULTS_GONE, NodeRecord
 # only of the first call with a token: an earlier one may have had its effect.
 FATAL_CREATE_ERRORS = frozenset({"auth", "quota", "config", "provider"})
 PASSING_CREATE_ERRORS = frozenset({"capacity"})
+SHORTAGES = frozenset({"capacity", "quota"})
+CAPACITY, PREEMPTED = "capacity", "preempted"  # InstanceStatus.reason
 NEVER_CAME_UP = "never came up"
 GONE = "given up by the user"
 
@@ -74,10 +77,14 @@ def _intend(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     if node.not_before > draft.seen.now:
         draft.wake(node.not_before)
         return
+    offer = choose_offer(node, draft.run.shortages, draft.seen.now)
+    if offer is None:
+        draft.wake(next_chance(node, draft.run.shortages, draft.seen.now))
+        return
     generation = node.generation + 1
-    request_token = token(draft.run.id, node.name, generation, digest(node.request))
+    request_token = token(draft.run.id, node.name, generation, digest(offer.request))
     node = replace(
-        node,
+        take_offer(node, offer),
         state="creating",
         generation=generation,
         token=request_token,
@@ -112,9 +119,8 @@ def _await_instance(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     elif not wanted:
         _start_release(draft, node, status.instance_id, "")
     elif status.state == "running" and status.address is not None:
-        draft.put_node(
-            replace(node, state="running", instance_id=status.instance_id, price=status.price, not_before=0.0)
-        )
+        price = status.price if status.price is not None else node.price
+        draft.put_node(replace(node, state="running", instance_id=status.instance_id, price=price, not_before=0.0))
         draft.actions.append(ConnectHost(node.name, status.address))
     elif draft.seen.now - node.created_at > draft.policy.boot_limit:
         _start_release(draft, node, status.instance_id, NEVER_CAME_UP)
@@ -124,7 +130,10 @@ def _await_reply(draft: Draft, node: NodeRecord) -> None:
     call = create_call(node.name, node.generation)
     code, message = draft.seen.call_errors.get(call, ("", ""))
     first = node.not_before == 0.0
-    if code in FATAL_CREATE_ERRORS and (first or code != "auth"):
+    offer = current_offer(node)
+    if code in SHORTAGES and (key := offer.quota if code == "quota" else offer.pool):
+        _try_another(draft, node, key, message)
+    elif code in FATAL_CREATE_ERRORS and (first or code != "auth"):
         draft.put_node(replace(node, state="failed", reason=message))
     elif code in PASSING_CREATE_ERRORS:
         # A new intent with a new token: the provider said that this one has no machine.
@@ -141,9 +150,29 @@ def _await_reply(draft: Draft, node: NodeRecord) -> None:
             _create(draft, node)
 
 
+def _try_another(draft: Draft, node: NodeRecord, key: str, reason: str) -> None:
+    """PROOF: the provider's word that this intent has no machine. The next offer is a new intent with a new token.
+
+    A quota is not asked again in the hope that it has grown: a machine that no offer is left for is done without.
+    """
+    until = draft.seen.now + draft.policy.shortage
+    draft.new_run = note_shortage(draft.run, key, draft.seen.now, until)
+    over = is_over_quota(node, draft.run.shortages, draft.seen.now)
+    draft.put_node(replace(node, state="failed" if over else "wanted", reason=reason, not_before=0.0))
+
+
+def _note_taken(draft: Draft, node: NodeRecord, reason: str) -> None:
+    """A pool that gave no machine after all, or took one back, is likely to do it again soon."""
+    pool = current_offer(node).pool
+    seconds = {CAPACITY: draft.policy.shortage, PREEMPTED: draft.policy.taken_back}.get(reason, 0.0)
+    if pool and seconds:
+        draft.new_run = note_shortage(draft.run, pool, draft.seen.now, draft.seen.now + seconds)
+
+
 def _replace(draft: Draft, node: NodeRecord, reason: str) -> None:
     """The machine is proved gone; a new generation fences its late news."""
     _lose_all(draft, node, reason)
+    _note_taken(draft, node, reason)
     # A machine that ended before it was used is not asked for again at once: its provider may be short of them.
     later = draft.seen.now + draft.policy.create_retry if node.state == "creating" else 0.0
     draft.put_node(replace(node, state="wanted", reason=reason, instance_id="", not_before=later))
@@ -161,7 +190,7 @@ def _give_up(draft: Draft, name: str) -> None:
 
 def _lose_all(draft: Draft, node: NodeRecord, reason: str) -> None:
     for job in draft.running_jobs(node.name):
-        if reason == "preempted":
+        if reason == PREEMPTED:
             never_started(draft, job)
         else:
             lose(draft, job, f"lost: the machine was {reason}")
@@ -190,7 +219,8 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
             draft.put_node(replace(node, not_before=0.0))
         if view is not None and view.reported is not None:
             take_report(draft, node.name, view)
-        if view is None and status is not None and status.address is not None:
+        if not connected and status is not None and status.address is not None and status.state == "running":
+            # Its address may be another one since it was stopped and started; the same one again changes nothing.
             draft.actions.append(ConnectHost(node.name, status.address))
     elif not node.not_before:
         draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.absent_limit))

@@ -117,12 +117,32 @@ class ProviderDefinition:
 
 
 @dataclass(frozen=True, slots=True)
-class MachinePlan:
-    """One machine of an InstanceSpec. `request` is the complete request as JSON text, repeated to the byte."""
+class Offer:
+    """A machine that could be had. `request` is the complete request as JSON text, repeated to the byte."""
 
     request: str
     capacity: Resources | None = None  # None: not known before the machine exists; parts of UNBOUNDED: nor are they
+    price: float | None = None  # dollars per hour; None: it costs nothing, or nobody knows
+    pool: str = ""  # what runs short for all offers of this pool at once, such as a type in a zone; "": nothing does
+    quota: str = ""  # what the account's limit is on, for all offers of this quota at once
+    note: str = ""  # in the user's words: type, place, market
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """One machine of an InstanceSpec: the offers in the order in which they are tried, at least one."""
+
+    offers: tuple[Offer, ...]
     label: str = ""  # the machine's own short name where it has one; "" lets nodes be numbered
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def request(self) -> str:
+        return self.offers[0].request
+
+    @property
+    def capacity(self) -> Resources | None:
+        return self.offers[0].capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +166,8 @@ class JobSpec:
     retries: int = 0
     retries_lost: int = 1
     after: tuple[str, ...] = ()  # names or globs of jobs of the same run
+    persist: tuple[str, ...] = ()  # what a new attempt is given of the one whose machine was taken back
+    on_preempt: str = ""  # a shell line that is executed before an attempt is ended for that
     params: tuple[tuple[str, str], ...] = ()
     repeat_index: int = 0
 
@@ -192,10 +214,57 @@ class InstanceStatus:
     instance_id: str
     node: str
     generation: int
-    state: str  # pending, running, stopped, terminated; a word we do not know is "unknown"
+    state: str  # pending, running, stopped, ending, terminated; a word we do not know is "unknown"
     address: HostAddress | None = None
-    reason: str = ""  # why it ended, such as "preempted"
+    reason: str = ""  # why it ended, such as "preempted", or "capacity" where it never could begin
     price: float | None = None  # dollars per hour
+    launched_at: float | None = None  # since when it is paid for; None: it is not rented
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rented:
+    """A machine that costs money, as its provider describes it now, whatever run it belongs to."""
+
+    provider: str
+    instance_id: str
+    region: str
+    state: str  # as in InstanceStatus
+    run: str  # "" where its tag is missing; places.KEPT: of none, until it ends itself
+    node: str
+    project: str
+    type: str
+    market: str  # on-demand or spot
+    price: float | None = None  # dollars per hour
+    launched_at: float | None = None
+    ended_at: float | None = None
+    address: HostAddress | None = None
+    expires: float | None = None  # when it ends itself at the latest
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something other than a machine that carries our tags and may cost money."""
+
+    provider: str
+    kind: str  # volume, address, interface, key, group, snapshot, spot-request, role
+    id: str
+    region: str
+    why: str  # why it is left over, or why it cannot be removed now
+    removable: bool = True
+    price: float | None = None  # dollars per hour
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer to one question of `check`. `code` is that of an error's class where it is not good."""
+
+    name: str
+    ok: bool
+    text: str
+    hint: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +314,8 @@ class HostView:
     error_code: str = ""  # of the error's class, where it is one of ours
     vitals: Vitals = Vitals()
     full: bool = False  # its agent had no room on its disk for an attempt: nothing is handed to it for a while
+    leaving: bool = False  # its provider announced that it is taken back: nothing is handed to it
+    armed: bool = False  # it ends itself when nobody uses it any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,5 +361,7 @@ class Policy:
     create_retry: float = 10.0  # also between requests to give a machine back
     look_again: float = 5.0  # at machines that are coming, going or silent
     look_idle: float = 15.0  # at machines that answer, for what only their provider knows
+    shortage: float = 600.0  # how long a pool that had no machine, or a quota that was used up, is not asked again
+    taken_back: float = 120.0  # ... and one that has taken a machine back
     absent_limit: float = 900.0  # a silent machine that complete lists omit for so long is gone: longer than any lag
     fetch_tries: int = 3

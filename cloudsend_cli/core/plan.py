@@ -14,22 +14,29 @@ from .model import (
     SUCCEEDED,
     UNBOUNDED,
     JobSpec,
+    Offer,
     ProviderDefinition,
     Resources,
     RunSpec,
 )
 from .naming import job_hash, match_names
+from .offers import take_offer
 from .state import RESULTS_GONE, BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
 
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """One machine of the plan, as its provider rendered it. capacity None: not known before the machine exists."""
+    """One machine of the plan, with what could be had for it in the order in which it is tried."""
 
     name: str
     provider: str
-    capacity: Resources | None
-    request: str
+    offers: tuple[Offer, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def capacity(self) -> Resources | None:
+        """Of the first offer; None: not known before the machine exists."""
+        return self.offers[0].capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +242,11 @@ def _node_records(plans: Sequence[NodePlan], known: dict[str, NodeRecord]) -> li
     records = []
     for plan in plans:
         old = known.get(plan.name)
-        capacity = plan.capacity or UNBOUNDED
+        new = take_offer(NodeRecord(plan.name, plan.provider, UNBOUNDED, "", offers=plan.offers), plan.offers[0])
         if old is None:
-            records.append(NodeRecord(plan.name, plan.provider, capacity, plan.request))
-        elif old.state in {"released", "failed"}:
-            records.append(
-                replace(old, capacity=capacity, request=plan.request, state="wanted", reason="", not_before=0.0)
-            )
+            records.append(new)
+        elif old.state in {"wanted", "released", "failed"}:
+            records.append(replace(new, generation=old.generation, created_at=old.created_at))
         else:
             records.append(old)
     return records

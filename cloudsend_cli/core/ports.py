@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from .actions import AttemptStart
 from .model import (
     AttemptStatus,
+    Finding,
     HostAddress,
     HostView,
     InstanceSpec,
     InstanceStatus,
+    Leftover,
     MachinePlan,
+    Rented,
     Request,
     Resources,
     Upload,
@@ -47,12 +50,13 @@ class Event:
 
 
 class Provider(Protocol):
-    """Where instances come from. Verbs return at once, may be repeated, and treat gone as fine.
+    """Where instances come from. Verbs may be repeated, and treat gone as fine.
 
     Each implementation names in its docstring what makes `create_instance` idempotent.
     """
 
     name: str
+    slow: bool  # its verbs wait for a network: they are called on threads, several at a time
 
     def check(self, spec: InstanceSpec) -> list[str]:
         """Problems of `spec` in user words; pure."""
@@ -61,7 +65,10 @@ class Provider(Protocol):
         """What the machine of `spec` will have, None when that is not known before it exists."""
 
     def plan_machines(self, specs: Sequence[InstanceSpec]) -> Sequence[MachinePlan]:
-        """The machines of one run here, each planned once, in the order of `specs`; pure."""
+        """The machines of one run here, each planned once, in the order of `specs`.
+
+        Pure, but for a slow provider, which asks what there is and changes nothing: AuthError, UnreachableError.
+        """
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         """Ask for the machine; return its id. The same token asks for the same machine, however often.
@@ -75,6 +82,37 @@ class Provider(Protocol):
 
     def terminate_instance(self, run: str, node: str, instance_id: str) -> None:
         """Give it back. Success means that the request was accepted, or that it is gone; it may go on for a while."""
+
+
+class Renter(Provider, Protocol):
+    """A provider whose machines cost money. Its verbs act on what carries our tags, and on nothing else."""
+
+    def keep_instance(self, run: str, node: str, instance_id: str) -> None:
+        """Take it out of its run and let it wait for a later one of its project, until it ends itself."""
+
+    def list_rented(self) -> Sequence[Rented]:
+        """Every machine of ours, of all runs and in all regions ever used, also ended ones that are still shown.
+
+        Raises UnreachableError rather than answer in part.
+        """
+
+    def start_instance(self, instance_id: str) -> None: ...
+
+    def stop_instance(self, instance_id: str) -> None: ...
+
+    def terminate_rented(self, instance_id: str) -> None:
+        """Give back a machine whatever run it belongs to."""
+
+    def fetch_console(self, instance_id: str) -> str:
+        """What the machine wrote to its console; "" while there is nothing yet."""
+
+    def list_leftovers(self) -> Sequence[Leftover]:
+        """What else carries our tags. Raises UnreachableError rather than answer in part."""
+
+    def remove_leftover(self, leftover: Leftover) -> None: ...
+
+    def check_account(self, *, fix: bool = False) -> Iterator[Finding]:
+        """Each answer as it is found: credentials, permissions, limits, clock, ways in. `fix` mends what is ours."""
 
 
 @dataclass(frozen=True, slots=True)

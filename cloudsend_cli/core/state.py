@@ -17,6 +17,7 @@ from .model import (
     SUCCEEDED,
     EnvironmentBuild,
     JobSpec,
+    Offer,
     ProviderDefinition,
     Resources,
 )
@@ -75,7 +76,8 @@ class NodeRecord:
     reason: str = ""
     not_before: float = 0.0
     created_at: float = 0.0
-    price: float | None = None
+    price: float | None = None  # dollars per hour
+    offers: tuple[Offer, ...] = ()  # in the order in which they are tried; capacity, request, price are of one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class RunRecord:
     ended_at: float | None = None
     version: int = 0
     requests_done: tuple[str, ...] = ()  # ids of the newest requests carried out
+    shortages: tuple[tuple[str, float], ...] = ()  # (pool or quota of offers, until when it is not asked)
 
 
 @dataclass(frozen=True, slots=True)

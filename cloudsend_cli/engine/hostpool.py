@@ -74,7 +74,6 @@ class _NodeListener:
         self.hosts = hosts
         self.node = node
         self.link = link
-        self.key = address.key
         self.is_here = address.kind == "local"
         self.view: HostView | None = None
         self.known_files: set[str] = set()
@@ -198,12 +197,12 @@ class RunHosts:
     # ---- the port --------------------------------------------------------------------------------------------------
 
     def connect(self, node: str, address: HostAddress, capacity: Resources | None) -> None:
+        link = self._pool.link(address)  # ... which follows a machine to another address
         listener = self._listeners.get(node)
-        if listener is not None and listener.key == address.key:
+        if listener is not None and listener.link is link:
             return
         if listener is not None:
             self.disconnect(node)
-        link = self._pool.link(address)
         listener = _NodeListener(self, node, link, address)
         with self._lock:
             self._listeners[node] = listener

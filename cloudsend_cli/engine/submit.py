@@ -139,7 +139,7 @@ class Submitter:
                 if name in nodes:
                     text = f"providers {nodes[name].provider!r} and {definition.name!r} both have a machine {name!r}"
                     raise ConfigError([Problem(text, file=spec.config_path, hint="rename one of them")])
-                nodes[name] = NodePlan(name, definition.name, machine.capacity, machine.request)
+                nodes[name] = NodePlan(name, definition.name, machine.offers, machine.warnings)
         return list(nodes.values())
 
     def _list_providers(self, folder: str) -> dict[str, ProviderInfo]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, MachinePlan, Resources
+from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, MachinePlan, Offer, Resources
 
 from .claims import Claims
 
@@ -19,6 +19,7 @@ class LocalProvider:
     """Claims on this machine."""
 
     name = "local"
+    slow = False
 
     def __init__(self, state_dir: Path) -> None:
         self._claims = Claims(state_dir, self.name)
@@ -38,7 +39,7 @@ class LocalProvider:
 
     def plan_machines(self, specs: Sequence[InstanceSpec]) -> Sequence[MachinePlan]:
         sizes = [self.largest(spec) for spec in specs for _ in range(spec.number)]
-        return [MachinePlan(json.dumps({"cpus": size.cpus if size else None}), size) for size in sizes]
+        return [MachinePlan((Offer(json.dumps({"cpus": size.cpus if size else None}), size),)) for size in sizes]
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         return self._claims.make(run, node, generation, token, request)

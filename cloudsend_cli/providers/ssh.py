@@ -16,6 +16,7 @@ from cloudsend_cli.core.model import (
     InstanceSpec,
     InstanceStatus,
     MachinePlan,
+    Offer,
     ProviderDefinition,
     Resources,
     list_known,
@@ -33,6 +34,8 @@ _SHOWN_MOST = 12
 
 class SshProvider:
     """The hosts of one definition, in the order of its list."""
+
+    slow = False
 
     def __init__(self, definition: ProviderDefinition, state_dir: Path) -> None:
         self.name = definition.name
@@ -82,7 +85,8 @@ class SshProvider:
                 raise ConfigError([Problem(self._none_left(spec, fitting, free))])
             for host in free[: spec.number or None]:
                 taken.add(str(host["name"]))
-                plans.append(MachinePlan(render_request(host), wanted.capacity(host), str(host["name"])))
+                offer = Offer(render_request(host), wanted.capacity(host))
+                plans.append(MachinePlan((offer,), str(host["name"])))
         return plans
 
     def _none_left(self, spec: InstanceSpec, fitting: Sequence[Host], free: Sequence[Host]) -> str:

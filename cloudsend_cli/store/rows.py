@@ -11,6 +11,7 @@ from cloudsend_cli.core.model import (
     JOB_STATES,
     EnvironmentBuild,
     JobSpec,
+    Offer,
     Output,
     ProviderDefinition,
     Resources,
@@ -73,11 +74,17 @@ def _resources(value: Mapping[str, Any]) -> Resources:
     return Resources(**value)
 
 
+def _offer(value: Mapping[str, Any]) -> Offer:
+    capacity = value.get("capacity")
+    return Offer(**{**value, "capacity": None if capacity is None else _resources(capacity)})
+
+
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "resources": _resources,
     "capacity": _resources,
     "uploads": lambda values: tuple(Upload(**v) for v in values),
     "providers": lambda values: tuple(ProviderDefinition(**v) for v in values),
+    "offers": lambda values: tuple(_offer(v) for v in values),
     "outputs": lambda values: tuple(Output(**v) for v in values),
 }
 

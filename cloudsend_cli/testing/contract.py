@@ -19,6 +19,7 @@ from cloudsend_cli.core.model import (
     InstanceSpec,
     InstanceStatus,
     JobSpec,
+    Offer,
     Request,
     RunSpec,
 )
@@ -46,7 +47,7 @@ def make_run(jobs: int = 3, run: str = RUN) -> RunState:
         for i in range(1, jobs + 1)
     ]
     spec = RunSpec("test", "/config.yml", tuple(specs))
-    return plan_run(spec, [NodePlan("fake-0", "fake", None, "{}")], run, 1.0)
+    return plan_run(spec, [NodePlan("fake-0", "fake", (Offer("{}"),))], run, 1.0)
 
 
 def contents(state: RunState) -> tuple[Any, ...]:

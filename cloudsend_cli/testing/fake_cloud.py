@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, MachinePlan, Resources
+from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, MachinePlan, Offer, Resources
 from cloudsend_cli.errors import (
     AuthError,
     CapacityError,
@@ -58,6 +58,8 @@ class FakeProvider:
     `duplicate` (the network delivered the request twice). `chance`, asked after it, may say the same at random.
     """
 
+    slow = False
+
     def __init__(self, timeline: Timeline, name: str = "fake", capacity: Resources | None = None) -> None:
         self.name = name
         self.timeline = timeline
@@ -87,7 +89,7 @@ class FakeProvider:
 
     def plan_machines(self, specs: Sequence[InstanceSpec]) -> Sequence[MachinePlan]:
         return [
-            MachinePlan(json.dumps({"settings": [list(pair) for pair in spec.settings]}), self.largest(spec))
+            MachinePlan((Offer(json.dumps({"settings": [list(pair) for pair in spec.settings]}), self.largest(spec)),))
             for spec in specs
             for _ in range(spec.number)
         ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
-from cloudsend_cli.core.model import EnvironmentBuild, JobSpec, Output, Resources, RunSpec
+from cloudsend_cli.core.model import EnvironmentBuild, JobSpec, Offer, Output, Resources, RunSpec
 from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.state import RunState
 
@@ -26,7 +26,7 @@ def make_job(name: str, **settings: object) -> JobSpec:
 
 def make_nodes(number: int, resources: Resources = TWO_CPUS) -> list[NodePlan]:
     return [
-        NodePlan(f"fake-{i}", "fake", resources, json.dumps({"node": f"fake-{i}", "settings": []}))
+        NodePlan(f"fake-{i}", "fake", (Offer(json.dumps({"node": f"fake-{i}", "settings": []}), resources),))
         for i in range(number)
     ]
 

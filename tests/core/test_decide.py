@@ -29,6 +29,7 @@ from cloudsend_cli.core.model import (
     InstanceStatus,
     JobSpec,
     Observation,
+    Offer,
     Output,
     Policy,
     Request,
@@ -116,7 +117,7 @@ POLICY = Policy()
 
 def state_with(jobs: int = 1, nodes: int = 1, **job: Any) -> RunState:
     specs = tuple(replace(JobSpec(f"j{i}", ("true",), "true"), **job) for i in range(1, jobs + 1))
-    plans = [NodePlan(f"n-{i}", "fake", Resources(2.0), "{}") for i in range(nodes)]
+    plans = [NodePlan(f"n-{i}", "fake", (Offer("{}", Resources(2.0)),)) for i in range(nodes)]
     return plan_run(RunSpec("p", "/c.yml", specs), plans, "rtest1", 0.0)
 
 
@@ -560,7 +561,7 @@ def test_news_of_a_build(status: AttemptStatus, state: str, attempt: int, reason
     planned = serving(
         plan_run(
             RunSpec("p", "/c", (JobSpec("j", (), "j", environment="e1"),), (EnvironmentBuild("e1", "e", "true"),)),
-            [NodePlan("n-0", "fake", Resources(2.0), "{}")],
+            [NodePlan("n-0", "fake", (Offer("{}", Resources(2.0)),))],
             "rtest1",
             0.0,
         )

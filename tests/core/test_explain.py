@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.core.explain import PHASES, describe, describe_bytes, explain, phase_of, phase_word
-from cloudsend_cli.core.model import UNBOUNDED, EnvironmentBuild, HostView, JobSpec, Resources, RunSpec, Vitals
+from cloudsend_cli.core.model import UNBOUNDED, EnvironmentBuild, HostView, JobSpec, Offer, Resources, RunSpec, Vitals
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, RunState
 
@@ -20,7 +20,7 @@ SPECS = tuple(JobSpec(f"j{i}", ("true",), "true") for i in range(1, 9))
 def make(*specs: JobSpec, machine: str = "running", **job: Any) -> RunState:
     environments = (EnvironmentBuild("e1", "tools", "true"),)
     spec = RunSpec("p", "/c.yml", specs or SPECS[:2], environments)
-    state = plan_run(spec, [NodePlan("n-0", "fake", Resources(2.0, 4 << 30), "{}")], "rtest1", 0.0)
+    state = plan_run(spec, [NodePlan("n-0", "fake", (Offer("{}", Resources(2.0, 4 << 30)),))], "rtest1", 0.0)
     state.apply(
         Changes(nodes={"n-0": replace(state.nodes["n-0"], state=machine, reason="quota" * (machine == "failed"))})
     )

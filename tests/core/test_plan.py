@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudsend_cli.core.model import EnvironmentBuild, JobSpec, Resources, RunSpec
+from cloudsend_cli.core.model import EnvironmentBuild, JobSpec, Offer, Resources, RunSpec
 from cloudsend_cli.core.plan import (
     UNBOUNDED,
     NodePlan,
@@ -21,7 +21,7 @@ from cloudsend_cli.core.plan import (
 )
 from cloudsend_cli.core.state import RESULTS_GONE, BuildRecord, Changes, RunState
 
-NODE = NodePlan("n-0", "fake", Resources(4.0), "{}")
+NODE = NodePlan("n-0", "fake", (Offer("{}", Resources(4.0)),))
 needs = st.lists(
     st.builds(Resources, st.sampled_from((0.25, 0.5, 1.0, 2.0, 3.0)), st.integers(0, 8), st.integers(0, 2)), max_size=9
 )
@@ -86,7 +86,7 @@ def test_new_run_has_its_jobs_in_order_with_dependencies_as_numbers() -> None:
     )
     assert [j.after for j in state.jobs.values()] == [(), (), (1, 2), (1, 2), (1,)]
     assert (state.run.version, state.run.batch, state.counts) == (0, 1, {"pending": 5})
-    assert run(job("a"), nodes=(replace(NODE, capacity=None),)).nodes["n-0"].capacity == UNBOUNDED
+    assert run(job("a"), nodes=(replace(NODE, offers=(Offer("{}"),)),)).nodes["n-0"].capacity == UNBOUNDED
 
 
 # ---- a run continued -----------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cloudsend_cli.core.model import JobSpec, Output, Resources, RunSpec
+from cloudsend_cli.core.model import JobSpec, Offer, Output, Resources, RunSpec
 from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_fetch, plan_run
 from cloudsend_cli.core.state import Changes, RunState
 
 SPEC = RunSpec("p", "/c.yml", (JobSpec("a", (), "a", outputs=(Output("o"),)), JobSpec("b", (), "b")))
-NODES = [NodePlan("local-0", "local", Resources(2.0), "{}"), NodePlan("local-1", "local", None, "{}")]
+NODES = [NodePlan("local-0", "local", (Offer("{}", Resources(2.0)),)), NodePlan("local-1", "local", (Offer("{}"),))]
 
 
 def ended(fetch: str) -> RunState:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cloudsend_cli.core import submission, views
-from cloudsend_cli.core.model import JobSpec, Resources, RunSpec
+from cloudsend_cli.core.model import JobSpec, Offer, Resources, RunSpec
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.reasons import REASONS
 from cloudsend_cli.core.refs import JobRef, not_found, parse_job_ref
@@ -19,7 +19,7 @@ PROMISED |= {"hash", "created_at", "started_at", "ended_at"}
 
 def make() -> RunState:
     spec = RunSpec("p", "/c.yml", tuple(JobSpec(f"j{i}", ("true",), "true") for i in (1, 2, 3)))
-    return plan_run(spec, [NodePlan("n-0", "fake", Resources(2.0), "{}")], "rtest1", 0.0)
+    return plan_run(spec, [NodePlan("n-0", "fake", (Offer("{}", Resources(2.0)),))], "rtest1", 0.0)
 
 
 def test_job_in_json_has_what_is_promised() -> None:

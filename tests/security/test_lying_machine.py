@@ -30,6 +30,7 @@ from cloudsend_cli.core.model import (
     HostView,
     JobSpec,
     Observation,
+    Offer,
     Output,
     Policy,
     Resources,
@@ -235,7 +236,7 @@ class Desk:
     def plan(self) -> RunState:
         job = JobSpec("j", ("true",), "true", outputs=(Output("o"),), retries=1)
         specs = tuple(replace(job, name=f"j{i}") for i in range(1, 7))
-        nodes = [NodePlan(n, "lab", Resources(4.0, 1 << 34), "{}") for n in (EVIL, GOOD)]
+        nodes = [NodePlan(n, "lab", (Offer("{}", Resources(4.0, 1 << 34)),)) for n in (EVIL, GOOD)]
         environment = EnvironmentBuild("key", "k", "true")
         spec = RunSpec("p", "/c.yml", specs, environments=(environment,))
         state = plan_run(spec, nodes, run_id(os.urandom(8)), 1.0)
@@ -378,7 +379,7 @@ def test_parts_of_a_reply_that_nobody_asked_for_end_the_channel() -> None:
 
 def test_a_machine_gets_no_more_jobs_than_was_declared_of_it() -> None:
     specs = tuple(JobSpec(f"j{i}", ("true",), "true") for i in range(40))
-    nodes = [NodePlan(n, "lab", Resources(4.0, 1 << 34), "{}") for n in (EVIL, GOOD)]
+    nodes = [NodePlan(n, "lab", (Offer("{}", Resources(4.0, 1 << 34)),)) for n in (EVIL, GOOD)]
     state = plan_run(RunSpec("p", "/c.yml", specs), nodes, "rabcde", 1.0)
     state.apply(Changes(nodes={n: replace(r, state="running", instance_id=n) for n, r in state.nodes.items()}))
     for cpus in (1e9, 1e308, math.inf, math.nan, 10**400, -5, True, "8"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudsend_cli.core.model import JobSpec, Output, Resources, RunSpec, Upload
+from cloudsend_cli.core.model import JobSpec, Offer, Output, Resources, RunSpec, Upload
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.store.sqlite import SqliteStore
 
@@ -66,7 +66,7 @@ def test_a_hundred_thousand_jobs(directory: Path, kind: str, summary_line: Calla
 
     state = plan_run(
         RunSpec("p", "/c.yml", tuple(spec(n) for n in range(JOBS))),
-        [NodePlan("local-0", "local", Resources(4, 0, 0), "{}")],
+        [NodePlan("local-0", "local", (Offer("{}", Resources(4, 0, 0)),))],
         "abc123",
         1e9,
     )
