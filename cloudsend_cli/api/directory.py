@@ -9,12 +9,12 @@ from pathlib import Path
 from cloudsend_cli.core.model import HostView
 from cloudsend_cli.errors import MaestroError
 from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro
+from cloudsend_cli.maestro.environ import pick_variables
 from cloudsend_cli.maestro.replies import parse_view
 from cloudsend_cli.store.database import FILE_NAME
 from cloudsend_cli.store.sqlite import SqliteStore
 
 HINTS_MOST = 10
-SSH_VARIABLES = ("SSH_AUTH_SOCK", "CLOUDSEND_SSH_CONFIG")
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -61,7 +61,7 @@ class Directory:
         for left in reversed(range(HINTS_MOST)):
             maestro = ensure_maestro(self.path)
             try:
-                maestro.ask("hint", run=run, ssh={name: self.environ.get(name, "") for name in SSH_VARIABLES})
+                maestro.ask("hint", run=run, environ=pick_variables(self.environ))
             except MaestroError:
                 maestro.close()
                 if not left:

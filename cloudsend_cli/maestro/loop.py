@@ -16,7 +16,7 @@ from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition, Vital
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.engine.asking import Ask, Conversation, error_text
-from cloudsend_cli.engine.calls import DirectCalls
+from cloudsend_cli.engine.calls import ThreadedCalls
 from cloudsend_cli.engine.hearsay import weigh
 from cloudsend_cli.engine.hostlink import HostLink
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
@@ -27,6 +27,7 @@ from cloudsend_cli.engine.transfer import fetch_files
 from cloudsend_cli.errors import CloudsendError, ConflictError, NotFoundError, StateDamagedError
 from cloudsend_cli.store.sqlite import SqliteStore
 
+from .environ import take_variables
 from .progress import RecentFailures, render_progress
 from .secrets import delete_secrets, read_secrets
 from .server import Connection, Server
@@ -183,9 +184,8 @@ class Loop:
                 self._state_dir / LOGS,
                 weigh=lambda node, attempt: self._weigh(run, node, attempt),
             )
-            # Providers that answer at once are called in place; slow ones get a pool of threads.
-            providers = RunProviders(self._open_provider).find
-            session = Session(run, self._fenced, providers, hosts, DirectCalls(), Policy())
+            calls = ThreadedCalls(lambda: self._wake_run(run))
+            session = Session(run, self._fenced, RunProviders(self._open_provider).find, hosts, calls, Policy())
             self._active[run] = active = Active(session, hosts)
         active.session.requests_hinted = True
         active.due_at = 0.0
@@ -318,7 +318,7 @@ class Loop:
         op = message.get("op")
         run = message.get("run")
         if op == "hint" and isinstance(run, str):
-            _take_ssh_variables(message.get("ssh"))
+            take_variables(message.get("environ"))
             self._hint(run)
             return {}
         if op == "status":
@@ -436,21 +436,6 @@ class Loop:
         while self._replies:
             connection, reply = self._replies.pop(0)
             connection.send(reply)
-
-
-def _take_ssh_variables(given: object) -> None:
-    """Of the user's newest command: the agent of the login that this process began in may be gone.
-
-    The agent is kept where a command has none; the configuration is that of the command.
-    """
-    if not isinstance(given, dict):
-        return
-    if isinstance(agent := given.get("SSH_AUTH_SOCK"), str) and agent:
-        os.environ["SSH_AUTH_SOCK"] = agent
-    if isinstance(config := given.get("CLOUDSEND_SSH_CONFIG"), str):
-        os.environ["CLOUDSEND_SSH_CONFIG"] = config
-        if not config:
-            del os.environ["CLOUDSEND_SSH_CONFIG"]
 
 
 def _read_blocks(
