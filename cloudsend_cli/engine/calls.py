@@ -1,27 +1,30 @@
-"""Provider calls that are under way. A tick never waits for one; results are news of a later tick."""
+"""Provider calls that are under way. A tick never waits for a slow one; what came of it is news of a later tick."""
 
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from cloudsend_cli.errors import CloudsendError
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor  # it loads `logging`, and the local maestro has no pool
+AT_ONCE = 8  # slow calls of one run
 
 
 class Calls(Protocol):
-    """Runs provider calls; at most one for each key at a time."""
+    """Makes provider calls; at most one for each key at a time."""
 
-    def submit(self, key: str, call: Callable[[], object]) -> None: ...
+    def submit(self, key: str, call: Callable[[], object], *, slow: bool) -> None: ...
 
     def pending(self) -> frozenset[str]: ...
 
     def errors(self) -> dict[str, tuple[str, str]]:
         """(error code, message) of calls that failed since the last question, by key."""
+
+    def results(self) -> dict[str, object]:
+        """What calls returned that succeeded since the last question, by key."""
 
     def done(self) -> frozenset[str]:
         """Keys of all calls that succeeded so far."""
@@ -29,17 +32,19 @@ class Calls(Protocol):
 
 @dataclass(slots=True)
 class DirectCalls:
-    """Executes in place: for providers that answer at once and for the simulated world."""
+    """Makes each in place: for the simulated world, and for what answers at once."""
 
     failed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    returned: dict[str, object] = field(default_factory=dict)
     succeeded: frozenset[str] = frozenset()
 
-    def submit(self, key: str, call: Callable[[], object]) -> None:
+    def submit(self, key: str, call: Callable[[], object], *, slow: bool = False) -> None:
         try:
-            call()
+            result = call()
         except CloudsendError as error:
             self.failed[key] = (error.code, error.message)
         else:
+            self.returned[key] = result
             self.succeeded |= {key}
 
     def pending(self) -> frozenset[str]:
@@ -49,47 +54,57 @@ class DirectCalls:
         failed, self.failed = self.failed, {}
         return failed
 
+    def results(self) -> dict[str, object]:
+        returned, self.returned = self.returned, {}
+        return returned
+
     def done(self) -> frozenset[str]:
         return self.succeeded
 
 
 class ThreadedCalls:
-    """Executes on a pool. `wake` is called, from the pool's thread, when a result has come."""
+    """Makes slow calls on threads, others in place. `wake` is called, from such a thread, when a result has come.
 
-    def __init__(self, executor: Executor, wake: Callable[[], None]) -> None:
-        self._executor = executor
+    The threads do not keep the process alive: a call that is cut off is made again, with the same token.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
+        self._direct = DirectCalls()
         self._pending: set[str] = set()
-        self._results: queue.SimpleQueue[tuple[str, CloudsendError | None]] = queue.SimpleQueue()
-        self._failed: dict[str, tuple[str, str]] = {}
-        self._done: frozenset[str] = frozenset()
+        self._room = threading.Semaphore(AT_ONCE)
+        self._results: queue.SimpleQueue[tuple[str, object, CloudsendError | None]] = queue.SimpleQueue()
 
-    def submit(self, key: str, call: Callable[[], object]) -> None:
+    def submit(self, key: str, call: Callable[[], object], *, slow: bool) -> None:
         self._collect()
-        if key in self._pending:
-            return
-        self._pending.add(key)
-        self._executor.submit(self._execute, key, call)
+        if not slow:
+            self._direct.submit(key, call)
+        elif key not in self._pending:
+            self._pending.add(key)
+            threading.Thread(target=self._make, args=(key, call), name=f"call {key}", daemon=True).start()
 
-    def _execute(self, key: str, call: Callable[[], object]) -> None:
+    def _make(self, key: str, call: Callable[[], object]) -> None:
+        result: object = None
         error: CloudsendError | None = None
         try:
-            call()
+            with self._room:
+                result = call()
         except CloudsendError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - a provider's bug must become news, not a dead thread
             error = CloudsendError(f"{type(problem).__name__}: {problem}")
-        self._results.put((key, error))
+        self._results.put((key, result, error))
         self._wake()
 
     def _collect(self) -> None:
         while not self._results.empty():
-            key, error = self._results.get()
+            key, result, error = self._results.get()
             self._pending.discard(key)
             if error is not None:
-                self._failed[key] = (error.code, error.message)
+                self._direct.failed[key] = (error.code, error.message)
             else:
-                self._done |= {key}
+                self._direct.returned[key] = result
+                self._direct.succeeded |= {key}
 
     def pending(self) -> frozenset[str]:
         self._collect()
@@ -97,9 +112,12 @@ class ThreadedCalls:
 
     def errors(self) -> dict[str, tuple[str, str]]:
         self._collect()
-        failed, self._failed = self._failed, {}
-        return failed
+        return self._direct.errors()
+
+    def results(self) -> dict[str, object]:
+        self._collect()
+        return self._direct.results()
 
     def done(self) -> frozenset[str]:
         self._collect()
-        return self._done
+        return self._direct.done()

@@ -52,10 +52,12 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
             hosts.disconnect(node)
         case CreateInstance():
             make = partial(_create, session.find_provider, state.run, action)
-            session.calls.submit(create_call(action.node, action.generation), make)
+            slow = session.is_slow(action.provider, state.run)
+            session.calls.submit(create_call(action.node, action.generation), make, slow=slow)
         case TerminateInstance():
             end = partial(_terminate, session.find_provider, state.run, action)
-            session.calls.submit(terminate_call(action.instance_id), end)
+            slow = session.is_slow(action.provider, state.run)
+            session.calls.submit(terminate_call(action.instance_id), end, slow=slow)
 
 
 def _create(find: FindProvider, run: RunRecord, wish: CreateInstance) -> None:

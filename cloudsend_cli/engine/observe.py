@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from cloudsend_cli.core.model import AttemptStatus, InstanceStatus, Observation
-from cloudsend_cli.core.state import RunState
-from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
 
-from .session import Session
+from .session import FindProvider, Session
 
+LIST = "list "  # the key of a call, before the provider's name
 LIST_INTERVAL = 15.0
+SLOW_PAUSE = 2.0
 UNSETTLED_NODES = frozenset({"creating", "releasing"})
 
 
@@ -29,10 +31,12 @@ def observe(session: Session, state: RunState, now: float) -> Observation:
     session.requests_hinted = False
     # ORDER: a call that ends meanwhile is still under way here and seen by the list, not over and unseen.
     pending, done, errors = session.calls.pending(), session.calls.done(), session.calls.errors()
+    blind = {key: error for key, error in errors.items() if key.startswith(LIST)}
+    session.blind.update({key.removeprefix(LIST): error for key, error in blind.items()})
     return Observation(
         now=now,
         instances=_list_instances(session, state, now),
-        call_errors=errors,
+        call_errors={key: error for key, error in errors.items() if key not in blind},
         calls_pending=pending,
         calls_done=done,
         hosts={node: item.view for node, item in news.items()},
@@ -53,22 +57,45 @@ def _unlink_replaced(session: Session, state: RunState) -> None:
 
 
 def _list_instances(session: Session, state: RunState, now: float) -> dict[str, tuple[InstanceStatus, ...]]:
-    due: set[str] = set()
-    for node in state.nodes.values():
-        last = session.listed_at.get(node.provider)
-        connected = (view := session.views.get(node.name)) is not None and view.connected
-        if (
-            last is None
-            or node.state in UNSETTLED_NODES
-            or (node.state == "running" and not connected and now - last >= 1.0)
-            or now - last >= LIST_INTERVAL
-        ):
-            due.add(node.provider)
-    found = {}
-    for name in sorted(due):
-        try:
-            found[name] = tuple(session.find_provider(name, state.run).list_instances(session.run))
-        except CloudsendError:
-            continue  # blind: absent from the observation
+    """The lists that have come. Those that are due are asked for: a slow provider's comes with a later observation.
+
+    A provider that cannot answer is absent from the observation: it is blind, and nothing is gone.
+    """
+    for name in _due_lists(session, state, now):
         session.listed_at[name] = now
+        ask = partial(_ask_for_list, session.find_provider, state.run, name)
+        session.calls.submit(LIST + name, ask, slow=session.is_slow(name, state.run))
+    found = {}
+    for key, result in session.calls.results().items():
+        if key.startswith(LIST) and isinstance(result, tuple):
+            found[key.removeprefix(LIST)] = result
+            session.blind.pop(key.removeprefix(LIST), None)
     return found
+
+
+def _ask_for_list(find: FindProvider, run: RunRecord, name: str) -> tuple[InstanceStatus, ...]:
+    return tuple(find(name, run).list_instances(run.id))
+
+
+def _due_lists(session: Session, state: RunState, now: float) -> list[str]:
+    due: set[str] = set()
+    pending = session.calls.pending()
+    for node in state.nodes.values():
+        if node.provider in due or LIST + node.provider in pending:
+            continue
+        last = session.listed_at.get(node.provider)
+        if last is None or now - last >= _list_pause(session, state, node):
+            due.add(node.provider)
+    return sorted(due)
+
+
+def _list_pause(session: Session, state: RunState, node: NodeRecord) -> float:
+    """How old a list may be before it is asked for again. Ticks do not make more calls of a slow provider."""
+    view = session.views.get(node.name)
+    if node.state in UNSETTLED_NODES:
+        pause = 0.0
+    elif node.state == "running" and (view is None or not view.connected):
+        pause = 1.0
+    else:
+        pause = LIST_INTERVAL
+    return max(pause, SLOW_PAUSE) if session.is_slow(node.provider, state.run) else pause

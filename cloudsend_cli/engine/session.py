@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition
 from cloudsend_cli.core.ports import Hosts, Provider, Store
 from cloudsend_cli.core.state import RunRecord, RunState
-from cloudsend_cli.errors import NotFoundError
+from cloudsend_cli.errors import CloudsendError, NotFoundError
 
 from .calls import Calls
 
@@ -48,8 +48,15 @@ class Session:
     state: RunState | None = None
     views: dict[str, HostView] = field(default_factory=dict)
     listed_at: dict[str, float] = field(default_factory=dict)
+    blind: dict[str, tuple[str, str]] = field(default_factory=dict)  # provider -> why its last list did not come
     linked: dict[str, int] = field(default_factory=dict)  # node -> generation of the machine that it is linked to
     requests_hinted: bool = True
+
+    def is_slow(self, provider: str, run: RunRecord) -> bool:
+        try:
+            return self.find_provider(provider, run).slow
+        except CloudsendError:
+            return False  # the call itself tells what is wrong
 
     def reset(self) -> None:
         """Forget what was observed: somebody else wrote, so news that was drained may not have been committed."""

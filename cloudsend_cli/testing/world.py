@@ -105,7 +105,7 @@ class SlowCalls:
         self._pending: set[str] = set()
         self._direct = DirectCalls()
 
-    def submit(self, key: str, call: Callable[[], object]) -> None:
+    def submit(self, key: str, call: Callable[[], object], *, slow: bool) -> None:
         if key in self._pending:
             return
         self._pending.add(key)
@@ -124,6 +124,9 @@ class SlowCalls:
 
     def errors(self) -> dict[str, tuple[str, str]]:
         return self._direct.errors()
+
+    def results(self) -> dict[str, object]:
+        return self._direct.results()
 
     def done(self) -> frozenset[str]:
         return self._direct.done()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -87,22 +86,24 @@ def test_calls_on_threads_become_news_and_run_once_at_a_time() -> None:
     def buggy() -> None:
         raise ValueError("a bug")
 
-    with ThreadPoolExecutor(3) as pool:
-        calls = ThreadedCalls(pool, woken.release)
-        calls.submit("slow", slow)
-        calls.submit("slow", slow)
-        assert calls.pending() == {"slow"}
-        calls.submit("refused", refuse)
-        calls.submit("buggy", buggy)
-        woken.acquire()
-        woken.acquire()
-        assert calls.pending() == {"slow"}
-        assert calls.errors() == {"refused": ("capacity", "none"), "buggy": ("error", "ValueError: a bug")}
-        assert calls.errors() == {}
-        assert calls.done() == frozenset()
-        hold.set()
-        woken.acquire()
-        assert (calls.pending(), calls.done(), count) == (frozenset(), {"slow"}, [1])
+    calls = ThreadedCalls(woken.release)
+    calls.submit("slow", slow, slow=True)
+    calls.submit("slow", slow, slow=True)
+    assert calls.pending() == {"slow"}
+    calls.submit("refused", refuse, slow=True)
+    calls.submit("buggy", buggy, slow=True)
+    woken.acquire()
+    woken.acquire()
+    assert calls.pending() == {"slow"}
+    assert calls.errors() == {"refused": ("capacity", "none"), "buggy": ("error", "ValueError: a bug")}
+    assert calls.errors() == {}
+    assert calls.done() == frozenset()
+    calls.submit("quick", lambda: "result", slow=False)
+    assert (calls.done(), calls.results(), calls.results()) == ({"quick"}, {"quick": "result"}, {})
+    hold.set()
+    woken.acquire()
+    assert (calls.pending(), calls.done(), count) == (frozenset(), {"slow", "quick"}, [1])
+    assert calls.results() == {"slow": None}
 
 
 def test_direct_calls_are_over_at_once() -> None:
