@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudsend_cli import errors
-from cloudsend_cli.config.check import Table
+from cloudsend_cli.config.aws_entry import AWS
+from cloudsend_cli.config.check import Field, Table
+from cloudsend_cli.config.effects import NO_EFFECT_YET, RENTING, RENTING_RUN
 from cloudsend_cli.config.host_fields import HOST, SSH
 from cloudsend_cli.config.providers import ENTRY
-from cloudsend_cli.config.schema import NO_EFFECT_YET, TABLES
+from cloudsend_cli.config.schema import TABLES
 from cloudsend_cli.core.explain import PHASES
 from cloudsend_cli.core.model import FINAL_STATES, JOB_STATES
 from cloudsend_cli.core.reasons import REASONS
@@ -98,6 +100,9 @@ def _config() -> Iterator[str]:
     yield from _table("providers[] of type local", ENTRY)
     yield from _table("providers[] of type ssh", SSH)
     yield from _table("hosts[] of type ssh", HOST)
+    yield from _table("providers[] of type aws", AWS)
+    yield "\nKeys of `instances` may stand beside these as well; they are then part of `defaults`. The type of the "
+    yield "machines is `machine_type` there.\n"
 
 
 def _table(title: str, table: Table) -> Iterator[str]:
@@ -105,8 +110,14 @@ def _table(title: str, table: Table) -> Iterator[str]:
     for field in table.fields:
         aliases = ", ".join(f"`{a}`" for a in field.aliases)
         later = NO_EFFECT_YET.get((table.where, field.name))
-        note = f" *No effect yet: {later}.*" if later else ""
+        note = (
+            f" *No effect yet: {later}.*" if later else " *Rented machines only.*" if _is_renting(table, field) else ""
+        )
         yield f"| `{field.name}` | {aliases} | {_cell(field.doc)}{note} |\n"
+
+
+def _is_renting(table: Table, field: Field) -> bool:
+    return (table.where == "instances" and field.name in RENTING) or (not table.where and field.name in RENTING_RUN)
 
 
 def _cell(text: str) -> str:

@@ -44,6 +44,18 @@ class Field:
     schema: Schema
     doc: str
     default: str = ""
+    counts: tuple[tuple[str, float], ...] = ()  # names under which a bare number counts so many seconds
+
+    def spell_out(self, key: str, node: Node) -> Node:
+        """The value with its unit, where the name says which: what is layered is read again under the main name."""
+        unit = dict(self.counts).get(key)
+        if unit is None or not isinstance(node, Scalar):
+            return node
+        try:
+            text = f"{parse_number(node.text) * unit:.3f}".rstrip("0").rstrip(".")
+        except ValueError:
+            return node
+        return Scalar(f"{text}s", False, node.place)
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +113,8 @@ def check_mapping(
                 _report_synonyms(report, first, key, path)
             continue
         place = f"{path}.{key.text}" if path else key.text
+        if entry.counts:
+            value = entry.spell_out(key.text, value)  # noqa: PLW2901
         parsed = entry.parse(report, value, place)
         values[entry.name] = Given(entry.name, parsed, value, key, place)
     return values
@@ -233,16 +247,6 @@ def whole_value(least: int, most: int) -> Parse:
         value = parse_whole(text)
         if not least <= value <= most:
             raise ValueError(f"must be from {least} to {most}")
-        return value
-
-    return read_value(read)
-
-
-def number_value(least: float) -> Parse:
-    def read(text: str) -> float:
-        value = parse_number(text.strip().removeprefix("$"))
-        if value < least:
-            raise ValueError(f"must be at least {least:g}")
         return value
 
     return read_value(read)

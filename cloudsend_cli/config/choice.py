@@ -39,7 +39,7 @@ class Providers:
         elif given is not None and isinstance(given.value, list):
             wanted = [(name, node.place) for name, node in given.value]
         if not wanted:
-            others = [name for name, info in self.known.items() if info.type != "local"]
+            others = [n for n, info in self.known.items() if info.type != "local" and not info.implicit]
             wanted = [(others[0] if len(others) == 1 else "local", Place(""))]
         self.override = override
         chosen: list[ProviderInfo] = []

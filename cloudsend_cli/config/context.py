@@ -26,6 +26,7 @@ class ProviderInfo:
     rendered: str = "{}"  # ProviderDefinition.settings
     warnings: tuple[Problem, ...] = ()  # worth knowing when it is used
     origins: tuple[tuple[str, str, str], ...] = ()  # (hosts[0].user, value, where it is said)
+    implicit: bool = False  # known without any file: never chosen unless it is named
 
     @property
     def definition(self) -> ProviderDefinition:

@@ -40,6 +40,8 @@ class Entry:
     variables: list[tuple[str, Template]] = field(default_factory=list)
     uploads: list[tuple[Template, Node, str]] = field(default_factory=list)
     outputs: list[tuple[Template, bool, Node]] = field(default_factory=list)
+    persist: list[tuple[Template, Node]] = field(default_factory=list)
+    on_preempt: Template = field(default_factory=lambda: Template(("",)))
     workdir: Template = field(default_factory=lambda: Template(("",)))
     repeat: int = 1
     names: list[str] = field(default_factory=list)
@@ -72,6 +74,7 @@ class JobReader:
         self.used: set[str] = set()
         self._outputs: dict[tuple[str, bool], Output] = {}
         self._output_sets: dict[tuple[Output, ...], tuple[Output, ...]] = {}
+        self._persisted: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._patterns: list[tuple[str, str]] = []  # every output as written, and whose it is
 
     def read(self, node: Node, argv: Sequence[str] | None = None) -> list[JobSpec]:
@@ -180,6 +183,8 @@ class JobReader:
         if "output" in entry.values and isinstance(entry.values["output"].value, list):
             for (text, optional, node), _ in entry.values["output"].value:
                 entry.outputs.append((parse_template(text, names), optional, node))
+        entry.persist = [(parse_template(text, names), node) for text, node in _pairs(entry.values, "persist")]
+        entry.on_preempt = parse_template(_text(entry.values, "on_preempt"), names, quoted=True)
         entry.workdir = parse_template(workdir, names)
 
     def _shared(self, entry: Entry) -> JobSpec:
@@ -250,7 +255,7 @@ class JobReader:
     def _warn_placeholders(self, entry: Entry) -> None:
         """A word in braces that is almost a parameter is probably a slip."""
         names = entry.sweep.names
-        for key in ("name", "run", "script", "workdir") if names else ():
+        for key in ("name", "run", "script", "workdir", "on_preempt") if names else ():
             given = entry.values.get(key)
             if given is None or not isinstance(given.value, str):
                 continue
@@ -324,7 +329,12 @@ class JobReader:
                 argv = tuple(template.fill(row) for template in entry.command.argv)
                 display = entry.command.display.fill(row)
             except UnsafeValue as problem:
-                self._report_unsafe(entry, str(problem))
+                self._report_unsafe(entry, "run", str(problem))
+                return
+            try:
+                on_preempt = entry.on_preempt.fill(row)
+            except UnsafeValue as problem:
+                self._report_unsafe(entry, "on_preempt", str(problem))
                 return
             workdir = self._fill_workdir(entry, row)
             env = tuple((name, template.fill(row)) for name, template in entry.variables)
@@ -332,6 +342,7 @@ class JobReader:
             filled = tuple(self._fill_outputs(entry, row))
             outputs = self._output_sets.setdefault(filled, filled)
             uploads = self._fill_uploads(entry, row, workdir, outputs)
+            persist = self._fill_persist(entry, row)
             shared = entry.spec
             for index, name in enumerate(itertools.islice(names, entry.repeat)):
                 repeated = (("CLOUDSEND_REPEAT", str(index)),) if entry.repeat > 1 else ()
@@ -353,14 +364,14 @@ class JobReader:
                     shared.retries,
                     shared.retries_lost,
                     shared.after,
-                    shared.persist,
-                    shared.on_preempt,
+                    persist,
+                    on_preempt,
                     params,
                     index,
                 )
 
-    def _report_unsafe(self, entry: Entry, value: str) -> None:
-        given = entry.values["run"]
+    def _report_unsafe(self, entry: Entry, key: str, value: str) -> None:
+        given = entry.values[key]
         message = f"{given.path}: the value {clip(value)} cannot be inserted safely where its parameter stands"
         hint = 'in backticks, here-documents, comments and ${…} write "$name": each parameter is a variable too'
         self.report.error(message, given.node.place, hint, given.path)
@@ -392,6 +403,21 @@ class JobReader:
             if output.pattern not in seen:
                 seen.add(output.pattern)
                 yield output
+
+    def _fill_persist(self, entry: Entry, row: Sequence[str]) -> tuple[str, ...]:
+        found = []
+        for template, node in entry.persist:
+            text = template.fill(row)
+            bad = describe_bad_output(text)
+            if not bad and os.path.normpath(text) == ".":
+                bad = "is the whole run directory"
+            if bad:
+                path = entry.values["persist"].path
+                hint = "name directories below the run directory, such as checkpoints/"
+                self.report.error(f"{path}: {clip(text)} {bad}", node.place, hint, path)
+            found.append(os.path.normpath(text))
+        kept = tuple(dict.fromkeys(found))
+        return self._persisted.setdefault(kept, kept)
 
     def _fill_uploads(
         self, entry: Entry, row: Sequence[str], workdir: str, outputs: Sequence[Output]

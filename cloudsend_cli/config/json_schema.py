@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .check import Schema, Table
-from .schema import ENVIRONMENT, INSTANCE, JOB, NO_EFFECT_YET, OUTPUT, TOP
+from .effects import NO_EFFECT_YET
+from .schema import ENVIRONMENT, INSTANCE, JOB, OUTPUT, TOP
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, RunSpec
 from cloudsend_cli.errors import ConfigError, Problem
 
-from .check import Report, Values, check_mapping, suggest, word_value
+from .check import Given, Report, Values, check_mapping, suggest, word_value
 from .choice import Providers
 from .commands import plain_name
 from .context import LoadContext, ProviderInfo
@@ -31,11 +31,13 @@ from .document import (
     show_text,
 )
 from .document import Mapping as MappingNode
+from .effects import RENTED_TYPES, warn_no_effect, warn_nothing_rented
 from .environment_specs import Environment, EnvironmentReader
 from .files import Folder, Uploads
 from .jobs import JobReader
-from .machines import InstanceReader, warn_no_effect
+from .machines import InstanceReader
 from .overrides import apply_overrides
+from .rented import RunKeys, show_number
 from .schema import ENVIRONMENT, INSTANCE, JOB, SYNONYMS, TABLES, TOP
 
 __all__ = ["LoadContext", "Loaded", "ProviderInfo", "load_command", "load_config", "read_document"]
@@ -241,9 +243,13 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         snapshot=context.snapshot,
         cache=context.hash_cache,
     )
+    project = _project(top, wishes, folder)
     providers = Providers(report, context)
     chosen = providers.choose(top.get("provider"), wishes.provider)
-    machines = InstanceReader(report, context, providers, chosen).read(_node(top, "instances"))
+    run = read_run_keys(top, project)
+    machines = InstanceReader(report, context, providers, chosen, run).read(_node(top, "instances"))
+    if machines.types and not machines.types & RENTED_TYPES:
+        warn_nothing_rented(report, top)
     system = _value(top, "allow_system_packages") is True
     environments = EnvironmentReader(report, folder, environ, system).read(_node(top, "environments"))
     elsewhere = bool(machines.types - {"local"})
@@ -266,7 +272,7 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
     if report.problems:
         raise ConfigError(sorted_problems(report.problems))
     spec = RunSpec(
-        project=_project(top, wishes, folder),
+        project=project,
         config_path=config_path,
         jobs=tuple(jobs),
         environments=_used_builds(builds, reader.used),
@@ -277,12 +283,26 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         providers=machines.providers,
         recover=_value(top, "recover") is not False,
         auto_stop=_value(top, "auto_stop") is not False,
-        settings=tuple((name, render_inline(top[name].node)) for name in SETTINGS if name in top),
+        settings=tuple((name, _setting(top[name])) for name in SETTINGS if name in top),
         warnings=tuple(f"{w.place}: {w.message}" if w.place else w.message for w in report.warnings),
     )
     specs = tuple(environment.spec for environment in environments)
     chose = _origin_of_provider(top, wishes, chosen)
     return Loaded(spec, tuple(report.warnings), specs, root, (*chose, *machines.origins))
+
+
+def read_run_keys(top: Values, project: str) -> RunKeys:
+    profile, budget = _value(top, "profile"), _value(top, "budget")
+    return RunKeys(
+        project,
+        profile if isinstance(profile, str) else None,
+        _value(top, "dev") is True,
+        budget if isinstance(budget, float) else None,
+    )
+
+
+def _setting(given: Given) -> str:
+    return show_number(given.value) if isinstance(given.value, float) else render_inline(given.node)
 
 
 def _check_wishes(report: Report, wishes: _Wishes) -> None:
@@ -414,6 +434,7 @@ def _list_origins(root: Node) -> Iterator[tuple[str, tuple[str, str]]]:
             for column in table.fields:
                 if column.name in named:
                     inner, content = named[column.name]
+                    content = column.spell_out(inner.text, content)
                     yield f"{path}.{column.name}", (render_inline(content), _origin(inner, content))
                 elif column.default:
                     yield f"{path}.{column.name}", (column.default, "default")

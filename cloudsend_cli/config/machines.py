@@ -14,7 +14,9 @@ from .check import Given, Report, Values, check_mapping
 from .choice import Providers
 from .context import LoadContext, ProviderInfo
 from .document import Items, Mapping, Node, Place, Scalar, is_null, render_inline
-from .schema import ENVIRONMENT, HARMLESS, INSTANCE, JOB, NO_EFFECT_YET, TOP
+from .effects import RENTED_TYPES, warn_wrong_type
+from .rented import RunKeys, build_rented, choose_profile, list_defaults, render_size, warn_rented
+from .schema import ENVIRONMENT, INSTANCE, JOB, TOP
 from .values import show_size
 
 
@@ -40,22 +42,19 @@ class Entry:
     place: Place
 
 
-def warn_no_effect(report: Report, values: Values, where: str) -> None:
-    """A warning for each key that is accepted and checked but does nothing in this version."""
-    for name, given in values.items():
-        reason = NO_EFFECT_YET.get((where, name))
-        if reason is None or given.value is None or HARMLESS.get((where, name), values) == given.value:
-            continue
-        report.warn(f"{given.path} has no effect yet: {reason}", given.key.place, path=given.path)
-
-
 class InstanceReader:
     """Reads `instances:` for the chosen providers."""
 
     def __init__(
-        self, report: Report, context: LoadContext, providers: Providers, chosen: Sequence[ProviderInfo]
+        self,
+        report: Report,
+        context: LoadContext,
+        providers: Providers,
+        chosen: Sequence[ProviderInfo],
+        run: RunKeys,
     ) -> None:
         self.report = report
+        self.run = run
         self.open_provider = context.open_provider
         self.providers = providers
         self.chosen = chosen
@@ -69,14 +68,15 @@ class InstanceReader:
         for index, item in enumerate(nodes):
             path = f"instances[{index}]"
             values = check_mapping(self.report, item, INSTANCE, path, (TOP, JOB, ENVIRONMENT))
-            warn_no_effect(self.report, values, "instances")
             info = self._provider(values)
             if info is not None:
+                warn_wrong_type(self.report, values, info.type)
                 entries.append(self._build(values, info, item.place, path))
         if not nodes:
             entries = [self._build({}, info, Place(""), "instances[0]") for info in self.chosen[:1]]
         entries = self._one_local(entries)
         used = {entry.info.name: entry.info for entry in entries}
+        used = {n: choose_profile(i, self.run) if i.type in RENTED_TYPES else i for n, i in used.items()}
         self._warn_unused(used)
         for info in used.values():
             self.report.warnings += info.warnings
@@ -123,15 +123,24 @@ class InstanceReader:
         for key, node in layered.items():
             self._origins.append((f"{path}.{key}", render_inline(node), node.place.origin))
         every = {**defaults, **values}
-        build = self._select_hosts if info.type == "ssh" else self._size_machine
-        return Entry(build(every, info), info, every, path, item)
+        if info.type in RENTED_TYPES:
+            spec = self._rent(every, info, path)
+        else:
+            spec = (self._select_hosts if info.type == "ssh" else self._size_machine)(every, info)
+        return Entry(spec, info, every, path, item)
+
+    # ---- machines that are rented --------------------------------------------------------------------
+
+    def _rent(self, values: Values, info: ProviderInfo, path: str) -> InstanceSpec:
+        warn_rented(self.report, values)
+        for key, seconds, why in list_defaults(values, self.run):
+            shown = f"{seconds // 3600}h" if seconds >= 3600 else f"{seconds // 60}m"
+            self._origins.append((f"{path}.{key}", shown, why))
+        return build_rented(values, info, self.run)
 
     # ---- machines that are sized ---------------------------------------------------------------------
 
     def _size_machine(self, values: Values, info: ProviderInfo) -> InstanceSpec:
-        if values.get("labels") is not None and values["labels"].value:
-            message = f"{values['labels'].path} has no effect: machines of type {info.type!r} have no labels"
-            self.report.warn(message, values["labels"].key.place, path=values["labels"].path)
         number = _value(values, "number")
         settings = tuple((name, render_inline(g.node)) for name, g in values.items() if name != "provider")
         return InstanceSpec(
@@ -210,6 +219,8 @@ class InstanceReader:
                 self._report(entry, text)
         if len(self.report.problems) > before:
             return [None]
+        if provider.slow:  # planning would ask the network; what is known without it is enough here
+            return [provider.largest(entry.spec) for entry in mine]
         try:
             return [plan.capacity for plan in provider.plan_machines([entry.spec for entry in mine])]
         except ConfigError as raised:
@@ -261,10 +272,7 @@ def _setting(given: Given) -> str:
     """A value of `instances` in the one form that providers read."""
     value = given.value
     if given.name in {"cpus", "memory", "gpu"}:
-        more = "+" if isinstance(given.node, Scalar) and given.node.text.strip().endswith("+") else ""
-        if isinstance(value, tuple):
-            return f"{value[0]}:{value[1]}{more}" if value[0] else f"{value[1]}{more}"
-        return f"{int(value) if isinstance(value, float) and value.is_integer() else value}{more}"
+        return render_size(given)
     if given.name == "labels" and isinstance(value, list):
         return ",".join(value)
     return render_inline(given.node)

@@ -1,4 +1,4 @@
-"""`providers.yml`: where machines come from. `local` always exists."""
+"""`providers.yml`: where machines come from. `local` always exists, and `aws` for who names it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from cloudsend_cli.errors import ConfigError
 
 from .addresses import parse_name
+from .aws_entry import AWS_TYPE, implicit_aws, read_aws
 from .check import Field, Given, Report, Table, Values, check_mapping, choice_value, did_you_mean, read_value
 from .context import ProviderInfo
 from .document import Items, Node, Place, is_null, render_inline
@@ -20,7 +21,6 @@ from .schema import INSTANCE, TEXT, node_value
 
 LOCAL = "local"
 TYPES = (LOCAL, "ssh", "slurm", "aws", "gcp")
-AVAILABLE = frozenset({LOCAL, "ssh"})
 RESERVED = frozenset({"all", *TYPES})  # names that mean something in `defaults`
 FILE_NAME = "providers.yml"
 
@@ -48,14 +48,15 @@ def list_search_paths(folder: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def load_providers(paths: Sequence[str], environ: Mapping[str, str] | None = None) -> dict[str, ProviderInfo]:
-    """Providers by name from the first of `paths` that exists; `local` is always there. Raises ConfigError.
+    """Providers by name from the first of `paths` that exists; `local` is always there, and `aws` for
+    who names it, unless the file has one of that type under another name. Raises ConfigError.
 
     `environ` says where `~` is, os.environ without it.
     """
     for path in paths:
         if os.path.lexists(path):
             return _read(path, (os.environ if environ is None else environ).get("HOME", ""))
-    return {LOCAL: ProviderInfo(LOCAL, LOCAL)}
+    return {LOCAL: ProviderInfo(LOCAL, LOCAL), AWS_TYPE: implicit_aws({})}
 
 
 def _read(path: str, home: str) -> dict[str, ProviderInfo]:
@@ -77,6 +78,8 @@ def _read(path: str, home: str) -> dict[str, ProviderInfo]:
         found[info.name] = info
     if LOCAL not in found:
         found = {LOCAL: ProviderInfo(LOCAL, LOCAL, _layer(layers, LOCAL, LOCAL, {})), **found}
+    if all(info.type != AWS_TYPE for info in found.values()):
+        found[AWS_TYPE] = implicit_aws(_layer(layers, AWS_TYPE, AWS_TYPE, {}))
     for name in layers:
         if name not in RESERVED and name not in found and "defaults" in top:
             place = _key_place(top["defaults"], name)
@@ -138,8 +141,11 @@ class _EntryReader:
         own: Values = {}
         if "defaults" in values:
             own = check_mapping(self.report, values["defaults"].node, INSTANCE, f"{path}.defaults")
-        info = ProviderInfo(name, kind, _layer(self.layers, kind, name, own))
         settings = MappingNode(rest, node.place, min(node.own, len(rest)))
+        if kind == AWS_TYPE:
+            info, own = read_aws(self.report, settings, own, path)
+            return replace(info, name=name, defaults=_layer(self.layers, kind, name, own))
+        info = ProviderInfo(name, kind, _layer(self.layers, kind, name, own))
         if kind == "ssh":
             return self._ssh(info, settings, path)
         if kind == LOCAL:

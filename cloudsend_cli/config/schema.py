@@ -1,6 +1,8 @@
-"""Every key of a config, in tables: names, what a value may be, what editors are told, and what has no effect yet."""
+"""Every key of a config, in tables: names, what a value may be, and what editors are told."""
 
 from __future__ import annotations
+
+import re
 
 from .addresses import parse_label
 from .check import (
@@ -15,16 +17,17 @@ from .check import (
     describe_node,
     flag_value,
     list_value,
-    number_value,
     read_value,
     text_value,
     whole_value,
     word_value,
 )
 from .document import Mapping, Node, Scalar, is_null
-from .values import parse_cpus, parse_duration, parse_gpu, parse_memory, parse_size
+from .values import parse_cpus, parse_duration, parse_gpu, parse_memory, parse_number, parse_size
 
 MAX_JOBS = 1_000_000
+PREFER = "prefer"
+_OFFER_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 
 TEXT: Schema = {"type": ["string", "number", "boolean", "null"]}
 TEXTS: Schema = {"anyOf": [TEXT, {"type": "array", "items": {"type": ["string", "number", "boolean"]}}]}
@@ -54,7 +57,38 @@ def duration_above_zero(text: str) -> float:
 
 
 def parse_disk(text: str) -> int:
-    return parse_size(text, bare=1_000_000_000)
+    size = parse_size(text, bare=1_000_000_000)
+    if size <= 0:
+        raise ValueError("must be more than nothing")
+    return size
+
+
+def parse_offer_word(text: str) -> str:
+    """A word of a provider: a region, a type, an id."""
+    if not _OFFER_WORD.fullmatch(text.strip()):
+        raise ValueError("is not one word of letters, digits and - . _ :")
+    return text.strip()
+
+
+def _parse_price(text: str) -> float:
+    value = parse_number(text.strip().removeprefix("$"))
+    if value <= 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
+price_value = read_value(_parse_price)
+
+
+def spot_value(report: Report, node: Node, path: str) -> bool | str | None:
+    if isinstance(node, Scalar) and node.text.strip().lower() == PREFER:
+        return PREFER
+    flags = Report()
+    value = flag_value(flags, node, path)
+    for problem in flags.problems:
+        message = f"{path}: {describe_node(node)} is not true, false or {PREFER}"
+        report.error(message, node.place, problem.hint, path)
+    return value
 
 
 def vars_value(report: Report, node: Node, path: str) -> list[tuple[str, str | None, Node]] | None:
@@ -123,12 +157,15 @@ def run_value(report: Report, node: Node, path: str) -> str | None:
     return text
 
 
-def _field(names: str, parse: Parse, schema: Schema, doc: str, default: str = "") -> Field:
+def _field(
+    names: str, parse: Parse, schema: Schema, doc: str, default: str = "", counts: tuple[tuple[str, float], ...] = ()
+) -> Field:
     name, *aliases = names.split()
-    return Field(name, tuple(aliases), parse, schema, doc, default)
+    return Field(name, tuple(aliases), parse, schema, doc, default, counts)
 
 
 _WORDS = list_value(word_value)
+_OFFERED = list_value(read_value(parse_offer_word))
 
 OUTPUT = Table(
     "output",
@@ -153,8 +190,8 @@ TOP = Table(
         _field("auto_stop", flag_value, FLAG, "Give machines back when nothing is left to do.", "true"),
         _field("allow_system_packages", flag_value, FLAG, "Let apt install on the machines.", "false"),
         _field("mutualize_uploads", flag_value, FLAG, "Jobs share one copy of each uploaded file.", "true"),
-        _field("profile", word_value, TEXT, "Profile of the cloud's credentials."),
-        _field("dev", flag_value, FLAG, "Names without hashes, environments built anew.", "false"),
+        _field("profile", word_value, TEXT, "Profile of the cloud's credentials; default: the provider's."),
+        _field("dev", flag_value, FLAG, "Rented machines are kept for an hour for the next run.", "false"),
         _field("debug", whole_value(0, 3), whole_schema(0, 3), "How much is told, 0 to 3.", "1"),
         _field(
             "maestro",
@@ -170,7 +207,12 @@ TOP = Table(
             "How jobs are given to machines.",
         ),
         _field("print_deploy", flag_value, FLAG, "Show the building of environments.", "false"),
-        _field("budget max_cost", number_value(0), AMOUNT, "Stop renting above this many dollars."),
+        _field(
+            "budget max_cost",
+            price_value,
+            AMOUNT,
+            "Most dollars of a run: before it is spent, jobs and machines are ended.",
+        ),
         _field("notify", node_value, ANY, "Whom to tell at the end."),
     ),
 )
@@ -189,17 +231,44 @@ INSTANCE = Table(
             whole_schema(1, 10_000),
             "How many; default: 1, of an ssh provider all hosts that fit.",
         ),
-        _field("region", word_value, TEXT, "Region."),
-        _field("vpc cloud_id", word_value, TEXT, "Network."),
-        _field("image img_id", word_value, TEXT, "Machine image."),
-        _field("user img_username", word_value, TEXT, "The image's user."),
-        _field("type", word_value, TEXT, "The provider's name of the machine type."),
+        _field(
+            "type machine_type",
+            _OFFERED,
+            TEXTS,
+            "The provider's name of the machine type, or several, tried in order.",
+        ),
+        _field("region", read_value(parse_offer_word), TEXT, "Region; default: the provider's."),
+        _field("zone", _OFFERED, TEXTS, "Zone of the region, or several; default: any."),
+        _field("vpc cloud_id", read_value(parse_offer_word), TEXT, "Network; default: the region's default one."),
+        _field("subnet", read_value(parse_offer_word), TEXT, "Subnet of the network; default: any that fits."),
+        _field("image img_id base_image", word_value, TEXT, "Machine image; default: the current Ubuntu LTS."),
+        _field("user img_username", word_value, TEXT, "The image's user; default: `ubuntu`."),
         _field("disk disk_size", read_value(parse_disk), AMOUNT, "Disk: 200GB; a number counts GB."),
-        _field("disk_type", word_value, TEXT, "The provider's name of the disk type."),
-        _field("spot eco", flag_value, FLAG, "Rent what may be taken back.", "false"),
+        _field("disk_type", read_value(parse_offer_word), TEXT, "The provider's name of the disk type."),
+        _field(
+            "spot eco",
+            spot_value,
+            {"enum": [True, False, PREFER, None]},
+            "Rent what may be taken back; `prefer`: and what may not where there is none.",
+            "false",
+        ),
         _field("eco_life", read_value(duration_above_zero), AMOUNT, "How long a spot machine is wanted."),
-        _field("max_price max_bid", number_value(0), AMOUNT, "Most dollars an hour."),
+        _field("max_price max_bid spot_price", price_value, AMOUNT, "Most dollars an hour."),
         _field("explode", flag_value, FLAG, "Split the CPUs into several machines.", "false"),
+        _field(
+            "idle idle_minutes",
+            read_value(duration_above_zero),
+            AMOUNT,
+            "A machine without work ends itself after so long; default: 10m, with `dev` 1h. "
+            "`idle_minutes: 10` counts minutes.",
+            counts=(("idle_minutes", 60.0),),
+        ),
+        _field(
+            "life max_life",
+            read_value(duration_above_zero),
+            AMOUNT,
+            "A machine ends itself after so long, whatever it does; default: 24h.",
+        ),
     ),
 )
 
@@ -245,37 +314,19 @@ JOB = Table(
         _field("timeout", read_value(duration_above_zero), AMOUNT, "Longest time of one attempt."),
         _field("grace", read_value(parse_duration), AMOUNT, "Time between TERM and KILL.", "10s"),
         _field("vars", vars_value, {"type": ["object", "null"]}, "Variables; null: taken from your shell."),
+        _field(
+            "persist",
+            _WORDS,
+            TEXTS,
+            "Directories, files and globs in the run directory that a new attempt finds in CLOUDSEND_RESUME_DIR when "
+            "the machine of the one before was taken back.",
+        ),
+        _field(
+            "on_preempt", run_value, TEXT, "A shell line for when the machine is about to be taken back; 30 s at most."
+        ),
     ),
 )
 
 SECTION_GROUP = ("Call", "Param", "Async", "Remote", "Port")
 TABLES = (TOP, INSTANCE, ENVIRONMENT, JOB)
-RENTING = "renting machines comes in a later version"
-
-# What is accepted and checked but does nothing in this version: (table, key) -> why. Remove a row with its reason.
-NO_EFFECT_YET: dict[tuple[str, str], str] = {
-    ("", "profile"): RENTING,
-    ("", "dev"): RENTING,
-    ("", "debug"): "use the command line's options",
-    ("", "maestro"): "other maestros come in a later version; this machine watches the run",
-    ("", "assign"): "jobs are packed onto the machine as they fit",
-    ("", "print_deploy"): "the log of an environment is always kept",
-    ("", "budget"): RENTING,
-    ("", "notify"): "notices come in a later version",
-    **{
-        ("instances", name): RENTING
-        for name in (
-            ["region", "vpc", "image", "user", "type", "disk", "disk_type", "spot", "eco_life", "max_price", "explode"]
-        )
-    },
-}
-# Values that ask for what happens anyway: no warning.
-HARMLESS: dict[tuple[str, str], object] = {
-    ("", "dev"): False,
-    ("", "debug"): 1,
-    ("", "maestro"): "local",
-    ("", "print_deploy"): False,
-    ("instances", "spot"): False,
-    ("instances", "explode"): False,
-}
 SYNONYMS = {name: entry.name for table in TABLES for name, entry in table.by_name.items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from .aws_entry import find_credentials
 from .commands import plain_name
 
 TEMPLATE = """\
@@ -16,7 +17,7 @@ project: {project}
 
 # Where jobs run. 'local' is this machine.
 provider: local
-
+{clouds}
 # How many jobs run at one time; without it, as many as fit.
 # max_parallel: 4
 
@@ -30,6 +31,14 @@ provider: local
 
 jobs:
 {jobs}
+"""
+
+AWS = """\
+
+# Credentials of AWS were found ({found}). With the next two lines instead of the one above, machines are
+# rented there and given back; 'cloudsend check -p aws' tries the account, '--dry-run' shows the price.
+# provider: aws
+# instances: {{type: t3.medium, spot: prefer, number: 1}}
 """
 
 EXAMPLE = """\
@@ -74,12 +83,18 @@ SCRIPTS = """\
 """
 
 
-def starter_config(directory: str, scripts: Sequence[str] = (), file: str = "config.yml") -> str:
+def starter_config(
+    directory: str,
+    scripts: Sequence[str] = (),
+    file: str = "config.yml",
+    environ: Mapping[str, str] | None = None,
+) -> str:
     """The text that `cloudsend init` writes.
 
     The project is named after `directory`. It loads without problems when `scripts` lie beside it; without
-    scripts it runs anywhere.
+    scripts it runs anywhere. `environ`, os.environ without it, says whether a cloud can be offered.
     """
+    found = find_credentials(os.environ if environ is None else environ)
     jobs = EXAMPLE
     if scripts:
         lines = "\n".join(f"  - script: {_quote_script(name)}" for name in scripts)
@@ -87,8 +102,13 @@ def starter_config(directory: str, scripts: Sequence[str] = (), file: str = "con
     return TEMPLATE.format(
         file=file,
         project=json.dumps(plain_name(os.path.basename(os.path.abspath(directory)), "project")),
+        clouds=AWS.format(found=_one_line(found)) if found else "",
         jobs=jobs.rstrip("\n"),
     )
+
+
+def _one_line(text: str) -> str:
+    return json.dumps(text)[1:-1][:100]
 
 
 def _quote_script(name: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cloudsend_cli.config.effects import RENTED_TYPES
 from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_command, load_config
 from cloudsend_cli.config.providers import list_search_paths, load_providers
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, ProviderDefinition, RunSpec
@@ -143,11 +144,11 @@ class Submitter:
         return list(nodes.values())
 
     def _list_providers(self, folder: str) -> dict[str, ProviderInfo]:
-        """Those of `providers.yml`, each with the largest machine that it is known to have."""
+        """Those of `providers.yml`; of machines that exist, with the largest that is known to be there."""
         known = load_providers(list_search_paths(folder, self.environ), self.environ)
         return {
             name: info
-            if info.unavailable
+            if info.unavailable or info.type in RENTED_TYPES
             else replace(info, largest=self.open_provider(info.definition).largest(InstanceSpec(name)))
             for name, info in known.items()
         }

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from cloudsend_cli.config.aws_entry import implicit_aws
 from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_config
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, JobSpec, Resources
 from cloudsend_cli.errors import ConfigError
 
 ENVIRON = {"PATH": "/usr/bin:/bin", "HOME": "/home/me", "TOKEN": "s3cret", "LC_ALL": "C.UTF-8", "EDITOR": "vi"}
 MACHINE = Resources(8, 32_000_000_000, 1)
-LATER = "provider type 'aws' arrives in a later version"
+LATER = "provider type 'slurm' arrives in a later version"
 
 
 def render_environment(spec: EnvironmentSpec, folder: Path, elsewhere: bool) -> EnvironmentBuild:
@@ -25,8 +26,9 @@ def context(**changes: object) -> LoadContext:
     values: dict[str, object] = {
         "providers": {
             "local": ProviderInfo("local", "local", {}, MACHINE),
-            "aws": ProviderInfo("aws", "aws", {}, None, unavailable=LATER),
-            "cluster": ProviderInfo("cluster", "slurm", {}, None, unavailable=LATER.replace("aws", "slurm")),
+            "cluster": ProviderInfo("cluster", "slurm", {}, None, unavailable=LATER),
+            "google": ProviderInfo("google", "gcp", {}, None, unavailable=LATER.replace("slurm", "gcp")),
+            "aws": implicit_aws({}),
         },
         "render_environment": render_environment,
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cloudsend_cli.config
+from cloudsend_cli.config.document import render_inline
 from cloudsend_cli.config.load import Loaded
 from cloudsend_cli.config.providers import load_providers
 from cloudsend_cli.maestro.wiring import open_provider
@@ -69,19 +70,23 @@ def test_the_guides_selection_takes_what_it_says(desk, state_dir: Path) -> None:
 
 def test_the_example_loads_as_it_stands_and_with_its_comments_opened(tmp_path: Path) -> None:
     path = ROOT / "providers.yml.example"
-    assert list(load_providers([str(path)])) == ["local"]
+    assert list(load_providers([str(path)])) == ["local", "aws"]
     opened = re.sub(r"^  # ( *)(# )?(?=[-a-z])", r"  \1", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     (tmp_path / "providers.yml").write_text(opened)
     (tmp_path / "home" / ".ssh").mkdir(parents=True)
     (tmp_path / "home" / ".ssh" / "lab_ed25519").touch()
     found = load_providers([str(tmp_path / "providers.yml")], {"HOME": str(tmp_path / "home")})
     assert {name: info.type for name, info in found.items()} == {
-        "local": "local", "lab": "ssh", "cluster": "slurm", "cloud": "aws", "google": "gcp",
+        "local": "local", "lab": "ssh", "cloud": "aws", "cluster": "slurm", "google": "gcp",
     }  # fmt: skip
     hosts = json.loads(found["lab"].definition.settings)["hosts"]
     assert [host["name"] for host in hosts] == ["gpu1", "gpu2.lab-2222", "gpu3.lab", "attic"]
     assert all(host["key"].endswith("/.ssh/lab_ed25519") and host["shared"] for host in hosts)
     assert found["lab"].warnings == ()
+    assert json.loads(found["cloud"].definition.settings) == {"profile": "default", "region": "eu-west-3"}
+    assert {key: render_inline(node) for key, node in found["cloud"].defaults.items()} == {
+        "disk": "20GB", "type": "[t3.medium, t3a.medium]", "spot": "prefer", "max_price": "0.05", "life": "6h",
+    }  # fmt: skip
     assert {key: node.text for key, node in found["lab"].defaults.items()} == {
         "disk": "30GB", "cpus": "4", "number": "2",
     }  # fmt: skip

@@ -36,7 +36,7 @@ jobs:
         == f"""\
 config.yml:2:10: maestro: 'remot' is not one of 'local', 'remote' or 'lambda' | did you mean 'remote'?
 config.yml:5:5: unknown key 'nmber' in instances[0] | did you mean 'number'?
-config.yml:6:11: instances[0].spot: 'yes' is not true or false | write true
+config.yml:6:11: instances[0].spot: 'yes' is not true, false or prefer | write true
 config.yml:7:15: instances[0].eco_life: 'two hours' is not a duration; write 90m, 2h, 1d12h or 1:30:00
 config.yml:15:5: 'cpus' and 'cpus_req' mean the same; give only one | first given on line 14
 config.yml:17:5: jobs[1]: a job needs 'run' (a shell command) or 'script' (a .py, .jl, .sh or .R file)
@@ -121,8 +121,8 @@ CASES = [
     ("max_parallel: 0\njobs: a\n", "config.yml:1:15: max_parallel: '0' must be from 1 to 1000000"),
     ("provider: awss\njobs: a\n", "config.yml:1:11: unknown provider 'awss' | did you mean 'aws'?"),
     (
-        "provider: aws\njobs: a\n",
-        "config.yml:1:11: provider 'aws': provider type 'aws' arrives in a later version | use --provider local",
+        "provider: cluster\njobs: a\n",
+        "config.yml:1:11: provider 'cluster': provider type 'slurm' arrives in a later version | use --provider local",
     ),
     (
         "sections: {S: {G: {Param: {}}}}\n",

@@ -152,6 +152,7 @@ def test_local_and_later_types_have_a_definition_too(desk) -> None:
         ProviderDefinition("local", "local", "{}"),
         ProviderDefinition("here", "local", "{}"),
         ProviderDefinition("gcp", "gcp", "{}"),
+        ProviderDefinition("aws", "aws", '{"profile":null,"region":null}'),
     ]
 
 

@@ -301,7 +301,7 @@ config = {
     assert (first.name, second.name) == ("run_local-0", "run_local-1")
     assert first.uploads is second.uploads
     assert [w.message for w in loaded.warnings] == [
-        f"instances[0].{key} has no effect yet: renting machines comes in a later version"
+        f"instances[0].{key} has no effect: machines of type 'local' are not rented"
         for key in ("img_username", "type", "disk_size", "eco", "eco_life", "max_bid", "explode")
     ] + ["instances[0]: there is one machine here; 3 were asked for"]
     assert dict(loaded.spec.instances[0].settings)["eco_life"] == "21600"
@@ -312,21 +312,21 @@ def test_keys_without_effect_are_warnings_with_their_place(desk) -> None:
     assert desk.warnings(text) == (
         "config.yml:1:1: maestro has no effect yet: other maestros come in a later version; "
         "this machine watches the run\n"
-        "config.yml:2:1: budget has no effect yet: renting machines comes in a later version\n"
-        "config.yml:3:1: dev has no effect yet: renting machines comes in a later version\n"
-        "config.yml:4:1: notify has no effect yet: notices come in a later version"
+        "config.yml:4:1: notify has no effect yet: notices come in a later version\n"
+        "config.yml:3:1: dev has no effect: this run rents no machines\n"
+        "config.yml:2:1: budget has no effect: this run rents no machines"
     )
-    assert desk.load(text).spec.warnings[1] == (
-        "config.yml:2:1: budget has no effect yet: renting machines comes in a later version"
-    )
+    assert desk.load(text).spec.warnings[3] == "config.yml:2:1: budget has no effect: this run rents no machines"
 
 
 def test_every_key_without_effect_is_a_key(desk) -> None:
-    from cloudsend_cli.config.schema import HARMLESS, NO_EFFECT_YET, TABLES
+    from cloudsend_cli.config.effects import HARMLESS, NO_EFFECT_YET, RENTING, RENTING_RUN
+    from cloudsend_cli.config.schema import TABLES
 
     keys = {(table.where, field.name) for table in TABLES for field in table.fields}
-    assert set(NO_EFFECT_YET) <= keys
-    assert set(HARMLESS) <= set(NO_EFFECT_YET)
+    rented = {*(("instances", name) for name in RENTING), *(("", name) for name in RENTING_RUN)}
+    assert set(NO_EFFECT_YET) | rented <= keys
+    assert set(HARMLESS) <= set(NO_EFFECT_YET) | rented | {("instances", "labels")}
 
 
 def test_instances_limit_this_machine_and_never_more_than_it_has(desk) -> None:
@@ -346,12 +346,12 @@ def test_instances_limit_this_machine_and_never_more_than_it_has(desk) -> None:
 
 
 def test_a_provider_of_a_later_version_is_left_out_when_another_can_be_used(desk) -> None:
-    text = "provider: [aws, local]\njobs: echo\n"
+    text = "provider: [cluster, local]\njobs: echo\n"
     assert desk.load(text).spec.instances == (InstanceSpec("local"),)
     assert desk.warnings(text) == (
-        "config.yml:1:12: provider 'aws' is left out: provider type 'aws' arrives in a later version"
+        "config.yml:1:12: provider 'cluster' is left out: provider type 'slurm' arrives in a later version"
     )
-    assert desk.load("provider: aws\njobs: echo\n", provider="local").spec.instances == (InstanceSpec("local"),)
+    assert desk.load("provider: cluster\njobs: echo\n", provider="local").spec.instances == (InstanceSpec("local"),)
     assert desk.problems("jobs: echo\n", provider="nope").startswith("--provider: unknown provider 'nope'")
 
 

@@ -28,7 +28,7 @@ providers:
 - name: other
   type: ssh
   hosts: [o1, o2]
-- {name: cloud, type: aws}
+- {name: cloud, type: gcp}
 """
 
 
@@ -189,7 +189,7 @@ def test_sizes_that_nobody_declared_are_not_judged(lab) -> None:
         ("provider: [lab, other]\njobs: a\n",
          "config.yml:1:17: provider 'other' is not used: 'lab' is; the next one is not tried yet"),
         ("provider: [cloud, lab]\njobs: a\n",
-         "config.yml:1:12: provider 'cloud' is left out: provider type 'aws' arrives in a later version"),
+         "config.yml:1:12: provider 'cloud' is left out: provider type 'gcp' arrives in a later version"),
         ("provider: lab\ninstances: {gpu: A100:1}\njobs: a\n",
          "config.yml:2:18: instances[0].gpu: the kind 'A100' does not choose hosts"),
         ("instances: {provider: local, labels: a}\njobs: a\n",

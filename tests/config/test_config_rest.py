@@ -131,7 +131,10 @@ def test_commands_that_cannot_be(desk, argv: list[str]) -> None:
 
 def test_without_a_file_local_exists(tmp_path: Path) -> None:
     found = load_providers([str(tmp_path / "providers.yml")])
-    assert [(p.name, p.type, p.unavailable) for p in found.values()] == [("local", "local", "")]
+    assert [(p.name, p.type, p.unavailable, p.implicit) for p in found.values()] == [
+        ("local", "local", "", False),
+        ("aws", "aws", "", True),
+    ]
     assert list_search_paths("/p", {"HOME": "/h"}) == ["/p/providers.yml", "/h/.config/cloudsend/providers.yml"]
 
 
@@ -155,11 +158,11 @@ providers:
 
 
 def test_providers_of_later_versions_are_data(desk) -> None:
-    desk.write("providers.yml", "providers:\n- {type: aws, region: eu-west-3, tags: [a, b]}\n")
+    desk.write("providers.yml", "providers:\n- {type: gcp, region: eu-west-3, tags: [a, b]}\n")
     found = load_providers(["providers.yml"])
-    assert list(found) == ["local", "aws"]
-    assert found["aws"].settings == (("region", "eu-west-3"), ("tags", "[a, b]"))
-    assert "provider 'aws': provider type 'aws' arrives in a later version" in desk.problems(
+    assert list(found) == ["local", "gcp", "aws"]
+    assert found["gcp"].settings == (("region", "eu-west-3"), ("tags", "[a, b]"))
+    assert "provider 'gcp': provider type 'gcp' arrives in a later version" in desk.problems(
         "jobs: echo\n", context=desk.context(providers=found)
     )
 
@@ -187,7 +190,7 @@ def test_problems_of_providers(desk, text: str, expected: str) -> None:
 
 def test_the_example_of_providers_loads() -> None:
     found = load_providers([str(ROOT / "providers.yml.example")])
-    assert list(found) == ["local"]
+    assert list(found) == ["local", "aws"]
 
 
 # ---- the starter and the schema ----------------------------------------------------------------------------
