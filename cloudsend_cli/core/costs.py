@@ -1,0 +1,143 @@
+"""What is paid, from the times and prices of rentals: of a machine, a run, a job, and of a plan. Pure.
+
+Amounts are dollars. A rental without a known price counts as nothing and is counted, so that no sum hides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .model import Offer, Resources, list_known
+from .state import RentalRecord
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """An amount up to a moment, and how fast it grows. `unknown`: how many rentals or machines are not in it."""
+
+    total: float = 0.0
+    per_hour: float = 0.0
+    unknown: int = 0
+
+    def plus(self, other: Cost) -> Cost:
+        return Cost(self.total + other.total, self.per_hour + other.per_hour, self.unknown + other.unknown)
+
+
+NO_COST = Cost()
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The time that one attempt of a job took on its node; `ended` None: it still runs."""
+
+    node: str
+    started: float
+    ended: float | None = None
+
+
+def paid_seconds(rental: RentalRecord, now: float) -> float:
+    """What is charged up to `now`: a provider may ask for a least time, and one that has not begun costs nothing."""
+    if now < rental.since:
+        return 0.0
+    until = now if rental.until is None else min(now, rental.until)
+    return max(until - rental.since, rental.least)
+
+
+def rental_cost(rental: RentalRecord, now: float) -> Cost:
+    open_now = rental.until is None or now < rental.until
+    if rental.price is None:
+        return Cost(unknown=1)
+    return Cost(rental.price * paid_seconds(rental, now) / HOUR, rental.price if open_now else 0.0)
+
+
+def run_cost(rentals: Iterable[RentalRecord], now: float) -> Cost:
+    cost = NO_COST
+    for rental in rentals:
+        cost = cost.plus(rental_cost(rental, now))
+    return cost
+
+
+def cost_by_node(rentals: Iterable[RentalRecord], now: float) -> dict[str, Cost]:
+    """What each node of a run has cost, all machines that it ever was."""
+    costs: dict[str, Cost] = {}
+    for rental in rentals:
+        costs[rental.node] = costs.get(rental.node, NO_COST).plus(rental_cost(rental, now))
+    return costs
+
+
+def share_of(asked: Resources, capacity: Resources) -> float:
+    """The part of a machine that a job keeps others from: its largest one of CPUs, memory and GPUs.
+
+    All of a machine of which nothing is known.
+    """
+    known = list_known(capacity)
+    wanted = list_known(asked)
+    parts = [wanted.get(name, has) / has for name, has in known.items() if has > 0]
+    return min(1.0, max(parts, default=1.0))
+
+
+def job_cost(executions: Iterable[Execution], share: float, rentals: Sequence[RentalRecord], now: float) -> Cost:
+    """The job's share of what its machines cost while its attempts ran there. Idle and starting time is nobody's."""
+    cost = NO_COST
+    for execution in executions:
+        ended = now if execution.ended is None else min(now, execution.ended)
+        for rental in rentals:
+            until = ended if rental.until is None else min(ended, rental.until)
+            seconds = until - max(execution.started, rental.since)
+            if rental.node != execution.node or seconds <= 0:
+                continue
+            runs_on = execution.ended is None and until == now
+            if rental.price is None:
+                cost = cost.plus(Cost(unknown=1))
+            else:
+                price = rental.price * share
+                cost = cost.plus(Cost(price * seconds / HOUR, price if runs_on else 0.0))
+    return cost
+
+
+# ---- before anything is rented -------------------------------------------------------------------------------------
+
+
+def plan_cost(machines: Iterable[Sequence[Offer]]) -> Cost:
+    """What the first offers of these rented machines cost an hour, all at once."""
+    cost = NO_COST
+    for offers in machines:
+        price = offers[0].price
+        cost = cost.plus(Cost(unknown=1) if price is None else Cost(per_hour=price))
+    return cost
+
+
+def hours_of(budget: float, per_hour: float) -> float | None:
+    """How long a budget lasts; None: for ever."""
+    return budget / per_hour if per_hour > 0 else None
+
+
+def is_cheaper(offer: Offer, first: Offer) -> bool:
+    return offer.price is not None and first.price is not None and offer.price < first.price
+
+
+# ---- in words ------------------------------------------------------------------------------------------------------
+
+
+def describe_dollars(amount: float) -> str:
+    """Such as `$12.34`; small amounts keep two digits that say something: `$0.0042`."""
+    if amount == 0 or abs(amount) >= 0.1:
+        return f"${amount:.2f}"
+    return f"${amount:.4f}" if abs(amount) >= 0.0001 else "<$0.0001"
+
+
+def describe_rate(price: float | None) -> str:
+    return "unknown price" if price is None else f"{describe_dollars(price)}/h"
+
+
+def describe_cost(cost: Cost) -> str:
+    """Such as `$1.20, $0.42/h now, and 1 machine of unknown price`."""
+    parts = [describe_dollars(cost.total)]
+    if cost.per_hour:
+        parts.append(f"{describe_rate(cost.per_hour)} now")
+    if cost.unknown:
+        parts.append(f"and {cost.unknown} machine{'' if cost.unknown == 1 else 's'} of unknown price")
+    return ", ".join(parts)
