@@ -25,7 +25,11 @@ SHOWN_ELSEWHERE = frozenset({"name", "host", "cpus", "memory", "gpus"})  # keys 
 
 
 def list_providers(home: Directory) -> list[ProviderView]:
-    return [_view(home, info) for info in load_infos(home).values()]
+    """Those that a config could name; what no file names is among them where credentials for it seem to be."""
+    from cloudsend_cli.config.aws_entry import find_credentials
+
+    infos = load_infos(home).values()
+    return [_view(home, info) for info in infos if not info.implicit or find_credentials(home.environ)]
 
 
 def find_provider(home: Directory, name: str) -> ProviderView:

@@ -220,7 +220,7 @@ class InstanceReader:
         if len(self.report.problems) > before:
             return [None]
         if provider.slow:  # planning would ask the network; what is known without it is enough here
-            return [provider.largest(entry.spec) for entry in mine]
+            return [self._known_size(entry, provider) for entry in mine]
         try:
             return [plan.capacity for plan in provider.plan_machines([entry.spec for entry in mine])]
         except ConfigError as raised:
@@ -228,6 +228,15 @@ class InstanceReader:
             for problem in raised.problems:
                 self._report(mine[first], problem.message)
             return [None]
+
+    def _known_size(self, entry: Entry, provider: Provider) -> Resources | None:
+        largest = provider.largest(entry.spec)
+        given = entry.values.get("type")
+        if largest is None and given is not None and given.value:
+            message = f"{given.path}: {render_inline(given.node)} is not wholly in the table of this version"
+            hint = "whether it exists and what fits is told when the run is planned"
+            self.report.warn(message, given.node.place, hint, given.path)
+        return largest
 
     def _report(self, entry: Entry, text: str) -> None:
         """A provider's words, at the key that they begin with."""

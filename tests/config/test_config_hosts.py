@@ -358,8 +358,9 @@ def test_what_a_word_says_is_kept(text: str) -> None:
 
 
 KEYS = ["name", "type", "hosts", "host", "user", "port", "key", "jump", "python", "home", "shared", "max_load",
-        "labels", "cpus", "memory", "gpus", "gpu", "defaults", "password", "providers", "all", "lab", "x"]  # fmt: skip
-WORDS = st.sampled_from(["ssh", "local", "lab", "gpu1", "me@a:22", "4", "8+", "16GB", "true", "none", "~/.ssh/id",
+        "labels", "cpus", "memory", "gpus", "gpu", "defaults", "password", "providers", "all", "lab", "x", "profile",
+        "region", "spot", "machine_type", "idle_minutes", "zone", "aws", "secret"]  # fmt: skip
+WORDS = st.sampled_from(["ssh", "local", "aws", "prefer", "5m", "lab", "gpu1", "me@a:22", "4", "8+", "16GB", "true", "none", "~/.ssh/id",
                          "-x", "a b", "[::1]:22", "", "\n", "\udcff", "é"])  # fmt: skip
 VALUES = st.recursive(
     WORDS | st.none() | st.booleans() | st.integers(-5, 10**20) | st.floats() | st.text(max_size=8),
@@ -372,7 +373,13 @@ VALUES = st.recursive(
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4), VALUES, VALUES)
 def test_whatever_a_file_says_it_is_read_or_explained(desk, top: object, entry: object, hosts: object) -> None:
     whole = {"providers": [{"name": "lab", "type": "ssh", "hosts": hosts}, entry], "defaults": top}
-    for text in (whole, top, {"providers": entry}, {"providers": [{"type": "ssh", "hosts": [hosts, "b"]}]}):
+    for text in (
+        whole,
+        top,
+        {"providers": entry},
+        {"providers": [{"type": "ssh", "hosts": [hosts, "b"]}]},
+        {"providers": {"type": "aws", "idle_minutes": entry, "profile": hosts, "defaults": top}},
+    ):
         desk.write("providers.json", json.dumps(text).encode("utf-8", "surrogatepass"))
         try:
             found = load_providers(["providers.json"], desk.environ)

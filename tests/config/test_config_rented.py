@@ -20,8 +20,16 @@ LIMITS = (("idle", "600"), ("life", "86400"))
 AWS = '{"profile":null,"region":null}'
 
 
+SIZES = {
+    "": Resources(2, 4_000_000_000, 0),
+    "t3.micro": Resources(2, 1_000_000_000, 0),
+    "t3.medium": Resources(2, 4_000_000_000, 0),
+    "t3.large": Resources(2, 8_000_000_000, 0),
+}
+
+
 class Shop:
-    """A provider that knows one type of machine, and whose plans would ask a network."""
+    """A provider that knows a few types of machines, and whose plans would ask a network."""
 
     name = "aws"
     slow = True
@@ -31,7 +39,7 @@ class Shop:
         return ["type: 'x9.huge' is not sold here"] if "x9.huge" in types else []
 
     def largest(self, spec: InstanceSpec) -> Resources | None:
-        return Resources(2, 8_000_000_000, 0) if dict(spec.settings).get("type") == "t3.large" else None
+        return SIZES.get(dict(spec.settings).get("type", ""))
 
     def plan_machines(self, specs: Sequence[InstanceSpec]) -> Sequence[MachinePlan]:
         raise AssertionError("loading a config asked the network")
@@ -410,7 +418,12 @@ def test_jobs_are_held_against_the_largest_machine_without_any_network(shop) -> 
         "config.yml:3:22: jobs wants 4 CPUs and 32 GB of memory; "
         "the largest machine has 2 CPUs, 8 GB of memory and 0 GPUs"
     )
-    assert load(shop, text.replace("t3.large", "t99.new")).spec.jobs[0].resources.cpus == 4
+    loaded = load(shop, text.replace("t3.large", "[t3.large, t99.large]"))
+    assert loaded.spec.jobs[0].resources.cpus == 4
+    assert [(w.place, w.message) for w in loaded.warnings] == [
+        ("config.yml:2:19", "instances[0].type: [t3.large, t99.large] is not wholly in the table of this version")
+    ]
+    assert load(shop, "provider: aws").warnings == ()
 
 
 # ---- what jobs leave behind ----------------------------------------------------------------------------------------
