@@ -360,7 +360,8 @@ def test_what_a_word_says_is_kept(text: str) -> None:
 KEYS = ["name", "type", "hosts", "host", "user", "port", "key", "jump", "python", "home", "shared", "max_load",
         "labels", "cpus", "memory", "gpus", "gpu", "defaults", "password", "providers", "all", "lab", "x", "profile",
         "region", "spot", "machine_type", "idle_minutes", "zone", "aws", "secret"]  # fmt: skip
-WORDS = st.sampled_from(["ssh", "local", "aws", "prefer", "5m", "lab", "gpu1", "me@a:22", "4", "8+", "16GB", "true", "none", "~/.ssh/id",
+WORDS = st.sampled_from(["ssh", "local", "aws", "prefer", "5m",
+                         "lab", "gpu1", "me@a:22", "4", "8+", "16GB", "true", "none", "~/.ssh/id",
                          "-x", "a b", "[::1]:22", "", "\n", "\udcff", "é"])  # fmt: skip
 VALUES = st.recursive(
     WORDS | st.none() | st.booleans() | st.integers(-5, 10**20) | st.floats() | st.text(max_size=8),
