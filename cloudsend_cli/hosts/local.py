@@ -16,7 +16,7 @@ from cloudsend_cli.errors import UnreachableError
 
 # The agent outlives the shell that started it, so it starts with what a login has, not with the shell's variables.
 AGENT_ENVIRONMENT = ("HOME", "PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
-AGENT_SETTINGS = ("CLOUDSEND_BOOT_ID", "CLOUDSEND_AGENT_IDLE")
+AGENT_SETTINGS = ("CLOUDSEND_BOOT_ID", "CLOUDSEND_AGENT_IDLE", "CLOUDSEND_RENTED_DIR")
 BRIDGE_LIMIT = 1.0
 
 

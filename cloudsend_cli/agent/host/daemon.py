@@ -24,9 +24,11 @@ from .news import News
 from .orders import Orders
 from .owners import Owners
 from .peer import LOG_BUFFER, Peers
+from .preempting import Preempting
 from .processes import become_subreaper, reap, start_time
 from .protocol import PROTOCOL
 from .recovery import judge, recover
+from .rented import Rented
 from .requests import Requests
 from .session import Survival
 from .sweeping import Sweep
@@ -61,6 +63,9 @@ class Daemon:
         self.leaving = False
         become_subreaper()
         self.claims = Claims(home, self.owners, self.attempts, self.peers)
+        self.rented = Rented(self.owners, self.attempts, self.peers)
+        self.orders = Orders(self.attempts, self.describe_holds, lambda: self.rented.notice is not None)
+        self.preempting = Preempting(self.rented, self.attempts, self.orders.cancel_one)
         self.facts, self.survival = describe_self(), Survival(home, self.boot)
         self.sweep = Sweep(home, self.hands)
         self.forgetting = Forgetting(self.attempts, self.sweep)
@@ -71,15 +76,16 @@ class Daemon:
 
     def make_requests(self):
         ops = {"hello": self.hello, "handover": self.handover, "ping": self.ping}
-        orders = Orders(self.attempts, self.describe_holds)
         transfers = Transfers(self.home, self.hands, self.sweep.told)
-        for part in (orders, self.claims, Inventory(self.attempts), self.forgetting, transfers, self.following):
+        for part in (self.orders, self.claims, self.rented, Inventory(self.attempts), self.forgetting, transfers):
             ops.update(part.ops())
+        ops.update(self.following.ops())
         return Requests(self.owners, ops)
 
     def hello(self, peer, frame, payload):
         self.owners.introduce(peer, frame, self.claims.admit)
         self.claims.settle()
+        self.rented.adopt(peer)
         about = dict(self.about(), claims=self.claims.describe(), others=self.count_others(peer))
         if self.claims.missing or self.owners.only_looks(peer):
             about["taken"] = self.claims.describe_taken()
@@ -117,7 +123,7 @@ class Daemon:
             "max_load": self.limit.most,
             "survives_logout": self.survival.survives,
         }
-        for more in (self.facts, read_vitals(self.home), self.describe_holds()):
+        for more in (self.facts, read_vitals(self.home), self.describe_holds(), self.rented.describe()):
             about.update(more)
         return about
 
@@ -148,7 +154,7 @@ class Daemon:
         self.leave()
 
     def is_held(self, now):
-        return self.claims.missing or self.limit.holds(now)
+        return self.preempting.holds() or self.claims.missing or self.limit.holds(now)
 
     def timeout(self, now):
         wake = min(self.tick_at, self.beat_at, self.news.wake())
@@ -199,6 +205,10 @@ class Daemon:
             return
         self.attempts.orphans.tick()
         self.journal.write(now)
+        if self.rented.tick(now):
+            log("notice of the provider:", self.rented.notice)
+            self.beat(urgent=True)
+        self.preempting.tick()
         reap()
         self.attempts.kill_again()
         self.limit.tick()
@@ -209,13 +219,13 @@ class Daemon:
         if clients or self.claims.kept or self.attempts.is_any_unfinished():
             self.quiet_since = now
 
-    def beat(self):
+    def beat(self, urgent=False):
         if not self.peers.by_fd:
             return
         counts = self.attempts.count()
         event = {"ev": "heartbeat", "time": time.time(), "free": self.queue.describe_free()}
         event["survives_logout"] = self.survival.survives
-        for more in (read_vitals(self.home), self.describe_holds()):
+        for more in (read_vitals(self.home), self.describe_holds(), self.rented.describe()):
             event.update(more)
         for state in ("running", "queued"):
             event[state] = sum(count[state] for count in counts.values())
@@ -224,7 +234,7 @@ class Daemon:
             own = counts.get(peer.owner, {"running": 0})["running"]
             return dict(event, others=event["running"] - own)
 
-        self.peers.send_heartbeat(event_for)
+        self.peers.send_heartbeat(event_for, urgent)
 
     def owns_home(self):
         """Whether the lock we hold is the one another daemon of this home would ask for."""

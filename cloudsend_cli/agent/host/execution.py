@@ -7,7 +7,8 @@ import time
 
 from .disk import NO_SPACE, read_file
 from .encoding import parse, to_bytes
-from .files import lay_out
+from .files import lay_out, open_folder_below, split_path
+from .leaving import PREEMPTED, run_hook
 from .machine import has_no_room
 from .orphans import TAKES, describe_takes
 from .outputs import complete
@@ -86,8 +87,12 @@ class Execution:
         os.mkdir(self.work, 0o700)
         if spec.get("files"):
             lay_out(self.home, self.work, spec["files"], spec.get("private_files"))
+        if spec.get("resume_dir"):
+            os.close(open_folder_below(self.work, split_path(spec["resume_dir"]), create=True))
         self.env = self.environment()
         self.runner.grace = spec.get("grace", 10)
+        if spec.get("on_preempt"):
+            self.runner.hook = self.leave
         self.runner.count_ooms()
 
     def environment(self):
@@ -104,9 +109,14 @@ class Execution:
         env[TAKES] = describe_takes(self.owner, spec, self.gpus)
         if spec.get("environment"):
             env[b"CLOUDSEND_ENV"] = os.fsencode("%s/envs/%s" % (self.home, spec["environment"]))
+        if spec.get("resume_dir"):
+            env[b"CLOUDSEND_RESUME_DIR"] = os.fsencode(self.work) + b"/" + to_bytes(spec["resume_dir"])
         if self.gpus:
             env[b"CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self.gpus)).encode()
         return env
+
+    def leave(self):
+        run_hook(self.spec["on_preempt"], self.spec.get("cwd"), self.work, self.env, self.err)
 
     def supervise(self):
         status = self.status
@@ -120,7 +130,7 @@ class Execution:
             status["maxrss"] = usage.ru_maxrss << 10
             status["utime"], status["stime"] = round(usage.ru_utime, 4), round(usage.ru_stime, 4)
             status["pid"] = self.runner.pid
-        status["cause"] = self.runner.cause
+        status["cause"] = self.runner.cause or (PREEMPTED if wait and self.runner.preempted else None)
         if not status["cause"] and self.is_killed_for_memory(usage):
             status.update(cause="oom", oom=True)
         if wait and has_no_room(self.home):

@@ -5,6 +5,7 @@ import re
 
 from .disk import NO_SPACE
 from .encoding import compact, encode_json, parse
+from .leaving import PREEMPTED
 from .protocol import ID, Refused, idents_of
 from .records import folder_of, get_tombstone, is_claimed, put_tombstone, sized, status_on_disk
 from .spec import check_spec, forget_torn, read_spec, shape_of, without_secrets, write_spec
@@ -13,8 +14,9 @@ from .spec import check_spec, forget_torn, read_spec, shape_of, without_secrets,
 class Orders:
     """What is answered is on disk: `queued` a spec, `tombstoned` and `revoked` a tombstone."""
 
-    def __init__(self, attempts, describe_holds):
+    def __init__(self, attempts, describe_holds, is_taken_back):
         self.attempts, self.home, self.describe_holds = attempts, attempts.home, describe_holds
+        self.is_taken_back = is_taken_back
 
     def ops(self):
         return {
@@ -44,8 +46,9 @@ class Orders:
 
     def accept(self, owner, ident, spec):
         check_spec(spec)
-        if self.never_starts(ident):
-            return self.never_starts(ident)
+        refusal = self.find_refusal(ident)
+        if refusal:
+            return refusal
         body, digest = without_secrets(spec)
         shape = shape_of(spec)
         if self.attempts.get(ident):
@@ -81,10 +84,13 @@ class Orders:
         self.attempts.enqueue_new(ident, owner, shape)
         return "queued"
 
-    def never_starts(self, ident):
+    def find_refusal(self, ident):
         if ident in self.attempts.forgotten:
             return "forgotten"
-        return "cancelled" if get_tombstone(self.home, ident) is not None else None
+        if get_tombstone(self.home, ident) is not None:
+            return "cancelled"
+        known = not self.is_taken_back() or self.attempts.get(ident) or read_spec(self.home, ident)
+        return None if known else PREEMPTED
 
     def accept_again(self, ident, kept, digest):
         if kept.get("digest") not in (digest, None):  # what was ordered is not known of an orphan

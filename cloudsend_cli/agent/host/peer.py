@@ -2,6 +2,7 @@
 
 import json
 import select
+import time
 from collections import deque
 
 from .encoding import compact, is_deeper
@@ -54,10 +55,10 @@ class Peers:
     def following(self):
         return [peer for peer in self.by_fd.values() if peer.follows]
 
-    def send_heartbeat(self, event_for):
-        """To those who have read everything so far; the others have enough to read."""
+    def send_heartbeat(self, event_for, urgent=False):
+        """To those who have read everything so far; the others have enough to read, unless it is urgent."""
         for peer in self.by_fd.values():
-            if peer.owner is not None and not peer.outbox:
+            if peer.owner is not None and (urgent or not peer.outbox):
                 peer.send(event_for(peer))
                 self.touched.add(peer)
 
@@ -80,6 +81,7 @@ class Peer:
         self.owner, self.epoch = None, -1
         self.follows = {}  # (attempt, stream) -> next offset
         self.eof = self.closing = False
+        self.heard = time.monotonic()
         self.mask = select.EPOLLIN
         sock.setblocking(False)
 
@@ -128,6 +130,7 @@ class Peer:
                 return self.peers.drop(self)
             if raw:
                 self.inbox += raw
+                self.heard = time.monotonic()
             elif raw == b"":
                 self.eof = True
             self.read_frames()

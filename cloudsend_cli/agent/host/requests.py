@@ -5,7 +5,7 @@ from .logfile import log_exception
 from .protocol import Refused
 
 BEFORE_HELLO = ("hello", "handover", "ping")
-MUTATING = ("start", "cancel", "revoke", "ack", "put", "claim", "release", "adopt", "forget")
+MUTATING = ("start", "cancel", "revoke", "ack", "put", "claim", "release", "adopt", "forget", "lease")
 
 
 class Requests:

@@ -8,6 +8,8 @@ import time
 from .disk import NO_SPACE
 from .encoding import compact
 from .execution import Execution
+from .leaving import GRACE_MOST, PREEMPTED, has_ended
+from .logfile import log_exception
 from .processes import become_subreaper, find_tree, kill_tree, oom_kills, reap, start_time
 from .records import folder_of, get_tombstone, pack_status, write_record
 
@@ -27,7 +29,8 @@ class Runner:
         self.home, self.sock, self.env = home, sock, env
         self.id = self.pid = self.cause = None  # of the attempt that is claimed; its process; why it is being killed
         self.grace = 0
-        self.killing = False
+        self.hook = None  # what is called before the attempt is preempted
+        self.killing = self.preempted = False
         os.setsid()
         os.umask(umask)
         self.reaper = become_subreaper()
@@ -44,8 +47,13 @@ class Runner:
                 return
             ident, _, gpus = order.decode().partition(" ")
             reply = self.execute(ident, [int(gpu) for gpu in gpus.split(",") if gpu])
-            self.id = self.pid = self.cause = None
-            self.sock.send(reply)
+            self.id = self.pid = self.cause = self.hook = None
+            was_preempted, self.preempted = self.preempted, False
+            try:
+                self.sock.send(reply)
+            finally:
+                if was_preempted:
+                    os.sync()  # a machine that is stopped, or a disk that is kept, has what it leaves
             if reply.startswith(RETIRED):
                 return
 
@@ -60,13 +68,33 @@ class Runner:
             self.stop("timeout")
 
     def stop(self, cause):
-        self.cause = self.cause or cause
+        if cause != PREEMPTED or not self.pid:
+            self.cause = self.cause or cause
         if self.pid and not self.killing:
             self.killing = True
             try:
-                kill_tree(self.tree, self.grace)
+                if cause == PREEMPTED:
+                    self.give_way()
+                else:
+                    kill_tree(self.tree, self.grace)
             finally:
                 self.killing = False
+
+    def give_way(self):
+        """Of what has ended before it heard of this, only a bad end is taken for one by the machine's own end.
+
+        Once the hook was called it may be the hook that ends the job: then no exit code says that its work is done.
+        """
+        self.preempted = True
+        if has_ended(self.pid):
+            return
+        self.cause = self.cause or PREEMPTED
+        if self.hook:
+            try:
+                self.hook()
+            except Exception:  # noqa: BLE001  nothing is thrown through wait4
+                log_exception("on_preempt of %s" % self.id)
+        kill_tree(self.tree, min(self.grace, GRACE_MOST))
 
     def tree(self):
         return find_tree(self.id, [os.getpid()])

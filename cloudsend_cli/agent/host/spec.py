@@ -45,6 +45,7 @@ def check_spec(spec):
     key = get("environment")
     need(key is None or (isinstance(key, str) and ID.match(key)), "environment")
     check_files(get)
+    check_leaving(get)
     need(get("kind", "job") in ("job", "build"), "kind")
     about = get("about")
     need(about is None or (isinstance(about, dict) and len(encode_json(about)) <= MAX_ABOUT), "about")
@@ -59,6 +60,14 @@ def check_limits(get):
     need(get("timeout") is None or (is_number(get("timeout")) and 0 < get("timeout") < 1e9), "timeout")
     slots = get("slots") or []
     need(is_names(slots) and len(set(slots)) == len(slots), "slots")
+
+
+def check_leaving(get):
+    hook, resume = get("on_preempt"), get("resume_dir")
+    need(hook is None or (is_names([hook]) and hook), "on_preempt")
+    need(resume is None or isinstance(resume, str), "resume_dir")
+    if resume is not None:
+        split_path(resume)
 
 
 def check_files(get):
