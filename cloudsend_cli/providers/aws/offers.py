@@ -1,0 +1,237 @@
+"""Which machines could be had for what is asked, in the order in which they are tried, and how each is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cloudsend_cli.core.model import Offer
+
+from .catalog import Choice, InstanceType
+from .images import Image
+from .network import Place
+from .prices import Prices
+from .quotas import Quota, is_hopeless, quota_code
+from .settings import SPOT, UNADOPTED, Amount, Wanted
+
+MOST_OFFERS = 12  # for one machine
+SHORT_LIFE = 900  # seconds; a budget that lasts less long is probably a mistake
+REQUEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What AWS said of one region."""
+
+    region: str
+    places: tuple[Place, ...]
+    zones: Mapping[str, frozenset[str]]  # that have each type
+    images: Mapping[str, Image]  # by type
+    prices: Prices
+    quotas: Mapping[str, Quota]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One machine that could be had."""
+
+    choice: Choice
+    place: Place
+    market: str
+    price: float | None
+
+    @property
+    def note(self) -> str:
+        return f"{self.choice.type.name}, {self.place.zone}, {self.market}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why something that was asked for is not among the candidates."""
+
+    dear: Candidate | None = None  # the cheapest that costs more than the user would pay
+    hopeless: tuple[tuple[InstanceType, str], ...] = ()
+    absent: tuple[str, ...] = ()  # types that the region, or the user's part of it, does not have
+    no_spot: tuple[str, ...] = ()
+
+
+# ---- explode -------------------------------------------------------------------------------------------------------
+
+
+def split_machines(wanted: Wanted, known: Mapping[str, InstanceType]) -> list[Wanted]:
+    """One entry for each machine. With `explode` the CPUs of each of `number` are spread over several machines."""
+    parts = [wanted]
+    kind = known.get(wanted.types[0]) if wanted.explode and wanted.types else None
+    if kind is not None and wanted.cpus is not None:
+        parts = [replace(wanted, cpus=Amount(count)) for count in split_cpus(kind, int(wanted.cpus.value))]
+    return [part for _ in range(wanted.number) for part in parts]
+
+
+def split_cpus(kind: InstanceType, cpus: int) -> list[int]:
+    """Machines with the largest number of cores that the type can have, one thread each, and the rest in the last."""
+    most = max(kind.cores, default=kind.cpus)
+    full, rest = divmod(cpus, most)
+    return [most] * full + ([rest] if rest else [])
+
+
+def find_split_problem(wanted: Wanted, known: Mapping[str, InstanceType]) -> str:
+    """Why `cpus` cannot be spread over machines of the type; "" where it can."""
+    kind = known.get(wanted.types[0]) if wanted.explode and wanted.types else None
+    if kind is None or wanted.cpus is None:
+        return ""
+    rest = split_cpus(kind, int(wanted.cpus.value))[-1]
+    if rest == kind.cpus or rest in kind.cores:
+        return ""
+    if not kind.cores:
+        return (
+            f"cpus: {wanted.cpus.value:g} cannot be spread over {kind.name}, which has {kind.cpus} and no other number"
+        )
+    choices = ", ".join(map(str, kind.cores))
+    return f"cpus: {wanted.cpus.value:g} on {kind.name} leaves {rest} for the last machine, which can have {choices}"
+
+
+# ---- candidates ----------------------------------------------------------------------------------------------------
+
+
+def plan_candidates(wanted: Wanted, choices: Sequence[Choice], facts: Facts) -> tuple[list[Candidate], Refused]:
+    """At most MOST_OFFERS, by market in the user's order, then type, then zone by price.
+
+    Types are in the user's order, or where he named none, the cheapest of that market first. With two markets each has
+    half of the places, so that there is always something to fall back to.
+    """
+    hopeless = [(c.type, m) for m in wanted.markets for c in choices if is_hopeless(c.type, m, facts.quotas)]
+    found: list[Candidate] = []
+    dear: list[Candidate] = []
+    for market in wanted.markets:
+        rows = []
+        for choice in choices:
+            usable = (choice.type.spot or market != SPOT) and (choice.type, market) not in hopeless
+            row = _zones_of(choice, market, facts) if usable else []
+            cheap = [c for c in row if wanted.max_price is None or c.price is None or c.price <= wanted.max_price]
+            dear += [c for c in row if c not in cheap]
+            if cheap:
+                rows.append(cheap)
+        if not wanted.types:
+            rows.sort(key=lambda row: (row[0].price is None, row[0].price or 0.0))
+        found += _spread(rows, MOST_OFFERS // len(wanted.markets))
+    absent = [c.type.name for c in choices if not _zones_of(c, wanted.markets[0], facts)]
+    no_spot = [c.type.name for c in choices if SPOT in wanted.markets and not c.type.spot]
+    cheapest = min(dear, key=lambda c: c.price or 0.0, default=None)
+    return found, Refused(cheapest, tuple(hopeless), tuple(absent), tuple(no_spot))
+
+
+def _zones_of(choice: Choice, market: str, facts: Facts) -> list[Candidate]:
+    name = choice.type.name
+    if name not in facts.images:
+        return []
+    zones = facts.zones.get(name, frozenset())
+    row = [
+        Candidate(choice, place, market, facts.prices.find(name, place.zone, market))
+        for place in facts.places
+        if place.zone in zones
+    ]
+    return sorted(row, key=lambda c: (c.price is None, c.price or 0.0, c.place.zone))
+
+
+def _spread(rows: Sequence[Sequence[Candidate]], most: int) -> list[Candidate]:
+    """At most so many, in order. Rather fewer zones of each type than fewer types."""
+    depth = max(1, most // len(rows)) if rows else 0
+    kept = [list(row[:depth]) for row in rows][:most]
+    spare = most - sum(map(len, kept))
+    for at in range(len(kept)):
+        more = rows[at][depth : depth + spare]
+        kept[at] += more
+        spare -= len(more)
+    return [candidate for taken in kept for candidate in taken]
+
+
+# ---- budget --------------------------------------------------------------------------------------------------------
+
+
+def plan_lives(budget: float | None, first: Sequence[Candidate]) -> list[float | None]:
+    """Dollars for each machine, in proportion to the prices of their first offers; None: no limit is known.
+
+    The machines keep to it themselves when every client is dead: each ends when its share is spent.
+    """
+    prices = [candidate.price for candidate in first]
+    if budget is None or any(price is None for price in prices):
+        return [None for _ in first]
+    total = sum(price or 0.0 for price in prices)
+    return [budget * (price or 0.0) / total if total else None for price in prices]
+
+
+def decide_life(wanted: Wanted, candidate: Candidate, share: float | None) -> int:
+    """Seconds after which the machine ends itself whatever happens."""
+    if share is None or not candidate.price:
+        return wanted.life
+    return max(1, min(wanted.life, int(share * 3600 / candidate.price)))
+
+
+def explain_short_life(budget: float | None, lives: Sequence[int], machines: int) -> str:
+    shortest = min(lives, default=SHORT_LIFE)
+    if budget is None or shortest >= SHORT_LIFE:
+        return ""
+    what = "the machine" if machines == 1 else f"{machines} machines"
+    return f"budget: ${budget:g} keeps {what} for {max(1, shortest // 60)} min"
+
+
+# ---- offers --------------------------------------------------------------------------------------------------------
+
+
+def render_offers(
+    wanted: Wanted, candidates: Sequence[Candidate], facts: Facts, share: float | None
+) -> tuple[Offer, ...]:
+    return tuple(_render(wanted, candidate, facts, share) for candidate in candidates)
+
+
+def _render(wanted: Wanted, candidate: Candidate, facts: Facts, share: float | None) -> Offer:
+    choice, place, market = candidate.choice, candidate.place, candidate.market
+    image = facts.images[choice.type.name]
+    spot = market == SPOT
+    request = {
+        "v": REQUEST_VERSION,
+        "region": facts.region,
+        "zone": place.zone,
+        "vpc": place.vpc,
+        "subnet": place.subnet,
+        "public": place.public,
+        "type": choice.type.name,
+        "market": market,
+        "max_price": wanted.max_price_text if spot and wanted.max_price else None,
+        "image": image.id,
+        "user": image.user,
+        "root_device": image.root_device,
+        "disk": {"size": max(wanted.disk, image.disk), "type": wanted.disk_type},
+        "cores": choice.cores,
+        "threads": choice.threads,
+        "project": wanted.project,
+        "idle": wanted.idle,
+        "life": decide_life(wanted, candidate, share),
+        "unadopted": UNADOPTED,
+        "eco_life": wanted.eco_life if spot else None,
+        "reuse": bool(wanted.project),
+    }
+    code = quota_code(choice.type.name, market)
+    return Offer(
+        request=json.dumps(request, sort_keys=True, separators=(",", ":")),
+        capacity=choice.capacity,
+        price=candidate.price,
+        pool=f"aws {facts.region} {place.zone} {choice.type.name} {market}",
+        quota=f"aws {facts.region} {code}" if code else "",
+        keep=bool(wanted.project),
+        note=candidate.note,
+    )
+
+
+def describe_refusal(wanted: Wanted, refused: Refused, region: str) -> str:
+    """Why there is no candidate at all."""
+    if refused.dear is not None:
+        price = f"${refused.dear.price:g}/h" if refused.dear.price is not None else "more"
+        return f"max_price: ${wanted.max_price:g} is less than the cheapest costs: {price} ({refused.dear.note})"
+    names = ", ".join(dict.fromkeys(refused.absent)) or "no type that fits"
+    if refused.no_spot and wanted.markets == (SPOT,):
+        return f"spot: {', '.join(refused.no_spot)} cannot be had as spot machines"
+    where = f"{', '.join(wanted.zones)}" if wanted.zones else f"the subnets of {region}"
+    key = "type" if wanted.types else "region"
+    return f"{key}: {names} cannot be had in {where}"
