@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,10 +20,19 @@ NAMESPACES = ("net", "mount", "pid", "uts", "ipc")
 class Boot:
     """Starts the first process; `plug_in` is called with its pid when its network namespace is there."""
 
-    def __init__(self, enter_lab: Sequence[str], arguments: Sequence[str], plug_in: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        enter_lab: Sequence[str],
+        arguments: Sequence[str],
+        plug_in: Callable[[int], None],
+        own_uptime: bool = False,
+    ) -> None:
+        self.namespaces = (*NAMESPACES, "time") if own_uptime else NAMESPACES
         files = Path(arguments[0])
         self._console = files / "console"
-        unshare = ["unshare", *(f"--{name}" for name in NAMESPACES), "--fork"]
+        unshare = ["unshare", *(f"--{name}" for name in self.namespaces), "--fork"]
+        if own_uptime:
+            unshare += ["--boottime", f"-{int(time.clock_gettime(time.CLOCK_BOOTTIME))}"]
         with self._console.open("ab") as console:
             self._process = subprocess.Popen(
                 [*enter_lab, *unshare, "sh", str(SCRIPT), *arguments],
@@ -49,6 +59,11 @@ class Boot:
             raise LabError(f"{error}\n{self._console.read_text(errors='replace')}") from error
         finally:
             self._process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        """The child of ours that ends when the host does."""
+        return self._process.pid
 
     @property
     def goes_on(self) -> bool:
@@ -90,9 +105,10 @@ class Boot:
         self._process.wait(DEADLINE)
 
     def wait(self, timeout: float) -> str:
-        """How it ended: the kernel tells reboot(2) inside a PID namespace to those outside."""
+        """How it ended: the kernel tells reboot(2) inside a PID namespace to those outside; or the script tells."""
         status = self._process.wait(timeout)
-        return {-signal.SIGHUP: "reboot", -signal.SIGINT: "off"}.get(status, "killed")
+        ways = {-signal.SIGHUP: "reboot", -signal.SIGINT: "off", 100: "off", 101: "reboot", 102: "halt"}
+        return ways.get(status, "killed")
 
 
 def pid_namespace(pid: int) -> int:

@@ -13,6 +13,21 @@ done
 read -r pid _ </proc/self/stat
 echo "$pid"
 
+# What a shutdown asks for: processes are told, then the way of the end is in the exit status.
+end() {
+    status=$1
+    kill -TERM -1
+    tries=0
+    while set -- /proc/[0-9]*/stat && [ $# -gt 1 ] && [ $tries -lt 40 ]; do
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+    exit "$status"
+}
+trap 'end 100' USR1
+trap 'end 101' USR2
+trap 'end 102' PWR
+
 mount --all --fstab "$directory/fstab"
 echo "$name" >/proc/sys/kernel/hostname
 echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
@@ -24,9 +39,12 @@ cd "$directory/root"
 pivot_root . .
 umount -l .
 cd /
-[ ! -e /etc/ssh/lab-down ] && /usr/sbin/sshd -E /var/log/sshd.log
+# What a machine does before and after sshd, where it has been given something to do.
+[ ! -e /etc/lab/before-sshd ] || /etc/lab/before-sshd </dev/null >&2 || true
+[ -e /etc/ssh/lab-down ] || /usr/sbin/sshd -E /var/log/sshd.log || [ -e /etc/lab/before-sshd ]
 echo up
 exec </dev/null >/dev/null
+[ ! -e /etc/lab/after-sshd ] || /etc/lab/after-sshd >&2 &
 while :; do
     sleep infinity &
     wait

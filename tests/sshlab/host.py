@@ -30,6 +30,8 @@ class LabHost(ABC):
         self.name = f"h{number}"
         self.address = address
         self.spec = spec
+        self.user = spec.user
+        self.home = f"/home/{spec.user}"
         self.key_path = key_path
         self.environ: dict[str, str] = {}  # of sessions and of exec(), beside the usual
         self._sshd_options: Mapping[str, str] = spec.sshd

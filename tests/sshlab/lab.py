@@ -106,6 +106,26 @@ class Lab:
             self._know(host, host.address, host.port)
         return hosts
 
+    def make(self, **spec: Any) -> LabHost:
+        """A host that has never been on. Unlike add(), it is not in known_hosts."""
+        number = self._numbers.popleft()
+        host = self._level.make_host(number, HostSpec(**spec), self.key_path)
+        self.hosts.append(host)
+        return host
+
+    def discard(self, host: LabHost) -> None:
+        """The end of a host of make(); other threads may do so with others at the same time."""
+        host.close()
+        self.hosts.remove(host)
+        self._numbers.append(host.number)
+
+    def take_number(self) -> int:
+        """A number, and with it an address, that no other host gets before give_number()."""
+        return self._numbers.popleft()
+
+    def give_number(self, number: int) -> None:
+        self._numbers.append(number)
+
     def _start(self, number: int, spec: HostSpec) -> LabHost:
         host = self._level.make_host(number, spec, self.key_path)
         try:

@@ -6,17 +6,17 @@ import contextlib
 import shlex
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import clock, pythons, rootfs, sshd
-from .boot import NAMESPACES, Boot
+from .boot import Boot
 from .cgroups import Cgroup
 from .commands import ENVIRON, run, send, wait_for
 from .host import LabHost, new_boot_id
 from .network import Faults
-from .spec import USER, HostSpec, LabError, parse_size
+from .spec import HostSpec, LabError, parse_size
 
 if TYPE_CHECKING:
     from .namespaces import Namespaces
@@ -46,13 +46,23 @@ class NamespaceHost(LabHost):
             self.environ = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), lab.gateway().url)
         self._make_files()
         self._router.add_port(number)
+        if spec.private_address:
+            self._router.add_private_network()
+
+    @property
+    def private_address(self) -> str | None:
+        return self._router.private(self.number) if self.spec.private_address else None
+
+    @property
+    def _addresses(self) -> list[str]:
+        return [self.address, *filter(None, [self.private_address])]
 
     def _make_files(self) -> None:
         places, spec = self.places, self.spec
         (self._files / "root").mkdir(parents=True)
         (self._files / "fstab").write_text(rootfs.fstab(places, spec))
         upper = places.seen / "upper"
-        rootfs.make_layer(upper, self.name, self.uid, spec.shell)
+        rootfs.make_layer(upper, self.name, self.uid, spec)
         (places.seen / "work").mkdir()
         rootfs.set_pip_proxy(upper / "etc", self.environ.get("https_proxy"))
         self.host_key = sshd.make_key(upper / HOST_KEY[1:])
@@ -75,26 +85,43 @@ class NamespaceHost(LabHost):
         return self._boot is not None and self._boot.goes_on
 
     @property
+    def last_pid(self) -> int | None:
+        """Of our child that ends when this boot does, or has ended with it."""
+        return None if self._boot is None else self._boot.pid
+
+    @property
     def booted(self) -> Boot:
         if self._boot is None or not self._boot.goes_on:
             raise LabError(f"{self.name} is down")
         return self._boot
 
     def power_on(self) -> None:
-        if self.is_up:
-            return
+        if not self.is_up:
+            self._enter(self._plug_in)
+            self._wait_for_listener()
+            self._set_faults(off=False)
+
+    def boot(self) -> None:
+        """As power_on(), of a host that need not have sshd, and whose network is there from the first moment."""
+
+        def plug_in(pid: int) -> None:
+            self._plug_in(pid)
+            self._set_faults(off=False)
+
+        if not self.is_up:
+            self._enter(plug_in)
+
+    def _enter(self, plug_in: Callable[[int], None]) -> None:
         self.power_off()  # one that ended itself has left its interface
         self.boot_id = new_boot_id()
         (self._files / "boot_id").write_text(f"{self.boot_id}\n")
-        (self._files / "network").write_text(self._router.lines_inside(self.number, self.address))
+        (self._files / "network").write_text(self._router.lines_inside(self.number, *self._addresses))
         arguments = [str(self._files), self.name, *self._cgroup.directories]
         try:
-            self._boot = Boot(self._lab.enter("mount", "pid"), arguments, self._plug_in)
+            self._boot = Boot(self._lab.enter("mount", "pid"), arguments, plug_in, self.spec.own_uptime)
         except LabError:
             self._unplug()
             raise
-        self._wait_for_listener()
-        self._set_faults(off=False)
 
     def power_off(self, clean: bool = False) -> None:
         if self._boot is None:
@@ -114,7 +141,7 @@ class NamespaceHost(LabHost):
         self._is_throttled = False
 
     def _plug_in(self, pid: int) -> None:
-        self._router.plug_in(self.number, pid, self.address)
+        self._router.plug_in(self.number, pid, *self._addresses)
 
     def _unplug(self) -> None:
         with contextlib.suppress(LabError):  # the kernel may have been faster
@@ -131,6 +158,17 @@ class NamespaceHost(LabHost):
             wait_for(lambda: not left(), "they end", deadline=1)
         self._signal(left(), signal.SIGKILL)
         wait_for(lambda: not left(), f"the processes of {self.name} end")
+
+    @property
+    def console(self) -> str:
+        """What its boots have said."""
+        path = self._files / "console"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def disk(self) -> Path:
+        """Where its own files are while it is off. Another way to them when it is up would confuse the overlay."""
+        return self.places.seen / "upper"
 
     def wait_down(self, timeout: float = 20) -> str:
         assert self._boot is not None
@@ -175,6 +213,11 @@ class NamespaceHost(LabHost):
     def refuse(self) -> None:
         self._set_faults(reset=True)
 
+    def firewall(self, allowed: Sequence[str] | None) -> None:
+        """Drop new TCP connections to the host but those that match, in nft's words; None lets all pass."""
+        self._faults.allowed = None if allowed is None else tuple(allowed)
+        self._set_faults()
+
     def reset_connections(self) -> None:
         run([*self.booted.enter("net"), "ss", "--kill", "--tcp", "state", "connected"])
 
@@ -192,7 +235,7 @@ class NamespaceHost(LabHost):
     _is_throttled = False
 
     def heal(self) -> None:
-        self._faults = Faults(off=not self.is_up)
+        self._faults = Faults(off=not self.is_up, allowed=self._faults.allowed)
         self._set_faults()
         if self._is_throttled and self.is_up:
             self.throttle(None)
@@ -201,7 +244,7 @@ class NamespaceHost(LabHost):
         self.address = address
         if self.is_up:
             self._router.move(self.number, address)
-            lines = self._router.lines_inside(self.number, address)
+            lines = self._router.lines_inside(self.number, *self._addresses)
             run([*self.booted.enter("net"), "ip", "-batch", "-"], lines)
 
     # sshd
@@ -230,14 +273,14 @@ class NamespaceHost(LabHost):
     # Inside
 
     def command(self, argv: Sequence[str], *, root: bool = False, env: Mapping[str, str] | None = None) -> list[str]:
-        user, home = ("root", "/root") if root else (USER, self.home)
+        user, home = ("root", "/root") if root else (self.user, self.home)
         environ = {**ENVIRON, "HOME": home, "USER": user, "LOGNAME": user, **self.environ, **(env or {})}
         # What we start belongs to the host: paused with it, its memory counted. But a paused host can be looked into.
         cgroups = [] if self.is_paused else self._cgroup.directories
         join = "".join(f"echo 0 >{shlex.quote(cgroup)}/cgroup.procs && " for cgroup in cgroups)
         return [
             *("/bin/sh", "-c", join + 'exec "$@"', "sh"),
-            *self.booted.enter(*NAMESPACES),
+            *self.booted.enter(*self.booted.namespaces),
             *([] if root else [f"--setuid={self.uid}", f"--setgid={self.uid}"]),
             *("env", "-i", *(f"{name}={value}" for name, value in environ.items())),
             *("/bin/sh", "-c", 'cd && exec "$@"', "sh", *argv),
@@ -258,7 +301,7 @@ class NamespaceHost(LabHost):
         return len(outer)
 
     def set_shell(self, path: str) -> None:
-        self.sh(f'sed -i "s#^\\({USER}:.*:\\).*#\\1$1#" /etc/passwd', path, root=True)
+        self.sh(f'sed -i "s#^\\({self.user}:.*:\\).*#\\1$1#" /etc/passwd', path, root=True)
 
     def set_python(self, choice: str) -> None:
         self.sh(pythons.script(choice), root=True)

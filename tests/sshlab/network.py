@@ -37,6 +37,7 @@ class Faults:
     reset: bool = False
     hidden: bool = False  # from this machine, not from other hosts
     loss: float = 0.0  # percent, each way
+    allowed: tuple[str, ...] | None = None  # no fault, but rules of the same place: who may begin a connection
 
     def rules(self, towards: bool) -> list[str]:
         rules = []
@@ -46,6 +47,9 @@ class Faults:
             rules.append(f"{'iifname' if towards else 'oifname'} uplink drop")
         if self.reset:
             rules.append("meta l4proto tcp reject with tcp reset")
+        if towards and self.allowed is not None:
+            begins = "tcp flags & (syn | ack) == syn"
+            rules += [f"{begins} {match} accept" for match in self.allowed] + [f"{begins} drop"]
         if 0 < self.loss < 100:
             rules.append(f"numgen random mod 10000 < {round(self.loss * 100)} drop")
         return rules
@@ -64,6 +68,7 @@ class Router:
         self._enter = enter
         self.client, self.router = self.address(CLIENT), self.address(ROUTER)
         self.guard = threading.Lock()
+        self._has_private = False
         here, there = self._macs(CLIENT)
         self._ip_outside(
             f"link add {self.uplink} address {here} type veth peer name uplink address {there} netns {keeper}",
@@ -86,6 +91,20 @@ class Router:
     def address(self, number: int) -> str:
         return dotted(self.network + number)
 
+    def private(self, number: int) -> str:
+        return dotted(self.network + (1 << 16) + number)
+
+    def add_private_network(self) -> None:
+        """Second addresses of hosts: what this machine sends there is dropped, and does not take another way."""
+        with self.guard:
+            if self._has_private:
+                return
+            self._has_private = True
+        network = f"{self.private(0)}/24"
+        self._ip_outside(f"route add {network} via {self.router} dev {self.uplink} src {self.client}")
+        self._ip(f"route add blackhole {network}")
+        self._nft(f"insert rule ip lab forward iifname uplink ip daddr {network} drop\n")
+
     def add_port(self, number: int) -> None:
         """Make the place of a host's rules, before it is first plugged in."""
         port = f"h{number}"
@@ -102,13 +121,13 @@ class Router:
             f"delete chain ip lab to-{port}\ndelete chain ip lab from-{port}\n"
         )
 
-    def plug_in(self, number: int, pid: int, address: str) -> None:
-        """Put eth0 into the namespace of `pid` and route the address there."""
+    def plug_in(self, number: int, pid: int, *addresses: str) -> None:
+        """Put eth0 into the namespace of `pid` and route the addresses there."""
         ours, theirs = self._macs(number)
         self._ip(
             f"link add h{number} address {ours} type veth peer name eth0 address {theirs} netns {pid}",
             f"link set h{number} up",
-            *self._routes(number, address),
+            *(line for address in addresses for line in self._routes(number, address)),
         )
 
     def move(self, number: int, address: str) -> None:
@@ -126,13 +145,14 @@ class Router:
             lines += [f"add rule ip lab {chain}-h{number} {rule}" for rule in faults.rules(towards)]
         self._nft("\n".join(lines) + "\n")
 
-    def lines_inside(self, number: int, address: str) -> str:
+    def lines_inside(self, number: int, address: str, *more: str) -> str:
         """What a host says to `ip -batch` to have this address on its interface."""
         router, _ = self._macs(number)
+        addresses = "".join(f"address add {one}/32 dev eth0\n" for one in (address, *more))
         return (
             "link set lo up\n"
             "address flush dev eth0\n"
-            f"address add {address}/32 dev eth0\n"
+            f"{addresses}"
             "link set eth0 up\n"
             f"neighbour replace {self.router} lladdr {router} dev eth0 nud permanent\n"
             f"route replace {self.router} dev eth0 scope link src {address}\n"

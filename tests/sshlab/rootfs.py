@@ -10,13 +10,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from .spec import USER, HostSpec
+from .spec import HostSpec
 
 OF_EACH_MACHINE = {"bin", "boot", "etc", "lib", "lib32", "lib64", "libx32", "opt", "proc", "sbin", "sys", "usr", "var"}
 EMPTY = {"dev": 0o755, "home": 0o755, "media": 0o755, "mnt": 0o755, "root": 0o700, "run": 0o755, "srv": 0o755}
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
-HOME = f"/home/{USER}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def pyenv_versions() -> Path | None:
     return found.resolve() if found.is_dir() else None
 
 
-def make_layer(upper: Path, name: str, uid: int, shell: str) -> None:
+def make_layer(upper: Path, name: str, uid: int, spec: HostSpec) -> None:
     """Write what makes the machine's files those of another machine."""
     upper.mkdir(parents=True)
     upper.chmod(0o755)
@@ -48,12 +47,12 @@ def make_layer(upper: Path, name: str, uid: int, shell: str) -> None:
         if entry not in OF_EACH_MACHINE | EMPTY.keys() | {"tmp"} and not path.is_symlink():
             os.mknod(upper / entry, stat.S_IFCHR, os.makedev(0, 0))  # overlayfs: not there
     _make_devices(upper / "dev")
-    (upper / HOME[1:]).mkdir()
+    (upper / "home" / spec.user).mkdir()
     if (versions := pyenv_versions()) is not None:
         for place in (*reversed(versions.relative_to("/").parents), versions.relative_to("/")):
             (upper / place).mkdir(exist_ok=True)
             (upper / place).chmod((upper / place).stat().st_mode | 0o111)
-    _write_etc(upper / "etc", name, uid, shell)
+    _write_etc(upper / "etc", name, uid, spec)
 
 
 def _make_devices(dev: Path) -> None:
@@ -66,16 +65,17 @@ def _make_devices(dev: Path) -> None:
         (dev / name).mkdir()
 
 
-def _write_etc(etc: Path, name: str, uid: int, shell: str) -> None:
+def _write_etc(etc: Path, name: str, uid: int, spec: HostSpec) -> None:
+    user = spec.user
     lines = {
-        "passwd": (f"{USER}:x:{uid}:{uid}:{USER}:{HOME}:{shell}", 0o644),
-        "group": (f"{USER}:x:{uid}:", 0o644),
-        "shadow": (f"{USER}:*:19000:0:99999:7:::", 0o600),
+        "passwd": (f"{user}:x:{uid}:{uid}:{user}:/home/{user}:{spec.shell}", 0o644),
+        "group": (f"{user}:x:{uid}:", 0o644),
+        "shadow": (f"{user}:*:19000:0:99999:7:::", 0o600),
     }
     etc.mkdir(exist_ok=True)
     etc.chmod(0o755)
     for file, (line, mode) in lines.items():
-        others = [old for old in Path("/etc", file).read_text().splitlines() if not old.startswith(f"{USER}:")]
+        others = [old for old in Path("/etc", file).read_text().splitlines() if not old.startswith(f"{user}:")]
         (etc / file).write_text("\n".join([*others, line, ""]))
         (etc / file).chmod(mode)
     (etc / "hostname").write_text(f"{name}\n")
@@ -124,7 +124,7 @@ def fstab(places: Places, spec: HostSpec) -> str:
         ("tmp", root / "tmp", "tmpfs", f"mode=1777{runs}"),
         ("run", root / "run", "tmpfs", "mode=755"),
         ("sshd", root / "run/sshd", "tmpfs", "mode=755,size=4k,X-mount.mkdir"),  # its empty directory
-        (places.home, root / HOME[1:], "none", f"bind{runs}"),
+        (places.home, root / "home" / spec.user, "none", f"bind{runs}"),
         (places.files / "boot_id", root / "proc/sys/kernel/random/boot_id", "none", "bind"),
     ]
     if Path("/proc/sysrq-trigger").exists():  # it is the whole machine's

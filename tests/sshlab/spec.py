@@ -43,6 +43,12 @@ class HostSpec:
     """The variables and pip.conf of the host name an HTTPS proxy, so that pip reaches its index."""
     memory: str | None = None
     """What all processes of the host may use together (`200m`)."""
+    user: str = USER
+    """Only in namespaces."""
+    own_uptime: bool = False
+    """/proc/uptime counts from its boot. Only in namespaces, where they have one of time."""
+    private_address: bool = False
+    """A second address, at which other hosts reach it and this machine does not."""
 
 
 def parse_size(text: str) -> int:

@@ -1,0 +1,54 @@
+"""A cloud for the tests of AWS: `ec2` is as new for each test, `shared_ec2` is one for all that do not mind."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pytest
+from ec2lab import Cloud
+from sshlab import NotHere
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith("tests/ec2/"):
+            item.add_marker("real")
+
+
+def skip_what_is_not_here() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except NotHere as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    return (yield from skip_what_is_not_here())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    return (yield from skip_what_is_not_here())
+
+
+@pytest.fixture(scope="session")
+def one_cloud() -> Iterator[Cloud]:
+    """The processes of the cloud that the two below hand out: starting them takes two seconds, a reset 0.1 s."""
+    with Cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def ec2(one_cloud: Cloud) -> Iterator[Cloud]:
+    """A cloud as new, for this test alone; `ec2.environ` is what a client needs. Fails if the lab itself did."""
+    one_cloud.reset()
+    yield one_cloud
+    one_cloud.reset()
+
+
+@pytest.fixture
+def shared_ec2(one_cloud: Cloud) -> Iterator[Cloud]:
+    """The cloud as earlier tests left it: machines stay, for tests that look for their own only."""
+    yield one_cloud
+    one_cloud.lift()
