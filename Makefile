@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check check-format check-lint check-types check-imports format test bench docs simulate coverage clean
+.PHONY: help setup demo check check-format check-lint check-types check-imports format test bench docs simulate coverage ec2-lab clean
 
 help:
 	@echo 'make setup              create $(VENV) and install cloudsend in it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make simulate SEEDS=n   the crash world, longer'
 	@echo 'make coverage           every branch of core/ is tested'
 	@echo 'make bench              time against peers, side by side'
+	@echo 'make ec2-lab            a cloud of AWS on this machine, by hand, until Ctrl-C (root)'
 	@echo 'make docs               write the generated pages anew'
 
 # Bytecode is compiled here, as PYTHONDONTWRITEBYTECODE in the environment would make each start slow.
@@ -67,6 +68,10 @@ bench: setup
 
 docs: setup
 	$(BIN)/python scripts/generate_docs.py
+
+ec2-lab: setup
+	@scripts/install-debian-packages test
+	@cd tests && exec ../$(BIN)/python -m ec2lab
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -21,7 +21,7 @@ bootcmd, write_files, ssh_keys, ssh_authorized_keys, then after sshd runcmd and 
     ec2.lose_reply("RunInstances")   ec2.lose_request("CreateTags")   ec2.delay("DescribeInstances", 2)
     ec2.deliver_twice("RunInstances")
     gate = ec2.hold("RunInstances", after=True); gate.reached.wait(10); gate.release()      # to kill a client there
-    ec2.lift()                                          # all of these. times=None: until lifted; skip=n: not the first n
+    ec2.lift()                                          # all of these. times=None: until then; skip=n: not the first n
     ec2.outage("eu-west-1")   ec2.outage("eu-west-1", "ServiceUnavailable")   ec2.outage("eu-west-1", None)
     ec2.limits.set("RunInstances", 2, 0.5)              # a bucket of 2, one more each 2 s: RequestLimitExceeded
     ec2.lag.hidden = 3   ec2.lag.stale = 2   ec2.lag.empty = 1   ec2.lag.page = 5

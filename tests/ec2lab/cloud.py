@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -39,6 +40,9 @@ class Cloud:
 
     def __init__(self, *, region: str = "eu-west-3", **delays: float) -> None:
         self.region = region
+        missing = [tool for tool in ("sudo", "curl") if shutil.which(tool) is None]
+        if missing:
+            raise NotHere(f"machines need {', '.join(missing)} (apt-get install {' '.join(missing)})")
         self._closed = False
         self._delays = delays
         self.lab = Lab()
