@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, ProviderDefinition
 from cloudsend_cli.core.naming import node_name
-from cloudsend_cli.core.ports import Host, Provider
+from cloudsend_cli.core.ports import Host, Provider, Renter
 from cloudsend_cli.engine.places import KEPT, Place
 from cloudsend_cli.errors import NotFoundError, UnreachableError
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cloudsend_cli.hosts.host_keys import HostKey
     from cloudsend_cli.hosts.ssh import SshHost
 
-PROVIDER_TYPES = ("local", "ssh")
+PROVIDER_TYPES = ("local", "ssh", "aws")
+RENTED_TYPES = frozenset({"aws"})  # whose providers are Renters
 LOCAL = ProviderDefinition("local", "local")
 KNOWN_HOSTS = "known_hosts"  # in the state directory: host keys that the user accepted through cloudsend
 
@@ -31,10 +32,19 @@ def open_provider(definition: ProviderDefinition, state_dir: Path) -> Provider:
         from cloudsend_cli.providers.ssh import SshProvider
 
         return SshProvider(definition, state_dir)
+    if definition.type in RENTED_TYPES:
+        return open_renter(definition, state_dir)
     raise NotFoundError(
         f"provider {definition.name!r} is of the unknown type {definition.type!r}",
         hint=f"types here: {', '.join(PROVIDER_TYPES)}; was the run submitted by a newer cloudsend?",
     )
+
+
+def open_renter(definition: ProviderDefinition, state_dir: Path) -> Renter:
+    """A provider whose machines cost money, of a type in RENTED_TYPES."""
+    from cloudsend_cli.providers.aws.provider import AwsProvider
+
+    return AwsProvider(definition, state_dir)
 
 
 def list_places(
