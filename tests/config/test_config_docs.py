@@ -12,10 +12,12 @@ import cloudsend_cli.config
 from cloudsend_cli.config.document import render_inline
 from cloudsend_cli.config.load import Loaded
 from cloudsend_cli.config.providers import load_providers
+from cloudsend_cli.config.rented import IDLE, IDLE_DEV, LIFE
+from cloudsend_cli.config.schema import INSTANCE
 from cloudsend_cli.maestro.wiring import open_provider
 
 ROOT = Path(cloudsend_cli.config.__file__).parent.parent.parent
-PAGES = ("PROVIDERS.md", "docs/guides/ssh.md")
+PAGES = ("PROVIDERS.md", "docs/guides/ssh.md", "docs/guides/aws.md", "README.md")
 LAB = "providers: [{name: lab, type: ssh, hosts: [gpu1, gpu2]}]\n"
 
 
@@ -33,14 +35,53 @@ def load(desk, state_dir: Path, providers: str, config: str, **options: object) 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_a_page_is_good(desk, state_dir: Path, page: str) -> None:
     providers, configs = LAB, 0
+    desk.write("data/input.csv")
     for block in blocks(page):
         if block.startswith(("providers:", "defaults:")):
             providers = block
-            assert "lab" in load(desk, state_dir, providers, "jobs: a\n", provider="lab").spec.instances[0].provider
+            desk.write("providers.yml", block)
+            named = [i for i in load_providers(["providers.yml"], desk.environ).values() if i.name in block]
+            for info in named:
+                (spec,) = load(desk, state_dir, providers, "jobs: a\n", provider=info.name).spec.instances
+                assert spec.provider == info.name
+            assert named
         else:
             configs += 1
-            assert load(desk, state_dir, providers, block).spec.jobs
+            loaded = load(desk, state_dir, providers, block)
+            assert loaded.spec.jobs
+            assert not [w.message for w in loaded.warnings if "no effect" in w.message]
     assert configs
+
+
+def test_the_guide_to_aws_knows_each_key_and_the_defaults() -> None:
+    guide = (ROOT / "docs" / "guides" / "aws.md").read_text(encoding="utf-8")
+    keys = {field.name for field in INSTANCE.fields} - {"labels", "provider"}
+    assert {key for key in keys if f"`{key}`" not in guide and f"`{key}:" not in guide} == set()
+    assert f"`idle` ({IDLE // 60} minutes)" in guide and f"`life` ({LIFE // 3600} hours)" in guide
+    assert IDLE_DEV == 3600 and "`dev: true` makes them wait an hour" in guide
+
+
+def test_the_guide_to_aws_takes_machines_in_two_regions(desk, state_dir: Path) -> None:
+    guide = blocks("docs/guides/aws.md")
+    at = next(i for i, block in enumerate(guide) if block.startswith("providers:"))
+    spec = load(desk, state_dir, guide[at], guide[at + 1]).spec
+    assert [json.loads(d.settings)["region"] for d in spec.providers] == ["eu-west-3", "us-east-1"]
+    assert [(i.provider, i.number, dict(i.settings).get("life")) for i in spec.instances] == [
+        ("paris", 4, "86400"), ("virginia", 1, "21600"),
+    ]  # fmt: skip
+
+
+def test_the_example_of_aws_is_thirteen_jobs_on_three_machines(desk, state_dir: Path) -> None:
+    context = desk.context(
+        providers=load_providers([], desk.environ), open_provider=lambda d: open_provider(d, state_dir)
+    )
+    loaded = desk.load(name=str(ROOT / "examples" / "aws.yml"), context=context)
+    assert loaded.warnings == ()
+    spec = loaded.spec
+    assert [(i.number, dict(i.settings).get("spot", "false")) for i in spec.instances] == [(2, "true"), (1, "false")]
+    assert {dict(i.settings)["budget"] for i in spec.instances} == {"1"}
+    assert len(spec.jobs) == 13 and len(spec.environments) == 1
+    assert all(job.uploads and job.outputs and job.environment and job.persist for job in spec.jobs[:12])
 
 
 def test_the_worked_example_of_layers(desk, state_dir: Path) -> None:
