@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudsend_cli.errors import AuthError
+from cloudsend_cli.errors import AuthError, CloudsendError
 
-from .errors import translate, translating
+from .errors import read_error, translate, translating
 
 CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 30
@@ -70,8 +70,10 @@ class Account:
         try:
             with translating(action):
                 return call()
-        except AuthError:
-            forget_clients(self.profile)  # what the user renews is read again by the next call
+        except CloudsendError as error:
+            # EC2 says RequestExpired of credentials that are over. What the user renews is read by the next call.
+            if isinstance(error, AuthError) or "Expired" in read_error(error.__cause__ or error)[0]:
+                forget_clients(self.profile)
             raise
 
 

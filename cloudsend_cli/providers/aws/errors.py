@@ -31,7 +31,7 @@ STATE = "state"
 REFUSED = "refused"
 
 POLICY_HINT = "`cloudsend aws policy` prints what cloudsend needs; `cloudsend check` tells what is missing"
-CLOCK_HINT = "is this machine's clock right? AWS takes a request only within minutes of its date; `cloudsend check`"
+CLOCK_HINT = "is this machine's clock right? AWS takes a request only within minutes of its date"
 LOGIN_HINT = "renew the credentials (such as `aws sso login`); a run that goes on takes them up by itself"
 QUOTA_HINT = (
     "use fewer or smaller machines, wait until others end, or ask for more at "
@@ -104,7 +104,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ("OptInRequired", "the region or the service is not enabled for the account: enable it there, or use another"),
     ("Blocked", "the account is blocked: ask AWS Support"),
     ("PendingVerification", "AWS is still verifying the account: try again in some hours"),
-    ("RequestExpired", CLOCK_HINT),
+    ("RequestExpired", f"{LOGIN_HINT}; if they are new: {CLOCK_HINT}"),
     ("RequestTimeTooSkewed", CLOCK_HINT),
     ("*Signature*", f"{CLOCK_HINT}; is the secret key right?"),
     ("*Expired*", LOGIN_HINT),

@@ -53,7 +53,6 @@ def _render_boothook(user: str, limits: Limits, *, spot: bool) -> str:
         f"user={user}",
     ]
     return "\n".join([
-        "#cloud-boothook",
         "#!/bin/sh",
         "umask 022",
         "state=${CLOUDSEND_DEADMAN_STATE:-/var/lib/cloudsend}",
