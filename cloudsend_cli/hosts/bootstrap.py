@@ -24,7 +24,7 @@ _SHELL_TEXT = (
     "IFS= read -r n; IFS= read -r q; "
     'if test -n "$q"; then set -- "$q"; else set -- {names}; fi; '
     'for p do r=$("$p" {flags} -c "{probe}" </dev/null 2>/dev/null); '
-    'if test -x "$r"; then exec "$r" {flags} -c "{load}"; fi; '
+    'if test -x "$r"; then exec {root}"$r" {flags} -c "{load}"; fi; '
     'if command -v "$p" >/dev/null 2>&1; then f="$f $p"; fi; done; '
     'echo "{mark} $n none$f"; exit 1'
 )
@@ -35,24 +35,30 @@ def _python_names() -> str:
     return " ".join(["python3", "/usr/libexec/platform-python", *(f"python3.{n}" for n in versions), "python"])
 
 
-SHELL_TEXT = _SHELL_TEXT.format(
-    names=_python_names(), flags=PYTHON_FLAGS, probe=_OWN_PATH, load=_READ_STAGE, mark=STAGE_MARK
-)
+def _shell_text(root: str) -> str:
+    return _SHELL_TEXT.format(
+        names=_python_names(), flags=PYTHON_FLAGS, probe=_OWN_PATH, load=_READ_STAGE, mark=STAGE_MARK, root=root
+    )
+
+
+SHELL_TEXT = _shell_text("")
 COMMAND = f"exec /bin/sh -c '{SHELL_TEXT}'"
+_WITH_SUDO = 's=; test "$(id -u)" = 0 || s="sudo -n"; ' + _shell_text("$s ")
+ROOT_COMMAND = f"exec /bin/sh -c '{_WITH_SUDO}'"  # the same as root, who needs no password for it
 
 
-@lru_cache(maxsize=1)
-def stage_text() -> bytes:
-    return resources.files("cloudsend_cli.hosts").joinpath("stage.py").read_bytes()
+@lru_cache(maxsize=2)
+def stage_text(name: str = "stage") -> bytes:
+    return resources.files("cloudsend_cli.hosts").joinpath(f"{name}.py").read_bytes()
 
 
-def opening(nonce: str, python: str, header: dict[str, object]) -> bytes:
+def opening(nonce: str, python: str, header: dict[str, object], stage: str = "stage") -> bytes:
     """All that is sent before the host has said anything."""
     if "\n" in python or "\0" in python:
         raise ValueError("a path of Python with a newline")
     line = json.dumps({**header, "nonce": nonce}).encode("ascii")
     preface = f"{nonce}\n{python}\n".encode("utf-8", "surrogateescape")
-    return preface + stage_text() + b"\0" + line + b"\n"
+    return preface + stage_text(stage) + b"\0" + line + b"\n"
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9 _./:=@,+-]")

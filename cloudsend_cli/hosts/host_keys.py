@@ -51,6 +51,7 @@ class KnownKeys:
     good: tuple[KnownKey, ...] = ()
     revoked: tuple[KnownKey, ...] = ()
     authorities: tuple[KnownKey, ...] = ()
+    advice: str = ""  # what to do about another key; else what a user does with a machine of his own
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -184,7 +185,8 @@ def judge(known: KnownKeys, key: HostKey, asked: str) -> None:
         raise HostKeyError(
             f"the host key of {asked} has changed: it presents {key.type} {key.fingerprint}, "
             f"known is {old.key.type} {old.key.fingerprint} ({old.place})",
-            hint="somebody may stand in between: compare with the machine's administrator. If the change is right, "
+            hint=known.advice
+            or "somebody may stand in between: compare with the machine's administrator. If the change is right, "
             f"remove the old line of {known.name} and run `cloudsend check {asked} "
             f"--accept-host-key {key.fingerprint}`",
         )

@@ -12,7 +12,8 @@ from cloudsend_cli.core.model import HostAddress
 
 from .bootstrap import COMMAND
 from .facts import HostFacts, ask_facts
-from .ssh_config import config_from_environment, resolve
+from .ssh_config import config_for, resolve
+from .ssh_pins import is_rotation_due
 from .stage_talk import StageTalk
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class SshHost:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._failures = 0
+        self.warning = ""  # what the last login has found that the user should mend
 
     def open_agent(self, source: bytes, sha256: str) -> ChannelStream:
         with self._lock:
@@ -54,8 +56,11 @@ class SshHost:
         """The user's terminal there, by the system's ssh."""
         from .ssh_shell import run_shell
 
-        config = self._ssh_config or config_from_environment()
-        return run_shell(resolve(self.address, config), self._known_hosts, command, config)
+        route = resolve(self.address, self._ssh_config)
+        with self._lock:
+            if self._connection is None and is_rotation_due(self.address, route, self._known_hosts):
+                self._connected().close()
+        return run_shell(route, self._known_hosts, command, config_for(self.address, self._ssh_config))
 
     def probe(self) -> HostFacts:
         """What the machine has. Nothing is written there."""
@@ -74,6 +79,7 @@ class SshHost:
 
     def _connected(self) -> Connection:
         from .ssh_connect import connect
+        from .ssh_rotation import Rotation
 
         if self._connection is not None and self._connection.has_place():
             return self._connection
@@ -81,6 +87,12 @@ class SshHost:
         limit = CONNECT_LIMITS[self._failures % len(CONNECT_LIMITS)]
         self._failures += 1
         self._connection = connect(route, self._known_hosts, limit)
+        if is_rotation_due(self.address, route, self._known_hosts):
+            python = dict(self.address.settings).get("python", "")
+            rotation = Rotation(
+                route, self._known_hosts, python, lambda: connect(route, self._known_hosts, CONNECT_LIMITS[-1])
+            )
+            self._connection, self.warning = rotation.rotate(self._connection, self.warning)
         self._failures = 0
         return self._connection
 

@@ -181,6 +181,8 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
         offered = ", ".join(self._offered) if self._offered else "none"
         because = f" ({why})" if why else ""
         hint = "; ".join(self._notes)
+        if not hint and route.alias:
+            hint = "it may still be starting, and be given the key in a moment: it is tried again"
         if not hint:
             hint = f"does `ssh -p {route.port} {route.user}@{route.hostname}` work? `ssh-copy-id` puts a key there"
         return AuthError(

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostAddress
@@ -20,6 +20,7 @@ from .host_keys import parse_public_key
 CONFIG_VARIABLE = "CLOUDSEND_SSH_CONFIG"
 RESOLVE_LIMIT = 20
 HOPS_LIMIT = 8
+NO_CONFIG = Path("none")  # as `ssh -F none`: neither the user's nor the system's
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,254}")
 _IPV6 = re.compile(r"[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]{1,32})?")
@@ -44,7 +45,8 @@ class Route:
     host_key_alias: str = ""
     known_hosts: tuple[str, ...] = ()  # the user's and the system's files
     address_family: str = "any"
-    host_key: str = ""  # a pinned public key line: then no other counts
+    host_key: str = ""  # a pinned public key line: then no other counts, but for one that is kept under the alias
+    alias: str = ""  # what our own file alone knows its keys by, whatever its address is
 
 
 def check_host(host: str) -> None:
@@ -63,17 +65,31 @@ def _bad(what: str, value: str, allowed: str) -> ConfigError:
 
 
 def resolve(address: HostAddress, config: Path | None = None) -> Route:
-    """The route to the machine of `address`. What the address says wins over the user's SSH configuration."""
+    """The route to the machine of `address`. What the address says wins over the user's SSH configuration.
+
+    With an alias neither the user's nor the system's known hosts play a part.
+    """
     settings = dict(address.settings)
-    return resolve_name(
+    alias = settings.get("alias", "")
+    if alias and not _HOST.fullmatch(alias):
+        raise _bad("host key alias", alias, "only letters, digits, `.`, `-` and `_`")
+    route = resolve_name(
         address.host,
         port=address.port,
         user=address.user,
         key=settings.get("key", ""),
         jump=settings.get("jump", ""),
         host_key=settings.get("host_key", ""),
-        config=config if config is not None else config_from_environment(),
+        config=config_for(address, config),
     )
+    return replace(route, alias=alias, known_hosts=()) if alias else route
+
+
+def config_for(address: HostAddress, config: Path | None) -> Path | None:
+    """The SSH configuration that counts for a machine; None: where ssh looks by itself."""
+    if dict(address.settings).get("config") == "none":
+        return NO_CONFIG
+    return config if config is not None else config_from_environment()
 
 
 def config_from_environment() -> Path | None:
@@ -118,7 +134,7 @@ def resolve_name(  # noqa: PLR0913 - what an address may say
         identity_files=tuple(words.expand_path(f) for f in options.get("identityfile", ())),
         identities_only=bool(key) or _first(options, "identitiesonly", "no") == "yes",
         identity_agent=_identity_agent(_first(options, "identityagent", ""), words),
-        hops=_hops(jump, config, depth),
+        hops=_hops(jump, config, key, depth),
         proxy_command=words.expand(proxy_command),
         host_key_alias=_first(options, "hostkeyalias", ""),
         known_hosts=tuple(
@@ -140,8 +156,11 @@ def _without_none(value: str) -> str:
     return "" if value == "none" else value
 
 
-def _hops(jump: str, config: Path | None, depth: int) -> tuple[Route, ...]:
-    """`ProxyJump a,b`: a is reached as its own configuration says, b through a, and so on."""
+def _hops(jump: str, config: Path | None, key: str, depth: int) -> tuple[Route, ...]:
+    """`ProxyJump a,b`: a is reached as its own configuration says, b through a, and so on.
+
+    Where no configuration counts, nothing names a key for them: it is the one of the machine itself.
+    """
     hops: list[Route] = []
     for word in jump.split(",") if jump else ():
         match = _HOP.fullmatch(word.strip())
@@ -151,6 +170,7 @@ def _hops(jump: str, config: Path | None, depth: int) -> tuple[Route, ...]:
             match["host"].strip("[]"),
             port=int(match["port"] or 0),
             user=match["user"] or "",
+            key=key if config == NO_CONFIG else "",
             config=config,
             depth=depth + 1,
         )
@@ -160,8 +180,6 @@ def _hops(jump: str, config: Path | None, depth: int) -> tuple[Route, ...]:
 
 
 def _alone(hop: Route) -> Route:
-    from dataclasses import replace
-
     return replace(hop, hops=(), proxy_command="")
 
 
@@ -212,6 +230,8 @@ class _Tokens:
 
 def read_options(host: str, port: int, user: str, config: Path | None) -> dict[str, list[str]]:
     """Each option of the user's SSH configuration for `host`, lower case, with its values."""
+    if config == NO_CONFIG:
+        return {}
     if config is not None:
         check_trusted(config)
     if shutil.which("ssh") is None:

@@ -17,10 +17,11 @@ import paramiko
 
 from cloudsend_cli.errors import CloudsendError, UnreachableError
 
-from .host_keys import HostKey, KnownKey, KnownKeys, find_known_for, judge, parse_public_key, read_known_hosts
+from .host_keys import HostKey, judge
 from .ssh_auth import KeyLogin
 from .ssh_config import Route
 from .ssh_errors import translate
+from .ssh_pins import known_keys
 from .ssh_stream import ChannelStream
 from .ssh_transport import WINDOW, make_transport, open_socket
 
@@ -58,6 +59,12 @@ class Connection:
     @property
     def transport(self) -> paramiko.Transport:
         return self._chain[-1].client.get_transport()
+
+    @property
+    def host_key(self) -> HostKey:
+        """The one by which the machine was verified."""
+        key = self.transport.get_remote_server_key()
+        return HostKey(key.get_name(), key.asbytes())
 
     def has_place(self) -> bool:
         transport = self.transport
@@ -105,6 +112,8 @@ class Connection:
 
 
 def place(route: Route) -> str:
+    if route.alias:
+        return f"{route.alias} ({route.hostname}):{route.port}"
     name = route.asked if route.asked == route.hostname else f"{route.asked} ({route.hostname})"
     return f"{name}:{route.port}"
 
@@ -125,17 +134,6 @@ def close_chain(chain: Sequence[fabric.Connection]) -> None:
         with contextlib.suppress(OSError, EOFError):
             connection.client.close()
             transport.sock.close()
-
-
-def known_keys(route: Route, known_hosts: Path) -> KnownKeys:
-    """All that is known for a machine: of the state directory's file and of the user's and the system's."""
-    if route.host_key:
-        key = parse_public_key(route.host_key)
-        pinned = (KnownKey("*", key, "", "the key pinned for it"),) if key else ()
-        return KnownKeys(route.hostname, pinned)
-    files = (known_hosts, *(Path(f) for f in route.known_hosts))
-    lines = [line for file in files for line in read_known_hosts(file)]
-    return find_known_for(lines, route.hostname, route.port, route.host_key_alias)
 
 
 # ---- setting up --------------------------------------------------------------------------------------------------
@@ -190,7 +188,7 @@ def _build(
                 _open(chain, machine, timeout, _see, functools.partial(make_transport, key_types=look, only=True))
                 return
             known = known_keys(machine, known_hosts)
-            check = functools.partial(judge, known, asked=machine.asked)
+            check = functools.partial(judge, known, asked=machine.alias or machine.asked)
             _open(chain, machine, timeout, check, functools.partial(make_transport, key_types=known.types))
 
 

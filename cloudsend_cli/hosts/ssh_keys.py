@@ -6,14 +6,15 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.errors import HostKeyError, StateDirError
 
-from .host_keys import FILE_LIMIT, HostKey, UnknownKey, known_name, parse_known_hosts
-from .ssh_config import Route, resolve
+from .host_keys import FILE_LIMIT, HostKey, KnownKey, UnknownKey, parse_known_hosts
+from .ssh_config import resolve
+from .ssh_pins import kept_name, known_keys
 
 LOOK_LIMIT = 10.0
 KEY_TYPES = (
@@ -40,8 +41,6 @@ def accept_host_key(
     HostKeyError if the machine presents another one now, or the key is revoked. An older key of its type that was
     accepted here is dropped; one in the user's own files stays valid until the user removes it.
     """
-    from .ssh_connect import known_keys
-
     route = resolve(address, ssh_config)
     if route.host_key:
         raise HostKeyError(
@@ -64,24 +63,26 @@ def accept_host_key(
         )
     if any(line.key.blob == key.blob for line in known_keys(route, known_hosts).revoked):
         raise HostKeyError(f"that host key of {route.asked} is revoked", hint="ask for the machine's new key")
-    remember(known_hosts, _name(route), key)
+    remember(known_hosts, kept_name(route), key)
     return key
-
-
-def _name(route: Route) -> str:
-    return known_name(route.hostname, route.port, route.host_key_alias)
 
 
 def remember(path: Path, name: str, key: HostKey) -> None:
     """Add a line to our file, in place of an older key of that name and type. All of it or nothing."""
+    _rewrite(path, lambda k: k.patterns == name and k.key.type == key.type, [f"{name} {key.line}"])
+
+
+def keep_keys(path: Path, name: str, keys: Sequence[HostKey]) -> None:
+    """Have these keys of that name in our file and no other. It is on the disk when it returns."""
+    _rewrite(path, lambda k: k.patterns == name and not k.marker, [f"{name} {key.line}" for key in keys])
+
+
+def _rewrite(path: Path, goes: Callable[[KnownKey], bool], more: Sequence[str]) -> None:
+    """Our file without the lines that go, and with more. All of it or nothing."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(path) as text:
-        kept = [
-            line
-            for line in text.splitlines()
-            if not any(k.patterns == name and k.key.type == key.type for k in parse_known_hosts(line))
-        ]
-        data = "".join(f"{line}\n" for line in (*kept, f"{name} {key.line}")).encode("utf-8", "surrogateescape")
+    with locked(path) as text:
+        kept = [line for line in text.splitlines() if not any(goes(k) for k in parse_known_hosts(line))]
+        data = "".join(f"{line}\n" for line in (*kept, *more)).encode("utf-8", "surrogateescape")
         temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -102,8 +103,8 @@ def remember(path: Path, name: str, key: HostKey) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[str]:
-    """The file's text, while nobody else of us replaces it."""
+def locked(path: Path) -> Iterator[str]:
+    """The file's text, while nobody else of us replaces it, or removes it."""
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -15,6 +15,7 @@ from cloudsend_cli.errors import UnreachableError
 
 from .bootstrap import one_argument
 from .ssh_config import Route
+from .ssh_pins import read_pins
 
 
 def run_shell(route: Route, known_hosts: Path, command: Sequence[str], config: Path | None) -> int:
@@ -28,7 +29,8 @@ def run_shell(route: Route, known_hosts: Path, command: Sequence[str], config: P
         pinned = Path(folder) / "known_hosts"
         if route.host_key:
             pinned.write_text(f"* {route.host_key}\n")
-        known = KnownFiles(known_hosts, pinned, config)
+        kept = bool(route.alias and read_pins(route, known_hosts))
+        known = KnownFiles(known_hosts, pinned, config, kept)
         status = subprocess.call(shell_arguments(route, known, command, on_terminal=on_terminal))
     return status if status >= 0 else 128 - status
 
@@ -40,9 +42,12 @@ class KnownFiles:
     ours: Path
     pinned: Path  # the key of a machine that has a pinned one
     config: Path | None
+    kept: bool = False  # ours has a key under the alias of the machine
 
     def of(self, route: Route) -> tuple[Path, ...]:
-        return (self.pinned,) if route.host_key else (self.ours, *(Path(f) for f in route.known_hosts))
+        return (
+            (self.pinned,) if route.host_key and not self.kept else (self.ours, *(Path(f) for f in route.known_hosts))
+        )
 
 
 def shell_arguments(route: Route, known: KnownFiles, command: Sequence[str], *, on_terminal: bool) -> list[str]:
@@ -59,13 +64,15 @@ def _common(route: Route, known: KnownFiles) -> list[str]:
     arguments = ["ssh", "-a", "-x", "-p", str(route.port), "-l", route.user]
     arguments += ["-F", str(known.config)] if known.config is not None else []
     arguments += ["-i", route.key, "-o", "IdentitiesOnly=yes"] if route.key else []
-    options = (
+    options: tuple[str, ...] = (
         "StrictHostKeyChecking=yes",
         "UpdateHostKeys=no",
         "GlobalKnownHostsFile=none",
         f"HostName={route.hostname.replace('%', '%%')}",
         f"UserKnownHostsFile={' '.join(_quoted(f) for f in known.of(route))}",
     )
+    if route.alias:
+        options += (f"HostKeyAlias={route.alias}", "CheckHostIP=no")
     for option in options:
         arguments += ["-o", option]
     return arguments

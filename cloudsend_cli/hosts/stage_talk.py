@@ -66,8 +66,8 @@ class StageTalk:
         if self._buffer:
             self._stream.unread(bytes(self._buffer))
 
-    def begin(self, header: dict[str, object]) -> None:
-        self._send(opening(self._nonce, self._python, header))
+    def begin(self, header: dict[str, object], stage: str = "stage") -> None:
+        self._send(opening(self._nonce, self._python, header, stage))
 
     def ask(self, line: bytes) -> None:
         self._send(line + b"\n")
@@ -179,6 +179,8 @@ class StageTalk:
 
     def _refused(self, code: str, message: str) -> UnfitError:
         message = first_words(message.encode("utf-8", "replace"), 1, 300)
+        if code == "rekey":
+            return self._unfit(message, "look at the configuration of its sshd")
         return self._unfit(f"the agent's directory on {self._name} cannot be used: {message}", _advice(code))
 
     def _lost(self, reason: str) -> UnreachableError:

@@ -43,7 +43,13 @@ class SshServer:
     """`options` are lines of sshd_config that win over ours; `host_keys` the kinds of keys it has."""
 
     def __init__(
-        self, directory: Path, login_key: Path, *, host_keys: tuple[str, ...] = ("ed25519",), **options: str
+        self,
+        directory: Path,
+        login_key: Path,
+        *,
+        host_keys: tuple[str, ...] = ("ed25519",),
+        flags: tuple[str, ...] = (),
+        **options: str,
     ) -> None:
         if SSHD is None:
             pytest.skip("no sshd here: apt-get install openssh-server")
@@ -55,6 +61,7 @@ class SshServer:
         self.host_keys = {kind: directory / f"key-{kind}" for kind in host_keys}
         self.lines = {kind: make_key(path, kind) for kind, path in self.host_keys.items()}
         self._options = options
+        self._flags = flags
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -112,7 +119,7 @@ class SshServer:
         (self.directory / "log").write_text("")
         assert SSHD is not None
         self._process = subprocess.Popen(
-            [SSHD, "-D", "-E", str(self.directory / "log"), "-f", str(self.directory / "config")],
+            [SSHD, "-D", *self._flags, "-E", str(self.directory / "log"), "-f", str(self.directory / "config")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import select
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from ssh_server import SshServer, user_name
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
+from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.hosts.ssh import SshHost
 from cloudsend_cli.hosts.ssh_stream import ChannelStream
@@ -54,3 +59,20 @@ def let_in(ssh_config: Path, server: SshServer) -> None:
     """The user's configuration has the key for hops."""
     with ssh_config.open("a") as writer:
         writer.write(f"IdentityFile {server.login_key}\n")
+
+
+def run_shell(address: HostAddress, known_hosts: Path, command: list[str]) -> tuple[int, bytes]:
+    """In a process of its own, as its output is the terminal's."""
+    code = (
+        "import json,sys; from pathlib import Path; from cloudsend_cli.core.model import HostAddress;"
+        "from cloudsend_cli.hosts.ssh import SshHost; a=json.loads(sys.argv[1]);"
+        "a['settings']=tuple(map(tuple,a['settings']));"
+        "sys.exit(SshHost(HostAddress(**a),Path(sys.argv[2])).open_shell(json.loads(sys.argv[3])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(asdict(address)), str(known_hosts), json.dumps(command)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr

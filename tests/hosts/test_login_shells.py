@@ -21,7 +21,7 @@ from real_stack import find_processes
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
-from cloudsend_cli.hosts.bootstrap import COMMAND, first_words, one_argument, opening
+from cloudsend_cli.hosts.bootstrap import COMMAND, ROOT_COMMAND, first_words, one_argument, opening
 from cloudsend_cli.hosts.stage_talk import StageTalk
 
 SHELLS = ("sh", "dash", "bash", "zsh", "csh", "tcsh", "fish", "busybox")
@@ -117,10 +117,11 @@ def attach_and_greet(stream: ProcessStream, home: Path | str, python: str = "") 
 # ---- shells --------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_has_nothing_that_a_shell_could_change() -> None:
-    text = COMMAND.removeprefix("exec /bin/sh -c '").removesuffix("'")
+@pytest.mark.parametrize("line", [COMMAND, ROOT_COMMAND])
+def test_the_command_line_has_nothing_that_a_shell_could_change(line: str) -> None:
+    text = line.removeprefix("exec /bin/sh -c '").removesuffix("'")
     assert not set(text) & set("'!\\\n\t`") and text.isascii()
-    assert len(COMMAND) < 1000  # old csh takes words of 1024 bytes
+    assert len(line) < 1000  # old csh takes words of 1024 bytes
 
 
 @pytest.mark.parametrize("shell", SHELLS)

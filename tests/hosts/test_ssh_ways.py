@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shlex
@@ -10,13 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from real_stack import wait_for
 from ssh_server import SshServer, free_port, public_line
-from ssh_steps import agent_of, as_hop, greeted, let_in, open_agent
+from ssh_steps import agent_of, as_hop, greeted, let_in, open_agent, run_shell
 
 from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.engine.asking import ask_hello
@@ -165,38 +163,20 @@ HOSTILE = [
 ]
 
 
-def run_shell(server: SshServer, known_hosts: Path, command: list[str], settings: dict[str, str]) -> tuple[int, bytes]:
-    """In a process of its own, as its output is the terminal's."""
-    code = (
-        "import json,sys; from pathlib import Path; from cloudsend_cli.core.model import HostAddress;"
-        "from cloudsend_cli.hosts.ssh import SshHost; a=json.loads(sys.argv[1]);"
-        "a['settings']=tuple(map(tuple,a['settings']));"
-        "sys.exit(SshHost(HostAddress(**a),Path(sys.argv[2])).open_shell(json.loads(sys.argv[3])))"
-    )
-    address = json.dumps(asdict(server.address(**settings)))
-    done = subprocess.run(
-        [sys.executable, "-c", code, address, str(known_hosts), json.dumps(command)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_a_command_gets_its_arguments_and_its_status_comes_back(server: SshServer, known_hosts: Path) -> None:
     script = f"{sys.executable} -c 'import os,sys; os.write(1, b\"\\0\".join(map(os.fsencode, sys.argv[1:])))'"
     command = [*shlex.split(script), *HOSTILE]
-    assert run_shell(server, known_hosts, command, {}) == (0, "\0".join(HOSTILE).encode())
-    assert run_shell(server, known_hosts, ["sh", "-c", "exit 7"], {})[0] == 7
+    assert run_shell(server.address(), known_hosts, command) == (0, "\0".join(HOSTILE).encode())
+    assert run_shell(server.address(), known_hosts, ["sh", "-c", "exit 7"])[0] == 7
 
 
 def test_a_shell_of_a_machine_that_nobody_knows_is_refused(make_server: MakeServer, known_hosts: Path) -> None:
     server = make_server(known=False)
-    status, words = run_shell(server, known_hosts, ["true"], {})
+    status, words = run_shell(server.address(), known_hosts, ["true"])
     assert status == 255 and b"Host key verification failed" in words
     assert not server.saw_login()
     pinned = public_line(server.host_keys["ed25519"])
-    assert run_shell(server, known_hosts, ["echo", "in"], {"host_key": pinned}) == (0, b"in\n")
+    assert run_shell(server.address(host_key=pinned), known_hosts, ["echo", "in"]) == (0, b"in\n")
 
 
 def test_a_shell_goes_through_machines_in_between(
@@ -205,5 +185,5 @@ def test_a_shell_goes_through_machines_in_between(
     first, second, goal = make_server(), make_server(), make_server()
     let_in(ssh_config, goal)
     jump = f"{as_hop(first)},{as_hop(second)}"
-    assert run_shell(goal, known_hosts, ["echo", "in"], {"jump": jump}) == (0, b"in\n")
+    assert run_shell(goal.address(jump=jump), known_hosts, ["echo", "in"]) == (0, b"in\n")
     assert (first.logins(), second.logins(), goal.logins()) == (1, 1, 1)
