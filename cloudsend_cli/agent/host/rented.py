@@ -79,6 +79,8 @@ class Rented:
         self.look(now)
         if self.here and now >= self.touch_at and self.is_in_use(now):
             self.touch_at = now + self.TOUCH_EVERY
+            if not os.path.exists(self.folder + "/adopted"):  # it was not ours yet when the client came
+                self.touch("adopted")
             self.touch("active")
         return before != self.notice
 
