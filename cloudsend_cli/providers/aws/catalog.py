@@ -157,17 +157,17 @@ def list_choices(wanted: Wanted, known: Mapping[str, InstanceType], arm: bool = 
     """The types that may be rented, in the user's order, or the cheapest first.
 
     Without a type of his own the user gets x86 machines (with `arm`: those of an image for arm), as most software is
-    made for them, that have the promised speed all the time, and with GPUs only if he asks for GPUs.
+    made for them, that have the promised speed all the time and a known price, and GPUs only if he asks for GPUs.
     """
     if wanted.types:
         named = [known[name] for name in wanted.types if name in known]
         return [
             choice for kind in named if (choice := choose_cores(wanted, kind)) and _has_rest(wanted, kind, named=True)
         ]
-    found = [kind for kind in known.values() if kind.arm == arm and not set(kind.flags) & _LEFT_OUT]
+    found = [k for k in known.values() if k.arm == arm and k.price is not None and not set(k.flags) & _LEFT_OUT]
     fitting = [kind for kind in found if _fits(wanted.cpus, kind.cpus) and _has_rest(wanted, kind, named=False)]
     fitting = [kind for kind in fitting if wanted.cpus or wanted.memory or kind.gpus or kind.cpus >= 2]
-    fitting.sort(key=lambda kind: (kind.price is None, kind.price or 0.0, -kind.cpus, kind.name))
+    fitting.sort(key=lambda kind: (kind.price or 0.0, -kind.cpus, kind.name))
     return [Choice(kind) for kind in fitting]
 
 
@@ -249,10 +249,10 @@ def _explain_named(wanted: Wanted, known: Mapping[str, InstanceType]) -> str:
     if wanted.cpus is not None and not any(choose_cores(wanted, kind) for kind in kinds):
         return f"cpus: {wanted.cpus.value:g} cannot be had: {'; '.join(describe_cores(kind) for kind in kinds[:4])}"
     if wanted.memory is not None and not any(kind.memory >= wanted.memory.value for kind in kinds):
-        sizes = ", ".join(f"{kind.name} {show_memory(kind.memory)}" for kind in kinds[:6])
-        return f"memory: {show_memory(wanted.memory.value)} is more than there is: {sizes}"
-    gpus = ", ".join(f"{kind.name} {_show_gpus(kind)}" for kind in kinds[:6])
-    return f"gpu: {_show_wanted_gpus(wanted)} is not what there is: {gpus}"
+        sizes = ", ".join(f"{kind.name} has {show_memory(kind.memory)}" for kind in kinds[:6])
+        return f"memory: {show_memory(wanted.memory.value)} cannot be had: {sizes}"
+    gpus = ", ".join(f"{kind.name} has {_show_gpus(kind)}" for kind in kinds[:6])
+    return f"gpu: {_show_wanted_gpus(wanted)} cannot be had: {gpus}"
 
 
 def _explain_need(wanted: Wanted, known: Mapping[str, InstanceType]) -> str:
@@ -305,4 +305,4 @@ def _show_gpus(kind: InstanceType) -> str:
 
 def _show_wanted_gpus(wanted: Wanted) -> str:
     count = f"{wanted.gpus.value:g}{' or more' if wanted.gpus.more else ''}" if wanted.gpus else "1"
-    return f"{count} {wanted.gpu_kind}".strip() + ("" if wanted.gpu_kind else " GPUs")
+    return f"{count} {wanted.gpu_kind or ('GPU' if count == '1' else 'GPUs')}"

@@ -229,9 +229,10 @@ def describe_refusal(wanted: Wanted, refused: Refused, region: str) -> str:
     if refused.dear is not None:
         price = f"${refused.dear.price:g}/h" if refused.dear.price is not None else "more"
         return f"max_price: ${wanted.max_price:g} is less than the cheapest costs: {price} ({refused.dear.note})"
-    names = ", ".join(dict.fromkeys(refused.absent)) or "no type that fits"
+    names = ", ".join(dict.fromkeys(refused.absent))
     if refused.no_spot and wanted.markets == (SPOT,):
         return f"spot: {', '.join(refused.no_spot)} cannot be had as spot machines"
     where = f"{', '.join(wanted.zones)}" if wanted.zones else f"the subnets of {region}"
-    key = "type" if wanted.types else "region"
-    return f"{key}: {names} cannot be had in {where}"
+    if not names:
+        return f"region: nothing that fits can be had in {where}"
+    return f"{'type' if wanted.types else 'region'}: {names} cannot be had in {where}"

@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 REMEMBERED = 120.0  # seconds: a config is checked and submitted with the answers to one set of questions
 _LOOKED_AT = 16  # of the types that would do, how many are looked for in the region
-_CONSIDERED = 6  # of those that are there, how many become offers
+_CONSIDERED = 4  # of those that are there, how many become offers
 
 
 # ---- without asking ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cloudsend_cli.errors import CloudsendError
 from .catalog import InstanceType, estimate_price, price_date
 from .clients import Account
 from .identity import locked, open_folder, write_file
-from .settings import SPOT
+from .settings import ON_DEMAND, SPOT
 
 KEPT_ON_DEMAND = 7 * 86400
 KEPT_SPOT = 600
@@ -68,10 +68,10 @@ def list_prices(
     account: Account, region: str, kinds: Sequence[InstanceType], markets: Iterable[str], state_dir: Path
 ) -> Prices:
     """Prices of these types; calls AWS for what the file of the state directory does not have fresh enough."""
-    now = time.time()
+    now, markets = time.time(), tuple(markets)
     kept = _read(state_dir)
     names = [kind.name for kind in kinds]
-    stale = [name for name in names if not _fresh(kept, f"{region} {name}", now, KEPT_ON_DEMAND)]
+    stale = [n for n in names if ON_DEMAND in markets and not _fresh(kept, f"{region} {n}", now, KEPT_ON_DEMAND)]
     spot_stale = [n for n in names if SPOT in markets and not _fresh(kept, _spot(account, region, n), now, KEPT_SPOT)]
     asked: dict[str, Any] = {}
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -85,7 +85,8 @@ def list_prices(
                 asked[_spot(account, region, name)] = {"at": now, "zones": zones.get(name, {})}
     if asked:
         _keep(state_dir, asked, now)
-    return _assemble(account, region, kinds, {**kept, **asked}, now)
+    prices = _assemble(account, region, kinds, {**kept, **asked}, now)
+    return prices if ON_DEMAND in markets else replace(prices, dated="")
 
 
 def _assemble(

@@ -5,11 +5,11 @@ They are read before anything is rented. What AWS calls vCPUs counts here: those
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from cloudsend_cli.errors import CloudsendError
 
@@ -20,7 +20,7 @@ from .settings import ON_DEMAND, SPOT
 SERVICE = "ec2"
 _COUNTED = ("pending", "running")
 
-# Service quotas of EC2 by the beginning of a type's family; the longest that fits decides.
+# Service quotas of EC2 by the letters that a type's family begins with, with the digit after them where that matters.
 _CODES: dict[str, tuple[str, str, str]] = {
     # beginning: (what it is called, on demand, spot; "" where there is no such market)
     "": ("Standard", "L-1216C47A", "L-34B43A08"),
@@ -70,7 +70,9 @@ def quota_link(region: str, code: str) -> str:
 
 def _row(kind: str) -> tuple[str, str, str]:
     family = kind.partition(".")[0]
-    return _CODES[max((start for start in _CODES if not start or re.match(f"{start}(?![a-z])", family)), key=len)]
+    letters = family[: len(family) - len(family.lstrip(ascii_lowercase))]
+    generation = family[: len(letters) + 1]
+    return _CODES.get(generation) or _CODES.get(letters) or _CODES[""]
 
 
 # ---- asking AWS ----------------------------------------------------------------------------------------------------
