@@ -32,7 +32,7 @@ class Machine:
         self.fenced = threading.Event()
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(self.results), lambda: {"TOKEN": "s3cret"})
         self.hosts = RunHosts(
-            run, self.pool, self.wake, lambda: facts, self.fenced.set, directory / "logs", weigh=lambda *_: HERE
+            run, self.pool, self.wake, lambda: facts, self.fenced.set, directory / "logs", resumes=directory / "resume", weigh=lambda *_: HERE
         )
         self.run = run
         self.view: HostView | None = None

@@ -191,6 +191,7 @@ class Desk:
             lambda: RunFacts({}, str(self.folder / "results"), dict),
             lambda: None,
             self.folder / "logs",
+            resumes=self.folder / "resume",
             weigh=lambda node, attempt: weigh(state, node, attempt),
         )
         told = {name.replace("{run}", state.run.id): status for name, status in told.items()}

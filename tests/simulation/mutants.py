@@ -232,7 +232,7 @@ def final_state_reopened(patch: Patch) -> None:
 
 
 def cancelled_job_handed_out(patch: Patch) -> None:
-    real = jobs._cancel
+    real = jobs.cancel_job
 
     def cancel(draft: Draft, number: int) -> None:
         job = draft.job(number)
@@ -241,7 +241,7 @@ def cancelled_job_handed_out(patch: Patch) -> None:
         else:
             real(draft, number)
 
-    patch.setattr(jobs, "_cancel", cancel)
+    patch.setattr(jobs, "cancel_job", cancel)
 
 
 def lost_results(patch: Patch) -> None:
@@ -281,7 +281,7 @@ def environment_believed_after_its_loss(patch: Patch) -> None:
 
 
 def cancel_calls_it_dead(patch: Patch) -> None:
-    real = jobs._cancel
+    real = jobs.cancel_job
 
     def cancel(draft: Draft, number: int) -> None:
         real(draft, number)
@@ -289,7 +289,7 @@ def cancel_calls_it_dead(patch: Patch) -> None:
         if job is not None and job.state == RUNNING:
             draft.put_job(replace(job, state=CANCELLED, reason="cancelled by the user"))
 
-    patch.setattr(jobs, "_cancel", cancel)
+    patch.setattr(jobs, "cancel_job", cancel)
 
 
 # ---- rule 7: nothing foreign, nothing left -------------------------------------------------------------------------
@@ -321,7 +321,8 @@ def creating_forgotten_when_unwanted(patch: Patch) -> None:
             draft.put_node(replace(node, state="released"))
 
     patch.setattr(nodes, "_await_instance", await_instance)
-    patch.setattr(decide_module, "list_orphans", lambda draft: iter(()))
+    for module in (decide_module, nodes):
+        patch.setattr(module, "list_orphans", lambda draft: iter(()))
 
 
 MUTANTS = (
@@ -354,5 +355,5 @@ MUTANTS = (
     Mutant("", "losses that are not counted", losses_without_end),
     Mutant("7", "a machine without our tag adopted", untagged_machine_adopted),
     Mutant("7", "machines of superseded intents left", orphans_left),
-    Mutant("7", "a machine in the making forgotten when it is not wanted any more", creating_forgotten_when_unwanted),
+    Mutant("7", "a machine in the making forgotten", creating_forgotten_when_unwanted, "cancel while it boots"),
 )

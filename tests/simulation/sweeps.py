@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
-from cloudsend_cli.testing.scenarios import SCENARIOS
+from cloudsend_cli.testing.rented_scenarios import ALL_SCENARIOS
 from cloudsend_cli.testing.world import Scenario, World
 
 ABSENCES = (None, 25.0)  # seconds until the successor comes; None: the scenario's own
@@ -79,10 +79,10 @@ def findings(cases: Iterator[Case], stop_after: int = 5) -> tuple[int, list[str]
 def hunt(rounds: int) -> Iterator[Case]:
     """The worlds that a mutant has to be caught in: each scenario undisturbed, then random points of each in turn."""
     random = Random(7)
-    points = {s.name: max(2, count_points(s)) for s in SCENARIOS}
-    yield from (Case(s) for s in SCENARIOS)
+    points = {s.name: max(2, count_points(s)) for s in ALL_SCENARIOS}
+    yield from (Case(s) for s in ALL_SCENARIOS)
     for _ in range(rounds):
-        for scenario in SCENARIOS:
+        for scenario in ALL_SCENARIOS:
             k = random.randrange(points[scenario.name])
             yield Case(scenario, (k,))
             yield Case(scenario, (), k, random.choice(SLEEPS))
@@ -90,7 +90,7 @@ def hunt(rounds: int) -> Iterator[Case]:
 
 def hunt_in(name: str) -> Iterator[Case]:
     """Every point of one scenario."""
-    scenario = next(s for s in SCENARIOS if s.name == name)
+    scenario = next(s for s in ALL_SCENARIOS if s.name == name)
     points = count_points(scenario)
     yield from singles(scenario, points)
     yield from sleeps(scenario, points)
