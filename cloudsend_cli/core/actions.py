@@ -28,6 +28,24 @@ class TerminateInstance:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepInstance:
+    """Take a machine out of the run and let it wait for a later one. One that is out of it already is fine."""
+
+    node: str
+    provider: str
+    generation: int
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHost:
+    """Tell the node's machine to end itself in so many seconds, whoever is alive then; None: it need not."""
+
+    node: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectHost:
     """Open and keep a link to the node's machine, with our agent on it."""
 
@@ -49,6 +67,7 @@ class AttemptStart:
     attempt: str
     spec: JobSpec
     build: bool = False
+    resume: tuple[Upload, ...] = ()  # what an earlier attempt left, by its own paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +107,15 @@ class AckAttempts:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchResume:
+    """Bring home what the next attempt of a job goes on from, to a place of its own."""
+
+    node: str
+    attempt: str
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FetchOutputs:
     """Bring an ended attempt's outputs home; the manifest in the destination is written last."""
 
@@ -100,11 +128,14 @@ class FetchOutputs:
 Action = (
     CreateInstance
     | TerminateInstance
+    | KeepInstance
+    | LeaseHost
     | ConnectHost
     | DisconnectHost
     | StartAttempts
     | CancelAttempts
     | RevokeAttempts
     | AckAttempts
+    | FetchResume
     | FetchOutputs
 )

@@ -16,18 +16,20 @@ from .actions import (
     AttemptStart,
     CancelAttempts,
     FetchOutputs,
+    FetchResume,
     RevokeAttempts,
 )
 from .decide_balance import take_back
 from .decide_builds import build_failed_everywhere, end_builds, environment_ready, take_builds
-from .decide_jobs import fail_doomed, take_attempts, take_requests
+from .decide_jobs import fail_doomed, go_on_without, take_attempts, take_requests
+from .decide_money import is_paying, keep_budget, take_rentals
 from .decide_nodes import list_orphans, take_nodes
 from .draft import Draft
 from .explain import describe
 from .model import FAILED, PENDING, RUNNING, Observation, Policy
 from .naming import attempt_id, parse_attempt_id
 from .places import Place, best_place, list_places
-from .state import Changes, JobClass, JobRecord, RunState
+from .state import FETCHED, RESUME, Changes, JobClass, JobRecord, RunState
 
 REASONS_MOST = 3
 
@@ -48,6 +50,8 @@ def decide(state: RunState, seen: Observation, policy: Policy) -> Decision:
     take_requests(draft)
     take_attempts(draft)
     take_builds(draft)
+    take_rentals(draft)
+    keep_budget(draft)
     fail_doomed(draft)
     _take_fetches(draft)
     unsettled = _unsettled(draft)
@@ -68,7 +72,7 @@ def _unsettled(draft: Draft) -> bool:
     for number, new in draft.jobs.items():
         old = draft.state.jobs[number]
         open_jobs += (not new.final) - (not old.final)
-        to_fetch += (new.fetch == "wanted") - (old.fetch == "wanted")
+        to_fetch += (new.fetch in FETCHED) - (old.fetch in FETCHED)
     return open_jobs > 0 or to_fetch > 0
 
 
@@ -173,7 +177,8 @@ def _hand_to(draft: Draft, job: JobRecord, place: Place) -> None:
         fetch="",
     )
     draft.put_job(job)
-    draft.start(place.name, AttemptStart(attempt_id(draft.run.id, job.number, job.attempt), job.spec))
+    attempt = attempt_id(draft.run.id, job.number, job.attempt)
+    draft.start(place.name, AttemptStart(attempt, job.spec, resume=job.resume))
     place.used = place.used.plus(job.spec.resources)
     place.held += 1
 
@@ -195,31 +200,56 @@ def _take_fetches(draft: Draft) -> None:
         parsed = parse_attempt_id(attempt)
         job = draft.job(parsed[1]) if parsed is not None else None
         # What a fetch of an earlier attempt brought is not what the newest one left.
-        if job is None or job.fetch != "wanted" or attempt_id(draft.run.id, job.number, job.attempt) != attempt:
+        if job is None or job.fetch not in FETCHED:
+            continue
+        if attempt_id(draft.run.id, job.number, job.attempt) != attempt:
             continue
         tries = job.fetch_tries + 1
-        if not problem:
+        if job.fetch == RESUME:
+            _take_resume(draft, replace(job, fetch_tries=tries), attempt, problem)
+        elif not problem:
             draft.put_job(replace(job, fetch="home", fetch_tries=tries))
         elif tries >= draft.policy.fetch_tries:
             draft.put_job(replace(job, fetch=f"failed: {problem}", fetch_tries=tries))
         else:
             later = draft.seen.now + draft.policy.retry_delay * 2 ** (tries - 1)
             draft.put_job(replace(job, fetch_tries=tries, not_before=later))
+    for number in draft.state.to_fetch:
+        job = draft.job(number)
+        if job is not None and job.fetch == RESUME:
+            draft.wake(job.not_before)
+            if job.not_before <= draft.seen.now:
+                draft.put_job(go_on_without(job))
 
 
-def _fetch_actions(draft: Draft) -> Iterator[FetchOutputs]:
+def _take_resume(draft: Draft, job: JobRecord, attempt: str, problem: str) -> None:
+    """What an attempt left is given to the next one; without it, what an earlier one left, or nothing."""
+    if not problem:
+        left = draft.seen.persisted.get(attempt, ())
+        draft.put_job(replace(go_on_without(job), resume=left or job.resume))
+    elif job.fetch_tries >= draft.policy.fetch_tries:
+        draft.put_job(go_on_without(job))
+    else:
+        draft.put_job(job)
+
+
+def _fetch_actions(draft: Draft) -> Iterator[FetchOutputs | FetchResume]:
     numbers = dict.fromkeys(draft.state.to_fetch)
     numbers.update(dict.fromkeys(draft.jobs))
     for number in numbers:
         job = draft.job(number)
-        if job is None or job.fetch != "wanted":
+        if job is None or job.fetch not in FETCHED:
             continue
-        if job.not_before > draft.seen.now:
+        if job.fetch == "wanted" and job.not_before > draft.seen.now:
             draft.wake(job.not_before)
             continue
         attempt = attempt_id(draft.run.id, number, job.attempt)
         view = draft.seen.hosts.get(job.node)
-        if view is not None and view.connected and attempt not in draft.seen.fetching:
+        if view is None or not view.connected or attempt in draft.seen.fetching:
+            continue
+        if job.fetch == RESUME:
+            yield FetchResume(job.node, attempt, job.spec.persist)
+        else:
             patterns = tuple(o.pattern for o in job.spec.outputs)
             yield FetchOutputs(job.node, attempt, patterns, job.spec.name)
 
@@ -235,7 +265,7 @@ def _end_run(draft: Draft) -> None:
 def _done(draft: Draft) -> bool:
     if _unsettled(draft) or any(n.state not in {"released", "failed"} for n in draft.all_nodes()):
         return False
-    return next(list_orphans(draft), None) is None
+    return next(list_orphans(draft), None) is None and not is_paying(draft)
 
 
 def _ordered_actions(draft: Draft) -> Iterator[Action]:
@@ -260,4 +290,6 @@ def _wake_at(draft: Draft) -> float | None:
         return draft.seen.now
     if draft.state.delayed:
         draft.wake(draft.state.delayed[0][0])
+    if is_paying(draft):
+        draft.wake(draft.seen.now + draft.policy.look_idle)
     return draft.wake_at

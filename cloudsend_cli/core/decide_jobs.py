@@ -8,13 +8,14 @@ from .actions import AttemptStart
 from .draft import Draft
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, AttemptStatus, HostView
 from .naming import attempt_id, parse_attempt_id, parse_build_id, run_of_attempt
-from .state import JobRecord
+from .state import RESUME, JobRecord
 
 ENDED = frozenset({"exited", "lost", "cancelled", "stale", "refused"})
 ALIVE = frozenset({"queued", "running"})
 RESTARTED = "lost: the host was restarted"
 DELETED = "lost: the agent's directory on the host was deleted"
 LOSSES = {"rebooted": RESTARTED, "home-deleted": DELETED}  # in the agent's words
+PREEMPTED = "preempted"
 DISK_FULL = "disk-full"  # alone only of attempts that were never executed
 RETRY_FULL = f"retry after {DISK_FULL}"
 SIGNAL_NAMES = {
@@ -35,7 +36,7 @@ def take_requests(draft: Draft) -> None:
         if request.kind == "cancel":
             numbers = request.jobs if request.jobs is not None else tuple(draft.state.jobs)
             for number in numbers:
-                _cancel(draft, number)
+                cancel_job(draft, number)
             if request.jobs is None:
                 draft.new_run = replace(draft.run, cancelled=True)
         elif request.kind == "gone":
@@ -44,17 +45,22 @@ def take_requests(draft: Draft) -> None:
         draft.new_run = replace(draft.run, requests_done=done)
 
 
-def _cancel(draft: Draft, number: int) -> None:
+def cancel_job(draft: Draft, number: int) -> None:
+    """Give a job up, by the user's wish or because the run is given up."""
     job = draft.job(number)
     if job is None or job.final:
         return
     if job.state == PENDING:
         draft.put_job(
-            replace(job, state=CANCELLED, reason="cancelled by the user", cancel=True, ended_at=draft.seen.now)
+            replace(job, state=CANCELLED, reason=cancel_reason(draft), cancel=True, ended_at=draft.seen.now, fetch="")
         )
     elif not job.cancel:
         draft.put_job(replace(job, cancel=True))
         draft.cancel(job.node, attempt_id(draft.run.id, number, job.attempt))
+
+
+def cancel_reason(draft: Draft) -> str:
+    return draft.run.stopped or "cancelled by the user"
 
 
 def take_attempts(draft: Draft) -> None:
@@ -102,10 +108,10 @@ def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
     elif status.state == "lost":
         lose(draft, job, LOSSES.get(status.cause, status.cause or "lost"), ended_at=status.ended)
     elif status.state == "cancelled" and job.cancel:
-        _finish(draft, job, CANCELLED, "cancelled by the user", None)
+        _finish(draft, job, CANCELLED, cancel_reason(draft), None)
     elif status.state == "refused" and status.cause == DISK_FULL:
         never_started(draft, job, RETRY_FULL, delay=draft.policy.retry_delay)
-    elif status.state == "refused" and status.cause not in {"", "wrong-boot"}:
+    elif status.state == "refused" and status.cause not in {"", "wrong-boot", PREEMPTED}:
         _finish(draft, job, FAILED, status.cause, None)
     elif status.state in ENDED:
         never_started(draft, job)
@@ -120,9 +126,9 @@ def _settle_exit(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
         cpu_seconds=status.cpu_seconds,
     )
     if status.cause == "cancelled":
-        _finish(draft, job, CANCELLED, "cancelled by the user", status)
-    elif status.cause == "preempted":
-        never_started(draft, job)
+        _finish(draft, job, CANCELLED, cancel_reason(draft), status)
+    elif status.cause == PREEMPTED:
+        preempt(draft, job)
     elif status.cause == DISK_FULL:
         never_started(draft, job, RETRY_FULL, delay=draft.policy.retry_delay)
     elif status.cause == "upload-missing":
@@ -184,7 +190,7 @@ def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = 
     """The attempt is proved dead with its outcome unknown: a new attempt up to `retries_lost`, else failed."""
     losses = job.losses + 1
     if job.cancel:
-        _finish(draft, replace(job, losses=losses), CANCELLED, "cancelled by the user", None)
+        _finish(draft, replace(job, losses=losses), CANCELLED, cancel_reason(draft), None)
     elif losses <= job.spec.retries_lost:
         draft.put_job(
             replace(job, state=PENDING, losses=losses, reason=f"retry after {reason}", started_at=None, ended_at=None)
@@ -198,9 +204,26 @@ def never_started(draft: Draft, job: JobRecord, reason: str = "", *, delay: floa
     """The attempt is proved to be without effect, or was preempted: a new one follows and nothing is counted."""
     later = draft.seen.now + delay if delay else 0.0
     if job.cancel:
-        _finish(draft, job, CANCELLED, "cancelled by the user", None)
+        _finish(draft, job, CANCELLED, cancel_reason(draft), None)
     else:
         draft.put_job(replace(job, state=PENDING, reason=reason, started_at=None, ended_at=None, not_before=later))
+
+
+def preempt(draft: Draft, job: JobRecord, *, fetch: bool = True) -> None:
+    """Its machine is taken back: a new attempt follows, nothing is counted, and what it persists comes along.
+
+    With `fetch`, what it left can still be had: the new attempt waits for it, but not for long.
+    """
+    never_started(draft, job)
+    pending = draft.jobs[job.number]
+    if fetch and job.spec.persist and pending.state == PENDING and job.started_at is not None:
+        until = draft.seen.now + draft.policy.resume_limit
+        draft.put_job(replace(pending, fetch=RESUME, fetch_tries=0, not_before=until))
+
+
+def go_on_without(job: JobRecord) -> JobRecord:
+    """A job that waited for what its preempted attempt left waits no longer."""
+    return replace(job, fetch="", not_before=0.0)
 
 
 def take_report(draft: Draft, node: str, view: HostView) -> None:
@@ -216,7 +239,7 @@ def take_report(draft: Draft, node: str, view: HostView) -> None:
             if job.cancel:
                 draft.cancel(node, attempt)
             else:
-                draft.start(node, AttemptStart(attempt, job.spec))
+                draft.start(node, AttemptStart(attempt, job.spec, resume=job.resume))
         else:
             # PROOF: another boot id; nothing of the earlier boot runs any more. Or the same one and another directory
             # of the agent: what runs on without its directory is in the report.

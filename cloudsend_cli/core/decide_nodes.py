@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .actions import ConnectHost, CreateInstance, DisconnectHost, TerminateInstance
+from .actions import ConnectHost, CreateInstance, DisconnectHost, KeepInstance, TerminateInstance
 from .decide_builds import is_ending_build
-from .decide_jobs import lose, never_started, take_report
+from .decide_jobs import PREEMPTED, go_on_without, lose, never_started, take_report
+from .decide_money import end_rental
 from .draft import Draft
 from .model import InstanceStatus
-from .naming import create_call, digest, terminate_call, token
+from .naming import create_call, digest, keep_call, terminate_call, token
 from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
 from .silence import REFUSALS, REFUSED
-from .state import RESULTS_GONE, NodeRecord
+from .state import FETCHED, RESULTS_GONE, RESUME, NodeRecord
 
 # Each is the provider's word that the token has no living machine (see ports.Provider.create_instance). `auth` is so
 # only of the first call with a token: an earlier one may have had its effect.
 FATAL_CREATE_ERRORS = frozenset({"auth", "quota", "config", "provider"})
 PASSING_CREATE_ERRORS = frozenset({"capacity"})
 SHORTAGES = frozenset({"capacity", "quota"})
-CAPACITY, PREEMPTED = "capacity", "preempted"  # InstanceStatus.reason
+CAPACITY = "capacity"  # InstanceStatus.reason
 NEVER_CAME_UP = "never came up"
 GONE = "given up by the user"
 
@@ -38,6 +39,8 @@ def take_nodes(draft: Draft, *, wanted: bool) -> None:
             _watch(draft, node)
         elif node.state == "running":
             _start_release(draft, node, node.instance_id, "")
+        elif node.state == "keeping":
+            _keep(draft, node, wanted=wanted)
         elif node.state == "releasing":
             _release(draft, node, wanted=wanted)
     _give_back_orphans(draft)
@@ -56,6 +59,8 @@ def list_orphans(draft: Draft) -> Iterator[tuple[NodeRecord, InstanceStatus]]:
             node = draft.state.nodes.get(status.node)
             if node is None or status.state == "terminated" or status.generation > node.generation:
                 continue
+            if status.instance_id in {node.instance_id, node.kept}:
+                continue  # a list that lags shows it as it was before it was kept, or taken again
             given_back = terminate_call(status.instance_id) in draft.seen.calls_done
             unwanted = status.generation < node.generation or node.state in {"wanted", "released", "failed"}
             if unwanted and not given_back:
@@ -91,6 +96,7 @@ def _intend(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
         instance_id="",
         created_at=draft.seen.now,
         not_before=0.0,
+        lease=None,
     )
     draft.put_node(node)
     _create(draft, node)
@@ -172,6 +178,7 @@ def _note_taken(draft: Draft, node: NodeRecord, reason: str) -> None:
 def _replace(draft: Draft, node: NodeRecord, reason: str) -> None:
     """The machine is proved gone; a new generation fences its late news."""
     _lose_all(draft, node, reason)
+    end_rental(draft, node.instance_id)
     _note_taken(draft, node, reason)
     # A machine that ended before it was used is not asked for again at once: its provider may be short of them.
     later = draft.seen.now + draft.policy.create_retry if node.state == "creating" else 0.0
@@ -196,8 +203,12 @@ def _lose_all(draft: Draft, node: NodeRecord, reason: str) -> None:
             lose(draft, job, f"lost: the machine was {reason}")
     for number in {**draft.state.to_fetch, **draft.jobs}:
         stranded = draft.job(number)
-        if stranded is not None and stranded.node == node.name and stranded.fetch == "wanted":
+        if stranded is None or stranded.node != node.name:
+            continue
+        if stranded.fetch == "wanted":
             draft.put_job(replace(stranded, fetch=f"{RESULTS_GONE}, which was {reason}"))
+        elif stranded.fetch == RESUME:
+            draft.put_job(go_on_without(stranded))
     for where, key in draft.state.builds:
         build = draft.build(where, key)
         if where == node.name and build is not None and build.state != "failed":
@@ -212,6 +223,8 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
     draft.wake(draft.seen.now + (draft.policy.look_idle if connected else draft.policy.look_again))
     if status is not None and status.state == "terminated":
         _replace(draft, node, status.reason or "terminated")
+    elif status is not None and status.state == "stopped":
+        _lose_stopped(draft, node)
     elif view is not None and not connected and view.error_code in REFUSALS and not _is_used(draft, node):
         _start_release(draft, node, node.instance_id, f"{REFUSED}{view.error}")
     elif connected or status is not None or node.provider not in draft.seen.instances:
@@ -228,13 +241,19 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
         _replace(draft, node, "forgotten by its provider")
 
 
+def _lose_stopped(draft: Draft, node: NodeRecord) -> None:
+    """PROOF: its provider says that it has no power. Its disk is kept, and it may come back under another boot."""
+    for job in draft.running_jobs(node.name):
+        lose(draft, job, "lost: the machine was stopped")
+
+
 def _is_used(draft: Draft, node: NodeRecord) -> bool:
     """Whether anything of this run was ever handed to it whose end, or result, is not known yet."""
     waiting = (draft.job(number) for number in draft.state.to_fetch)
     builds = (draft.build(where, key) for where, key in draft.state.builds if where == node.name)
     return (
         bool(draft.running_jobs(node.name))
-        or any(j is not None and j.node == node.name and j.fetch == "wanted" for j in waiting)
+        or any(j is not None and j.node == node.name and j.fetch in FETCHED for j in waiting)
         or any(b is not None and b.state == "running" for b in builds)
     )
 
@@ -242,9 +261,43 @@ def _is_used(draft: Draft, node: NodeRecord) -> bool:
 def _start_release(draft: Draft, node: NodeRecord, instance_id: str, reason: str) -> None:
     """The id is committed before the first request to give it back."""
     draft.actions.append(DisconnectHost(node.name))
+    if not reason and _can_keep(draft, node):
+        node = replace(node, state="keeping", not_before=0.0)
+        draft.put_node(node)
+        _keep(draft, node, wanted=False)
+        return
     node = replace(node, state="releasing", instance_id=instance_id, reason=reason, not_before=0.0)
     draft.put_node(node)
     _release(draft, node, wanted=reason == NEVER_CAME_UP)
+
+
+def _can_keep(draft: Draft, node: NodeRecord) -> bool:
+    """Only a machine that was heard to watch over itself: nobody else will end it."""
+    view = draft.seen.hosts.get(node.name)
+    watched = view is not None and view.connected and view.armed and not view.leaving
+    return node.state == "running" and current_offer(node).keep and watched and not draft.run.stopped
+
+
+def _keep(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
+    """Ask until the machine is out of this run. What cannot be kept is given back."""
+    status = find_instance(draft, node)
+    call = keep_call(node.instance_id, node.generation)
+    code, message = draft.seen.call_errors.get(call, ("", ""))
+    if call in draft.seen.calls_done:
+        end_rental(draft, node.instance_id)
+        state = "wanted" if wanted else "released"
+        draft.put_node(replace(node, state=state, kept=node.instance_id, instance_id="", not_before=0.0))
+    elif status is not None and status.state == "terminated":
+        end_rental(draft, node.instance_id)
+        draft.put_node(replace(node, state="wanted" if wanted else "released", instance_id="", not_before=0.0))
+    elif code not in {"", "unreachable"}:
+        node = replace(node, state="releasing", not_before=0.0)
+        draft.put_node(node)
+        _release(draft, node, wanted=wanted)
+    elif node.not_before <= draft.seen.now and call not in draft.seen.calls_pending:
+        draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.create_retry, reason=message))
+        draft.actions.append(KeepInstance(node.name, node.provider, node.generation, node.instance_id))
+    draft.wake(draft.seen.now + draft.policy.look_again)
 
 
 def _release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
@@ -259,6 +312,8 @@ def _release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     absent = status is None and node.provider in draft.seen.instances and call in draft.seen.calls_done
     draft.wake(draft.seen.now + draft.policy.look_again)
     gone = (status is not None and status.state == "terminated") or absent
+    if gone:
+        end_rental(draft, node.instance_id)
     if gone and node.reason.startswith((REFUSED, GONE)):
         draft.put_node(replace(node, state="failed", instance_id="", not_before=0.0))
     elif gone:

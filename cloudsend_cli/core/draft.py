@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .actions import Action, AttemptStart, StartAttempts
 from .model import Observation, Policy, Resources
-from .state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+from .state import BuildRecord, Changes, JobRecord, NodeRecord, RentalRecord, RunRecord, RunState
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class Draft:
     jobs: dict[int, JobRecord] = field(default_factory=dict)
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     builds: dict[tuple[str, str], BuildRecord] = field(default_factory=dict)
+    rentals: dict[str, RentalRecord] = field(default_factory=dict)
     new_run: RunRecord | None = None
     actions: list[Action] = field(default_factory=list)
     acks: dict[str, list[str]] = field(default_factory=dict)
@@ -52,6 +53,12 @@ class Draft:
 
     def build(self, node: str, key: str) -> BuildRecord | None:
         return self.builds.get((node, key)) or self.state.builds.get((node, key))
+
+    def all_rentals(self) -> list[RentalRecord]:
+        return list({**self.state.rentals, **self.rentals}.values())
+
+    def put_rental(self, rental: RentalRecord) -> None:
+        self.rentals[rental.id] = rental
 
     def put_job(self, job: JobRecord) -> None:
         self.jobs[job.number] = job
@@ -87,9 +94,9 @@ class Draft:
         starts = tuple(self.starts[node])
         files = {}
         for start in starts:
-            for upload in start.spec.uploads:
+            for upload in (*start.spec.uploads, *start.resume):
                 files[upload.sha256] = upload
         return StartAttempts(node, boot, starts, tuple(files.values()))
 
     def changes(self) -> Changes:
-        return Changes(self.new_run, self.jobs, self.nodes, self.builds)
+        return Changes(self.new_run, self.jobs, self.nodes, self.builds, self.rentals)

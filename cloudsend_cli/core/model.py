@@ -125,6 +125,7 @@ class Offer:
     price: float | None = None  # dollars per hour; None: it costs nothing, or nobody knows
     pool: str = ""  # what runs short for all offers of this pool at once, such as a type in a zone; "": nothing does
     quota: str = ""  # what the account's limit is on, for all offers of this quota at once
+    keep: bool = False  # after the run it waits for the next one, and ends itself when none comes
     note: str = ""  # in the user's words: type, place, market
 
 
@@ -183,6 +184,7 @@ class RunSpec:
     instances: tuple[InstanceSpec, ...] = ()
     results_dir: str = ""  # absolute
     max_parallel: int | None = None
+    budget: float | None = None  # dollars
     base_env: tuple[tuple[str, str], ...] = ()  # what jobs on this machine inherit from the submitting shell
     providers: tuple[ProviderDefinition, ...] = ()  # of the instances
     recover: bool = True
@@ -220,6 +222,7 @@ class InstanceStatus:
     price: float | None = None  # dollars per hour
     launched_at: float | None = None  # since when it is paid for; None: it is not rented
     ended_at: float | None = None
+    least_seconds: float = 0.0  # that are paid for at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +319,7 @@ class HostView:
     full: bool = False  # its agent had no room on its disk for an attempt: nothing is handed to it for a while
     leaving: bool = False  # its provider announced that it is taken back: nothing is handed to it
     armed: bool = False  # it ends itself when nobody uses it any more
+    leased: bool = False  # ... and at a time that somebody told it
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +347,9 @@ class Observation:
     requests: tuple[Request, ...] = ()
     fetched: Mapping[str, str] = field(default_factory=dict)  # attempt id -> "" (home) or what went wrong
     fetching: frozenset[str] = frozenset()  # attempts whose outputs are on their way
+    persisted: Mapping[str, tuple[Upload, ...]] = field(
+        default_factory=dict
+    )  # attempt id -> what it left to go on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,5 +370,7 @@ class Policy:
     look_idle: float = 15.0  # at machines that answer, for what only their provider knows
     shortage: float = 600.0  # how long a pool that had no machine, or a quota that was used up, is not asked again
     taken_back: float = 120.0  # ... and one that has taken a machine back
+    resume_limit: float = 150.0  # for bringing home what an attempt left whose machine is taken back
+    lease_step: float = 30.0  # by which a machine's time must change before it is told
     absent_limit: float = 900.0  # a silent machine that complete lists omit for so long is gone: longer than any lag
     fetch_tries: int = 3

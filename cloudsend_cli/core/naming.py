@@ -100,6 +100,16 @@ def terminate_call(instance_id: str) -> str:
     return f"terminate {instance_id}"
 
 
+def keep_call(instance_id: str, generation: int) -> str:
+    """One machine may be kept, taken again and kept again."""
+    return f"keep {instance_id} {generation}"
+
+
+def rental_id(instance_id: str, generation: int, since: float) -> str:
+    """One machine may be kept and taken again, or be stopped and started."""
+    return f"{instance_id}.{generation}@{since:.0f}"
+
+
 def safe_component(name: str) -> str:
     """A file name that shows `name` and can be created anywhere; distinct names stay distinct."""
     plain = re.sub(r"[^A-Za-z0-9._+=,@%-]", "_", name)

@@ -62,6 +62,7 @@ def plan_run(spec: RunSpec, nodes: Sequence[NodePlan], run_id: str, now: float) 
         created_at=now,
         results_dir=spec.results_dir,
         max_parallel=spec.max_parallel,
+        budget=spec.budget,
         base_env=spec.base_env,
         settings=spec.settings,
         providers=spec.providers,
@@ -94,9 +95,11 @@ def plan_continue(state: RunState, spec: RunSpec, nodes: Sequence[NodePlan], now
             state.run,
             batch=batch,
             cancelled=False,
+            stopped="",
             ended_at=None,
             results_dir=spec.results_dir,
             max_parallel=spec.max_parallel,
+            budget=spec.budget,
             base_env=spec.base_env,
             settings=spec.settings,
             providers=_providers(state, spec),
@@ -212,7 +215,7 @@ class _Merge:
     def _retire(self, old: JobRecord, successor: int, reason: str) -> int:
         job = replace(old, superseded_by=successor)
         if old.state == PENDING:
-            job = replace(job, state=CANCELLED, reason=reason, ended_at=self.now)
+            job = replace(job, state=CANCELLED, reason=reason, ended_at=self.now, fetch="")
         elif old.state == RUNNING:
             job = replace(job, cancel=True)
         self.changed[old.number] = job

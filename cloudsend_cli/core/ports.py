@@ -122,6 +122,7 @@ class HostNews:
     view: HostView
     attempts: Mapping[str, AttemptStatus] = field(default_factory=dict)
     fetched: Mapping[str, str] = field(default_factory=dict)  # attempt id -> "" or what went wrong
+    persisted: Mapping[str, tuple[Upload, ...]] = field(default_factory=dict)  # of those that FetchResume brought
 
 
 class Hosts(Protocol):
@@ -152,6 +153,12 @@ class Hosts(Protocol):
     def ack(self, node: str, attempts: Sequence[str]) -> None: ...
 
     def fetch(self, node: str, attempt: str, patterns: Sequence[str], name: str) -> None: ...
+
+    def fetch_resume(self, node: str, attempt: str, patterns: Sequence[str]) -> None:
+        """Bring what the job's next attempt goes on from; it becomes news as `fetched` and `persisted` together."""
+
+    def lease(self, node: str, seconds: float | None) -> None:
+        """Tell the machine when to end itself at the latest; lost with the connection, and said again after it."""
 
 
 class ByteStream(Protocol):

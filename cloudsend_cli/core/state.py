@@ -20,11 +20,14 @@ from .model import (
     Offer,
     ProviderDefinition,
     Resources,
+    Upload,
 )
 from .naming import attempt_id
 
 # Results that no fetch can bring any more: the job is done again when its config is run again.
 RESULTS_GONE = "failed: gone with its machine"
+RESUME = "resume"
+FETCHED = frozenset({"wanted", RESUME})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,15 @@ class JobRecord:
     started_at: float | None = None
     ended_at: float | None = None
     cancel: bool = False  # the user asked for its end
-    fetch: str = ""  # "", "wanted", "home", or "failed: ..."
+    fetch: str = (
+        ""  # "", "wanted", "home", "failed: ...", or RESUME while what the next attempt goes on from is fetched
+    )
     fetch_tries: int = 0
     superseded_by: int = 0
     batch: int = 1
     maxrss: int | None = None
     cpu_seconds: float | None = None
+    resume: tuple[Upload, ...] = ()  # what an earlier attempt left, whose machine was taken back
 
     @property
     def final(self) -> bool:
@@ -71,12 +77,14 @@ class NodeRecord:
     request: str  # rendered JSON of the intended machine
     generation: int = 0
     token: str = ""
-    state: str = "wanted"  # wanted, creating, running, releasing, released, failed
+    state: str = "wanted"  # wanted, creating, running, keeping, releasing, released, failed
     instance_id: str = ""
     reason: str = ""
     not_before: float = 0.0
     created_at: float = 0.0
     price: float | None = None  # dollars per hour
+    kept: str = ""  # the machine that this run gave out of its hands last: it may be another run's by now
+    lease: float | None = None  # when it ends itself at the latest, as it was last told
     offers: tuple[Offer, ...] = ()  # in the order in which they are tried; capacity, request, price are of one of them
 
 
@@ -95,6 +103,21 @@ class BuildRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RentalRecord:
+    """The time for which this run pays for a machine; one that was stopped and started has several."""
+
+    id: str  # see naming.rental_id
+    instance_id: str
+    node: str
+    provider: str
+    price: float | None  # dollars per hour; None: not known
+    since: float
+    until: float | None = None
+    least: float = 0.0  # seconds that are paid for at least
+    note: str = ""  # type, place, market
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """The run as a whole. `version` grows with every commit and is what a compare-and-swap compares."""
 
@@ -105,6 +128,8 @@ class RunRecord:
     batch: int = 1
     results_dir: str = ""
     max_parallel: int | None = None
+    budget: float | None = None  # dollars
+    stopped: str = ""  # why what is left is given up, where the user has not asked for it
     base_env: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     providers: tuple[ProviderDefinition, ...] = ()
@@ -123,9 +148,10 @@ class Changes:
     jobs: Mapping[int, JobRecord] = field(default_factory=dict)
     nodes: Mapping[str, NodeRecord] = field(default_factory=dict)
     builds: Mapping[tuple[str, str], BuildRecord] = field(default_factory=dict)
+    rentals: Mapping[str, RentalRecord] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.run or self.jobs or self.nodes or self.builds)
+        return bool(self.run or self.jobs or self.nodes or self.builds or self.rentals)
 
 
 @dataclass(slots=True)
@@ -161,12 +187,14 @@ class RunState:
         nodes: Iterable[NodeRecord] = (),
         builds: Iterable[BuildRecord] = (),
         environments: Iterable[EnvironmentBuild] = (),
+        rentals: Iterable[RentalRecord] = (),
     ) -> None:
         self.run = run
         self.jobs: dict[int, JobRecord] = {}
         self.nodes: dict[str, NodeRecord] = {n.name: n for n in nodes}
         self.builds: dict[tuple[str, str], BuildRecord] = {(b.node, b.key): b for b in builds}
         self.environments: dict[str, EnvironmentBuild] = {e.key: e for e in environments}
+        self.rentals: dict[str, RentalRecord] = {r.id: r for r in rentals}
         self.counts: dict[str, int] = {}
         self.ready: dict[JobClass, dict[int, None]] = {}
         self.delayed: list[tuple[float, int]] = []
@@ -219,6 +247,7 @@ class RunState:
             self.run = changes.run
         self.nodes.update(changes.nodes)
         self.builds.update(changes.builds)
+        self.rentals.update(changes.rentals)
         for number, new in changes.jobs.items():
             old = self.jobs.get(number)
             if old is not None:
@@ -274,7 +303,7 @@ class RunState:
         if job.state == PENDING:
             if self.broken.get(job.number, 0) > 0:
                 self.doomed[job.number] = None
-            elif self.waiting_for.get(job.number, 0) > 0:
+            elif self.waiting_for.get(job.number, 0) > 0 or job.fetch == RESUME:
                 pass
             elif job.not_before > 0:
                 heapq.heappush(self.delayed, (job.not_before, job.number))
@@ -289,7 +318,7 @@ class RunState:
             # An exponential mean would weigh recent ends more; sums keep the arithmetic exact and reversible.
             self.duration_sum += job.ended_at - job.started_at
             self.duration_count += 1
-        if job.fetch == "wanted":
+        if job.fetch in FETCHED:
             self.to_fetch[job.number] = None
         if job.superseded_by:
             self.superseded[job.number] = None

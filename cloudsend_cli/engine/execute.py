@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
 from cloudsend_cli.core.actions import (
     AckAttempts,
@@ -13,12 +14,16 @@ from cloudsend_cli.core.actions import (
     CreateInstance,
     DisconnectHost,
     FetchOutputs,
+    FetchResume,
+    KeepInstance,
+    LeaseHost,
     RevokeAttempts,
     StartAttempts,
     TerminateInstance,
 )
 from cloudsend_cli.core.model import UNBOUNDED
-from cloudsend_cli.core.naming import create_call, terminate_call
+from cloudsend_cli.core.naming import create_call, keep_call, terminate_call
+from cloudsend_cli.core.ports import Renter
 from cloudsend_cli.core.state import RunRecord, RunState
 
 from .session import FindProvider, Session
@@ -41,6 +46,10 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
             hosts.revoke(node, attempts)
         case StartAttempts(node, boot, attempts, files):
             hosts.start(node, boot, attempts, files)
+        case FetchResume(node, attempt, patterns):
+            hosts.fetch_resume(node, attempt, patterns)
+        case LeaseHost(node, seconds):
+            hosts.lease(node, seconds)
         case FetchOutputs(node, attempt, patterns, name):
             hosts.fetch(node, attempt, patterns, name)
         case ConnectHost(node, address):
@@ -50,14 +59,21 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
         case DisconnectHost(node):
             session.linked.pop(node, None)
             hosts.disconnect(node)
+        case _:
+            _call_provider(session, state, action)
+
+
+def _call_provider(session: Session, state: RunState, wish: CreateInstance | TerminateInstance | KeepInstance) -> None:
+    find, run = session.find_provider, state.run
+    call: Callable[[], object]
+    match wish:
         case CreateInstance():
-            make = partial(_create, session.find_provider, state.run, action)
-            slow = session.is_slow(action.provider, state.run)
-            session.calls.submit(create_call(action.node, action.generation), make, slow=slow)
+            key, call = create_call(wish.node, wish.generation), partial(_create, find, run, wish)
         case TerminateInstance():
-            end = partial(_terminate, session.find_provider, state.run, action)
-            slow = session.is_slow(action.provider, state.run)
-            session.calls.submit(terminate_call(action.instance_id), end, slow=slow)
+            key, call = terminate_call(wish.instance_id), partial(_terminate, find, run, wish)
+        case KeepInstance():
+            key, call = keep_call(wish.instance_id, wish.generation), partial(_keep, find, run, wish)
+    session.calls.submit(key, call, slow=session.is_slow(wish.provider, run))
 
 
 def _create(find: FindProvider, run: RunRecord, wish: CreateInstance) -> None:
@@ -67,3 +83,8 @@ def _create(find: FindProvider, run: RunRecord, wish: CreateInstance) -> None:
 
 def _terminate(find: FindProvider, run: RunRecord, wish: TerminateInstance) -> None:
     find(wish.provider, run).terminate_instance(run.id, wish.node, wish.instance_id)
+
+
+def _keep(find: FindProvider, run: RunRecord, wish: KeepInstance) -> None:
+    """Only offers of a Renter are for keeping."""
+    cast(Renter, find(wish.provider, run)).keep_instance(run.id, wish.node, wish.instance_id)

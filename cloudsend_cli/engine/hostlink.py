@@ -30,7 +30,7 @@ from cloudsend_cli.errors import CloudsendError, UnfitError
 
 from .asking import Ask, Conversation, ask_now
 from .conversations import Conversations
-from .wire import parse_boot, parse_resources, parse_vitals
+from .wire import parse_boot, parse_resources, parse_vitals, take_rented
 
 UNASKED_RATE, UNASKED_BURST = 4 << 20, 32 << 20  # weight of frames: a second (ends of 4,000 jobs), at one go
 PAUSE_MOST = 0.25  # s
@@ -221,6 +221,7 @@ class HostLink:
             since=time.time(),
             resources=parse_resources(hello.get("resources")),
         )
+        self._view = take_rented(self._view, hello)
         self.vitals = parse_vitals(hello)
         self._log(f"connected to {self._host.address.key}, agent {plain(hello.get('pid'), 20)}")
         self._take_report(report)
@@ -327,6 +328,9 @@ class HostLink:
         elif event == "heartbeat":
             # Whether jobs outlive a logout is told once, when the channel opens.
             self.vitals = replace(parse_vitals(frame), warning=self.vitals.warning)
+            view = take_rented(self._view, frame)
+            if view is not self._view:
+                self._show(view)
         elif isinstance(reply, int):
             self._answered = time.monotonic()
             if not self._talks.is_awaited(reply):

@@ -11,12 +11,13 @@ from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, Resources, Upload
 from cloudsend_cli.core.ports import Host, HostNews
+from cloudsend_cli.errors import ResultError
 
 from .asking import Ask, Conversation
 from .hearsay import HERE, NOTHING, is_attempt_of
 from .homelogs import SMALL, bring_logs, is_home, parse_sizes
 from .hostlink import HostLink
-from .results import Home
+from .results import Home, list_uploads
 from .transfer import DISK_FULL, fetch_files, send_files
 from .wire import MOST_WIRE, Json, clip, parse_status, render_spec, split_frames, wire_size
 
@@ -151,10 +152,12 @@ class RunHosts:
         fenced: Callable[[], None],
         logs: Path,
         *,
+        resumes: Path,
         weigh: Callable[[str, str], str],
     ) -> None:
         self.run = run
         self.weigh = weigh  # hearsay.weigh of the run's state for (node, attempt); called by any thread
+        self._resumes = resumes  # where what attempts go on from comes home
         self.logs = logs  # where logs of attempts on other machines come home
         self._pool = pool
         self._wake = wake
@@ -164,6 +167,7 @@ class RunHosts:
         self._listeners: dict[str, _NodeListener] = {}
         self._attempts: dict[str, dict[str, AttemptStatus]] = {}
         self._fetched: dict[str, dict[str, str]] = {}
+        self._persisted: dict[str, dict[str, tuple[Upload, ...]]] = {}
         self._fetching: set[str] = set()
 
     # ---- from the links' threads -----------------------------------------------------------------------------------
@@ -183,9 +187,11 @@ class RunHosts:
             self._attempts.setdefault(listener.node, {}).update(news)
         self._wake()
 
-    def take_fetched(self, node: str, attempt: str, problem: str) -> None:
+    def take_fetched(self, node: str, attempt: str, problem: str, persisted: tuple[Upload, ...] = ()) -> None:
         with self._lock:
             self._fetching.discard(attempt)
+            if persisted:
+                self._persisted.setdefault(node, {})[attempt] = persisted
             self._fetched.setdefault(node, {})[attempt] = problem
         self._wake()
 
@@ -229,7 +235,12 @@ class RunHosts:
             for node, listener in self._listeners.items():
                 if listener.view is None:
                     continue
-                news[node] = HostNews(listener.view, self._attempts.pop(node, {}), self._fetched.pop(node, {}))
+                news[node] = HostNews(
+                    listener.view,
+                    self._attempts.pop(node, {}),
+                    self._fetched.pop(node, {}),
+                    self._persisted.pop(node, {}),
+                )
                 listener.view = replace(listener.view, reported=None)
         return news
 
@@ -288,6 +299,22 @@ class RunHosts:
             lambda: self.drop_fetch(attempt),
         )
 
+    def fetch_resume(self, node: str, attempt: str, patterns: Sequence[str]) -> None:
+        listener = self._listeners.get(node)
+        if listener is None:
+            return
+        with self._lock:
+            self._fetching.add(attempt)
+        home = Home(str(self._resumes), self.run, attempt)
+        listener.link.converse(
+            lambda: self._fetch_resume(listener, attempt, patterns, home), lambda: self.drop_fetch(attempt)
+        )
+
+    def lease(self, node: str, seconds: float | None) -> None:
+        listener = self._listeners.get(node)
+        if listener is not None:
+            listener.link.tell("lease", {"seconds": seconds})
+
     # ---- conversations ---------------------------------------------------------------------------------------------
 
     def _cancel(self, listener: _NodeListener, attempts: Sequence[str], cause: str) -> Conversation:
@@ -318,7 +345,8 @@ class RunHosts:
         good: list[Json] = []
         news: dict[str, AttemptStatus] = {}
         for start in attempts:
-            bad = next((refused[u.sha256] for u in start.spec.uploads if u.sha256 in refused), "")
+            given = (*start.spec.uploads, *start.resume)
+            bad = next((refused[u.sha256] for u in given if u.sha256 in refused), "")
             if not bad and wire_size(wires[start.attempt]) > MOST_WIRE:
                 bad = TOO_LARGE
             if bad:
@@ -351,6 +379,18 @@ class RunHosts:
         if patterns and not problem:
             problem = yield from fetch_files(attempt, patterns, home)
         self.take_fetched(listener.node, attempt, problem)
+
+    def _fetch_resume(
+        self, listener: _NodeListener, attempt: str, patterns: Sequence[str], home: Home
+    ) -> Conversation:
+        problem = yield from fetch_files(attempt, patterns, home)
+        left: tuple[Upload, ...] = ()
+        if not problem:
+            try:
+                left = list_uploads(home)
+            except ResultError as wrong:
+                problem = wrong.message
+        self.take_fetched(listener.node, attempt, problem, left)
 
 
 def _parts(attempts: Sequence[str]) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from cloudsend_cli.core.model import AttemptStatus, InstanceStatus, Observation
+from cloudsend_cli.core.model import AttemptStatus, InstanceStatus, Observation, Upload
 from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
 
 from .session import FindProvider, Session
@@ -22,11 +22,13 @@ def observe(session: Session, state: RunState, now: float) -> Observation:
     news = session.hosts.drain()
     attempts: dict[str, Mapping[str, AttemptStatus]] = {}
     fetched: dict[str, str] = {}
+    persisted: dict[str, tuple[Upload, ...]] = {}
     for node, item in news.items():
         session.views[node] = item.view
         if item.attempts:
             attempts[node] = item.attempts
         fetched.update(item.fetched)
+        persisted.update(item.persisted)
     requests = session.store.list_requests(session.run) if session.requests_hinted else ()
     session.requests_hinted = False
     # ORDER: a call that ends meanwhile is still under way here and seen by the list, not over and unseen.
@@ -43,6 +45,7 @@ def observe(session: Session, state: RunState, now: float) -> Observation:
         attempts=attempts,
         requests=tuple(requests),
         fetched=fetched,
+        persisted=persisted,
         fetching=session.hosts.fetching(),
     )
 

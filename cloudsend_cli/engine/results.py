@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cloudsend_cli.core.explain import describe_bytes
+from cloudsend_cli.core.model import Upload
 from cloudsend_cli.core.naming import parse_attempt_id, safe_component
 from cloudsend_cli.errors import ResultError
 
@@ -24,6 +25,7 @@ MANIFEST = ".cloudsend.json"
 PARTIAL = ".partial"
 RESERVE = 256 << 20  # bytes that no machine's results or logs may take of a disk, or a twentieth of a small one
 WRITE_OUT_EVERY = 8 << 20  # bytes of a large file whose writing to the disk is begun while the rest arrives
+UPLOADS_MOST = 2000
 _SHA = re.compile(r"[0-9a-f]{64}")
 
 
@@ -308,6 +310,22 @@ class Arrival:
             self._file = None
         shutil.rmtree(self._partial, ignore_errors=True)
         self._in_use.discard(self._partial)
+
+
+def list_uploads(home: Home) -> tuple[Upload, ...]:
+    """What came home, as it is given to another attempt. ResultError: more than a job can be given."""
+    directory = job_directory(home)
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        files = [(directory / f["path"], str(f["path"]), str(f["sha256"]), int(f["size"])) for f in manifest["files"]]
+        uploads = [
+            Upload(path, sha, size, place.stat().st_mode & 0o777, str(place)) for place, path, sha, size in files
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as problem:
+        raise ResultError(f"{directory / MANIFEST} cannot be read: {problem}") from problem
+    if len(files) > UPLOADS_MOST:
+        raise ResultError(f"{len(files):,} files are persisted, and {UPLOADS_MOST:,} can be", hint="pack them in one")
+    return tuple(uploads)
 
 
 def _read_manifest(directory: Path) -> tuple[str, list[str]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from cloudsend_cli.core.actions import AttemptStart
-from cloudsend_cli.core.model import AttemptStatus, JobSpec, Resources, Vitals
+from cloudsend_cli.core.model import AttemptStatus, HostView, JobSpec, Resources, Upload, Vitals
 from cloudsend_cli.core.naming import job_hash, parse_attempt_id
 from cloudsend_cli.environments.activate import wrap_command
 
 Json = dict[str, object]
+RESUME_DIR = ".cloudsend-resume"  # in the run directory; globs of outputs do not match its name
 LOGOUT_WARNING = "jobs end there when the connection closes: `loginctl enable-linger` on that machine prevents it"
 HOLDS = {
     "held_by_claim": "cloudsend of another user has it; jobs wait until that one has gone",
@@ -55,7 +56,7 @@ def render_spec(
         "gpus": spec.resources.gpus,
         "slots": list(spec.slots),
         "environment": spec.environment or None,
-        "files": [{"path": u.path, "sha256": u.sha256, "mode": u.mode} for u in spec.uploads],
+        "files": [*map(_render_file, spec.uploads), *(_render_file(u, f"{RESUME_DIR}/") for u in start.resume)],
         "private_files": spec.private_uploads,
         "outputs": [{"pattern": o.pattern, "optional": o.optional} for o in spec.outputs],
         "timeout": spec.timeout,
@@ -63,9 +64,17 @@ def render_spec(
         "kind": "build" if start.build else "job",
         "keep_children": False,
     }
+    if start.resume:
+        wire["resume_dir"] = RESUME_DIR
+    if spec.on_preempt:
+        wire["on_preempt"] = spec.on_preempt
     if about_run:
         wire["about"] = render_about(spec, about_run)
     return wire
+
+
+def _render_file(upload: Upload, below: str = "") -> Json:
+    return {"path": below + upload.path, "sha256": upload.sha256, "mode": upload.mode}
 
 
 def render_about(spec: JobSpec, about_run: Mapping[str, object]) -> Json:
@@ -155,6 +164,17 @@ def parse_vitals(wire: Mapping[str, object]) -> Vitals:
     free = parse_resources(wire.get("free"))
     held = next((text for name, text in HOLDS.items() if wire.get(name) is True), "")
     return Vitals(_amount(wire.get("load")), _whole(wire.get("disk_free")), others, warning, free, held)
+
+
+def take_rented(view: HostView, wire: Mapping[str, object]) -> HostView:
+    """The view with what a rented machine says of its own end; others say nothing."""
+    told = wire.get("rented")
+    rented = told if isinstance(told, dict) else {}
+    armed, leaving = rented.get("armed") is True, isinstance(rented.get("notice"), dict)
+    leased = _amount(rented.get("lease")) is not None
+    if (armed, leaving, leased) == (view.armed, view.leaving, view.leased):
+        return view
+    return replace(view, armed=armed, leaving=leaving, leased=leased)
 
 
 def _amount(value: object) -> float | None:

@@ -42,6 +42,7 @@ LONGEST_PAUSE = 0.1
 PUBLISH_PAUSE = 0.05
 LOOK_AGAIN = 30.0
 READ_FIELDS = ("attempt", "stream", "offset", "length")
+RESUMES = "resume"  # in the state directory: what attempts left whose machines were taken back
 LOGS = "logs"  # in the state directory: logs of attempts on other machines that have ended
 TROUBLE_PAUSE = 5.0  # before a run whose tick failed is tried again
 LINGER = float(os.environ.get("CLOUDSEND_MAESTRO_LINGER", "30"))
@@ -182,6 +183,7 @@ class Loop:
                 lambda: self._facts(run),
                 self._note_fenced,
                 self._state_dir / LOGS,
+                resumes=self._state_dir / RESUMES,
                 weigh=lambda node, attempt: self._weigh(run, node, attempt),
             )
             calls = ThreadedCalls(lambda: self._wake_run(run))

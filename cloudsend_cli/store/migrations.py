@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloudsend_cli.errors import StateDamagedError, StateDirError
 
-from .schema import version_1
+from .schema import version_1, version_3
 
 BACKUPS_KEPT = 3
 
@@ -27,8 +27,14 @@ def m002_requests_name_nodes(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE requests ADD COLUMN node TEXT NOT NULL DEFAULT ''")
 
 
+def m003_rented_machines(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE jobs ADD COLUMN resume TEXT NOT NULL DEFAULT ''")
+    for statement in version_3():
+        db.execute(statement)
+
+
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_requests_name_nodes)
+MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_requests_name_nodes, m003_rented_machines)
 
 
 def version_of(db: sqlite3.Connection) -> int:

@@ -18,7 +18,7 @@ from cloudsend_cli.core.model import (
     Upload,
 )
 from cloudsend_cli.core.naming import digest
-from cloudsend_cli.core.state import BuildRecord, JobRecord, NodeRecord, RunRecord
+from cloudsend_cli.core.state import BuildRecord, JobRecord, NodeRecord, RentalRecord, RunRecord
 
 from .schema import RUN_SHIFT
 
@@ -29,7 +29,7 @@ SHARED_FIELDS: Final = tuple(f.name for f in fields(JobSpec) if f.name not in OW
 HOT: Final = (
     "created_at", "state", "reason", "exit_code", "attempt", "failures", "losses", "node", "boot", "after",
     "not_before", "handed_at", "started_at", "ended_at", "cancel", "fetch", "fetch_tries", "superseded_by", "batch",
-    "maxrss", "cpu_seconds",
+    "maxrss", "cpu_seconds", "resume",
 )  # fmt: skip
 _CACHE_LIMIT = 4096
 _scan = json.JSONDecoder().raw_decode
@@ -79,10 +79,14 @@ def _offer(value: Mapping[str, Any]) -> Offer:
     return Offer(**{**value, "capacity": None if capacity is None else _resources(capacity)})
 
 
+def _uploads(values: Iterable[Mapping[str, Any]]) -> tuple[Upload, ...]:
+    return tuple(Upload(**v) for v in values)
+
+
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "resources": _resources,
     "capacity": _resources,
-    "uploads": lambda values: tuple(Upload(**v) for v in values),
+    "uploads": _uploads,
     "providers": lambda values: tuple(ProviderDefinition(**v) for v in values),
     "offers": lambda values: tuple(_offer(v) for v in values),
     "outputs": lambda values: tuple(Output(**v) for v in values),
@@ -106,6 +110,10 @@ def decode_node(body: str) -> NodeRecord:
 
 def decode_build(body: str) -> BuildRecord:
     return _record(BuildRecord, body)
+
+
+def decode_rental(body: str) -> RentalRecord:
+    return _record(RentalRecord, body)
 
 
 def decode_environment(body: str) -> EnvironmentBuild:
@@ -139,6 +147,7 @@ def hot_row(job: JobRecord) -> Row:
         job.batch,
         job.maxrss,
         job.cpu_seconds,
+        encode(job.resume) if job.resume else "",
     )
 
 
@@ -242,15 +251,16 @@ class JobDecoder:
         (
             key, content, created_at, state, reason, exit_code, attempt, failures, losses, node, boot, after,
             not_before, handed_at, started_at, ended_at, cancel, fetch, fetch_tries, superseded_by, batch, maxrss,
-            cpu_seconds,
-        ) = row[:23]  # fmt: skip
+            cpu_seconds, resume,
+        ) = row[:24]  # fmt: skip
         if state not in JOB_STATES:
             raise ValueError(f"a job in the state {state!r}")
         if created_at != self._created_at:  # one object for the jobs of one batch
             self._created_at = created_at
         return JobRecord(
-            key & NUMBER_MASK, self.spec(row[23:]), content, self._created_at, JOB_STATES[JOB_STATES.index(state)],
+            key & NUMBER_MASK, self.spec(row[24:]), content, self._created_at, JOB_STATES[JOB_STATES.index(state)],
             self._text(reason), exit_code, attempt, failures, losses, self._text(node), self._text(boot),
             self._tuple(after), not_before or 0.0, handed_at, started_at, ended_at, bool(cancel), self._text(fetch),
             fetch_tries, superseded_by, batch, maxrss, cpu_seconds,
+            _uploads(json.loads(resume)) if resume else (),
         )  # fmt: skip

@@ -101,6 +101,14 @@ CREATE TRIGGER events_stand BEFORE UPDATE ON events BEGIN SELECT RAISE (ABORT, '
 """
 
 
+_VERSION_3 = """
+CREATE TABLE rentals (
+    run INTEGER NOT NULL REFERENCES runs, id TEXT NOT NULL, instance_id TEXT NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (run, id)
+) {strict};
+"""
+
+
 def statements(text: str, *, strict: bool | None = None) -> list[str]:
     """One SQL statement each: `executescript` would commit on its own."""
     if strict is None:
@@ -118,3 +126,7 @@ def statements(text: str, *, strict: bool | None = None) -> list[str]:
 
 def version_1(*, strict: bool | None = None) -> list[str]:
     return statements(_VERSION_1, strict=strict)
+
+
+def version_3(*, strict: bool | None = None) -> list[str]:
+    return statements(_VERSION_3, strict=strict)

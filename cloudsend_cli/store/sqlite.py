@@ -28,6 +28,7 @@ from .rows import (
     decode_build,
     decode_environment,
     decode_node,
+    decode_rental,
     decode_run,
     encode,
     freeze,
@@ -143,6 +144,7 @@ class SqliteStore(Queries):
             writing.put_environments(db, key, state.environments.values())
             writing.put_nodes(db, key, state.nodes)
             writing.put_builds(db, key, state.builds)
+            writing.put_rentals(db, key, state.rentals)
             writing.put_specs(db, key, state.jobs.values())
             writing.insert_jobs(db, key, state.jobs)
             writing.put_events(db, key, events, self._clock(), self._actor)
@@ -182,6 +184,7 @@ class SqliteStore(Queries):
                 bodies("nodes", decode_node),
                 bodies("builds", decode_build),
                 bodies("environments", decode_environment),
+                bodies("rentals", decode_rental),
             )
 
     def commit(
@@ -248,6 +251,7 @@ class SqliteStore(Queries):
             db.executemany("DELETE FROM requests WHERE run = ? AND id = ?", done)
         writing.put_nodes(db, key, changes.nodes)
         writing.put_builds(db, key, changes.builds)
+        writing.put_rentals(db, key, changes.rentals)
         stored = self._stored_specs.get(run, {})
         fresh = {n: job for n, job in changes.jobs.items() if stored.get(n) is not job.spec}
         writing.put_specs(db, key, fresh.values())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cloudsend_cli.core.model import EnvironmentBuild
 from cloudsend_cli.core.ports import Event
-from cloudsend_cli.core.state import BuildRecord, JobRecord, NodeRecord
+from cloudsend_cli.core.state import BuildRecord, JobRecord, NodeRecord, RentalRecord
 
 from .rows import HOT, Row, encode, hot_row, identity_of_shared, job_key, own_row, pack, shared_part
 
@@ -81,6 +81,14 @@ def put_builds(db: sqlite3.Connection, key: int, builds: Mapping[tuple[str, str]
         "INSERT INTO builds (run, node, environment, body) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (run, node, environment) DO UPDATE SET body = excluded.body",
         [(key, pack(b.node), pack(b.key), encode(b)) for b in builds.values()],
+    )
+
+
+def put_rentals(db: sqlite3.Connection, key: int, rentals: Mapping[str, RentalRecord]) -> None:
+    db.executemany(
+        "INSERT INTO rentals (run, id, instance_id, body) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (run, id) DO UPDATE SET body = excluded.body",
+        [(key, pack(r.id), pack(r.instance_id), encode(r)) for r in rentals.values()],
     )
 
 

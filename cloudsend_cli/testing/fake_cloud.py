@@ -19,6 +19,7 @@ from cloudsend_cli.errors import (
 
 from .timeline import Timeline, no_edge
 
+PRICE = 0.1  # dollars per hour
 REFUSALS: dict[str, Callable[[], CloudsendError]] = {
     "capacity": lambda: CapacityError("no machine of this type is free"),
     "quota": lambda: QuotaError("the account may have no more machines"),
@@ -43,6 +44,10 @@ class FakeInstance:
     ready_at: float
     ours: bool = True  # created by us and tagged; what is not must never be touched
     asked_to_end: bool = False
+    stopped: bool = False
+    started_again: float = 0.0  # since when it runs after it was stopped
+    was_kept: bool = False
+    kept: bool = False  # of no run, until one takes it or it ends itself
     ended_at: float | None = None
     reason: str = ""
 
@@ -65,6 +70,9 @@ class FakeProvider:
         self.timeline = timeline
         self.capacity = capacity or Resources(2.0, 8 << 30, 0)
         self.boot_delay = 8.0
+        self.keep_seconds = 40.0
+        self.short: dict[str, str] = {}  # request -> the refusal that it gets, a key of REFUSALS
+        self.keeping = False  # its offers are for keeping
         self.end_delay = 3.0
         self.list_lag = 0.0
         self.forget_after: float | None = None
@@ -88,17 +96,19 @@ class FakeProvider:
         return spec.capacity or self.capacity
 
     def plan_machines(self, specs: Sequence[InstanceSpec]) -> Sequence[MachinePlan]:
-        return [
-            MachinePlan((Offer(json.dumps({"settings": [list(pair) for pair in spec.settings]}), self.largest(spec)),))
-            for spec in specs
-            for _ in range(spec.number)
-        ]
+        return [MachinePlan((self._offer(spec),)) for spec in specs for _ in range(spec.number)]
+
+    def _offer(self, spec: InstanceSpec) -> Offer:
+        settings = json.dumps({"settings": [list(pair) for pair in spec.settings]})
+        return Offer(settings, self.largest(spec), PRICE, keep=self.keeping)
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         self.edge("create before")
         fault = self._fault("create")
         if fault in REFUSALS and (fault in {"auth", "lost"} or token not in self.tokens):
             raise REFUSALS[fault]()
+        if request in self.short and token not in self.tokens:
+            raise REFUSALS[self.short[request]]()
         instance_id = self._create(run, node, generation, token, request)
         if fault == "duplicate":
             self._create(run, node, generation, token, request)
@@ -117,6 +127,7 @@ class FakeProvider:
             for i in self.instances.values()
             if i.run == run
             and i.ours
+            and not i.kept
             and i.created_at <= seen
             and self.omitted_until.get(i.instance_id, 0.0) <= now
             and not self._forgotten(i, now)
@@ -131,6 +142,19 @@ class FakeProvider:
         if instance is not None:
             self._ask_to_end(instance)
         self.edge("terminate after")
+        if fault == "lost-reply":
+            raise UnreachableError("the reply was lost")
+
+    def keep_instance(self, run: str, node: str, instance_id: str) -> None:
+        self.edge("keep before")
+        fault = self._fault("keep")
+        if fault in REFUSALS:
+            raise REFUSALS[fault]()
+        instance = self.instances.get(instance_id)
+        if instance is not None and instance.run == run and not instance.kept:
+            instance.kept = instance.was_kept = True
+            self._end_when_idle(instance)
+        self.edge("keep after")
         if fault == "lost-reply":
             raise UnreachableError("the reply was lost")
 
@@ -151,11 +175,11 @@ class FakeProvider:
         return foreign
 
     def living(self, node: str | None = None) -> list[FakeInstance]:
-        """Machines of ours that are billed and were not asked to end."""
+        """Machines of ours that are billed and were not asked to end; with `node`, those that serve it."""
         return [
             i
             for i in self.instances.values()
-            if i.alive and i.ours and not i.asked_to_end and (node is None or i.node == node)
+            if i.alive and i.ours and not i.asked_to_end and (node is None or (i.node == node and not i.kept))
         ]
 
     def bill(self) -> float:
@@ -177,6 +201,12 @@ class FakeProvider:
         known = self._known_token(token, request)
         if known is not None:
             return known
+        waiting = next((i for i in self.living() if i.kept and i.request == request), None)
+        if waiting is not None:
+            waiting.kept = False
+            waiting.run, waiting.node, waiting.generation, waiting.token = run, node, generation, token
+            self.tokens[token] = waiting.instance_id
+            return waiting.instance_id
         now = self.timeline.now
         instance = FakeInstance(
             f"i-{len(self.instances) + 1}", run, node, generation, token, request, now, now + self.boot_delay
@@ -189,6 +219,16 @@ class FakeProvider:
     def _start(self, instance: FakeInstance) -> None:
         if instance.alive:
             self.on_start(instance)
+
+    def _end_when_idle(self, instance: FakeInstance) -> None:
+        """Its dead man's switch, as far as a run can tell."""
+        generation = instance.generation
+
+        def look() -> None:
+            if instance.kept and instance.generation == generation:
+                self.end(instance, "terminated")
+
+        self.timeline.after(self.keep_seconds, look)
 
     def _ask_to_end(self, instance: FakeInstance) -> None:
         if not instance.asked_to_end:
@@ -207,10 +247,22 @@ class FakeProvider:
         address = None
         if instance.ended_at is not None and instance.ended_at <= seen:
             state, reason = "terminated", instance.reason
+        elif instance.stopped:
+            state = "stopped"
         elif instance.ready_at <= seen:
             state = "running"
             address = HostAddress("ssh", instance.instance_id, host=instance.instance_id)
-        return InstanceStatus(instance.instance_id, instance.node, instance.generation, state, address, reason, 0.1)
+        return InstanceStatus(
+            instance.instance_id,
+            instance.node,
+            instance.generation,
+            state,
+            address,
+            reason,
+            PRICE,
+            launched_at=max(instance.created_at, instance.started_again),
+            ended_at=instance.ended_at if state == "terminated" else None,
+        )
 
     def _fault(self, verb: str) -> str:
         count = self.calls[verb] = self.calls.get(verb, 0) + 1

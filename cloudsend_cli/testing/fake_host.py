@@ -52,6 +52,7 @@ class FakeLink:
         self.reported: frozenset[str] | None = None
         self.inbox: dict[str, AttemptStatus] = {}
         self.fetched: dict[str, str] = {}
+        self.persisted: dict[str, tuple[Upload, ...]] = {}
         self.dirty: dict[str, AttemptStatus | None] = {}
         self.closed = False
         self.connecting = False
@@ -76,8 +77,15 @@ class FakeLink:
         machine = self.machine
         if self.closed or machine is None or not machine.reachable:
             return
-        self.view = HostView(True, machine.boot, self.timeline.now, machine.resources)
+        self.view = HostView(True, machine.boot, self.timeline.now, machine.resources, armed=True)
+        self.see()
         self.report()
+
+    def see(self) -> None:
+        machine = self.machine
+        if machine is not None and self.view.connected:
+            self.view = replace(self.view, leaving=machine.noticed, leased=machine.lease is not None)
+            self.hosts.news = True
 
     def report(self) -> None:
         """A full report, as of now."""
@@ -142,8 +150,9 @@ class FakeLink:
         view = self.view if self.reported is None else replace(self.view, reported=self.reported)
         attempts, self.inbox = (self.inbox, {}) if self.inbox else (NO_STATUS, self.inbox)
         fetched, self.fetched = self.fetched, {}
+        persisted, self.persisted = self.persisted, {}
         self.reported = None
-        return HostNews(view, attempts, fetched)
+        return HostNews(view, attempts, fetched, persisted)
 
 
 class FakeHosts:
@@ -247,12 +256,27 @@ class FakeHosts:
         if fault == "lost-reply":
             after(LATENCY, link.break_and_reconnect)
 
+    def lease(self, node: str, seconds: float | None) -> None:
+        self._send("lease", node, lambda link, machine: machine.receive_lease(seconds))
+
     def fetch(self, node: str, attempt: str, patterns: Sequence[str], name: str) -> None:
-        self.edge("fetch before")
+        def take(link: FakeLink) -> None:
+            self.network.homes.add(attempt)
+
+        self._fetch("fetch", node, attempt, take)
+
+    def fetch_resume(self, node: str, attempt: str, patterns: Sequence[str]) -> None:
+        def take(link: FakeLink) -> None:
+            link.persisted[attempt] = (Upload("state", attempt, 1, 0o644, attempt),)
+
+        self._fetch("resume", node, attempt, take)
+
+    def _fetch(self, verb: str, node: str, attempt: str, take: Callable[[FakeLink], None]) -> None:
+        self.edge(f"{verb} before")
         link = self.links.get(node)
         if link is not None and link.view.connected and attempt not in self._fetching:
             self._fetching[attempt] = node
-            fault = self.network.fault("fetch")
+            fault = self.network.fault(verb)
             found = link
 
             def arrive() -> None:
@@ -263,9 +287,9 @@ class FakeHosts:
                 held = machine.attempts.get(attempt)
                 problem = "no such attempt" if held is None or held.execution is None else fault
                 if not problem:
-                    self.network.homes.add(attempt)
+                    take(found)
                 found.fetched[attempt] = problem
                 self.news = True
 
             self.network.timeline.after(LATENCY, arrive)
-        self.edge("fetch after")
+        self.edge(f"{verb} after")

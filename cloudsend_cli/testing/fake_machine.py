@@ -66,6 +66,9 @@ class Listener(Protocol):
 
     def try_again(self) -> None: ...
 
+    def see(self) -> None:
+        """The machine says something else of its own end than before."""
+
 
 class FakeMachine:
     """Executes each attempt at most once, whoever asks and however often; a tombstone outlives everything."""
@@ -87,6 +90,9 @@ class FakeMachine:
         self.on = True
         self.gone = False
         self.partitioned = False
+        self.noticed = False  # its provider has said that it takes it back
+        self.lease: float | None = None  # when it ends itself
+        self.on_lease_end: Callable[[], None] = lambda: None
         self.attempts: dict[str, Held] = {}
         self.tombstones: dict[str, str] = {}
         self.environments: set[str] = set()
@@ -114,6 +120,8 @@ class FakeMachine:
                 listener.tell(start.attempt)
             elif self.is_buried(start.attempt):
                 listener.refuse(start.attempt, AttemptStatus("cancelled", cause="cancelled"))
+            elif self.noticed:
+                listener.refuse(start.attempt, AttemptStatus("refused", cause="preempted"))
             elif not self.is_boot(boot):
                 listener.refuse(start.attempt, AttemptStatus("refused", cause="wrong-boot"))
             else:
@@ -154,6 +162,16 @@ class FakeMachine:
                 self.on_cancel(attempt)
                 del self.queue[attempt]
                 self._end(attempt, AttemptStatus("cancelled", cause="revoked"))
+
+    def receive_lease(self, seconds: float | None) -> None:
+        self.lease = at = None if seconds is None else self.timeline.now + seconds
+
+        def end() -> None:
+            if self.lease == at is not None and self.on:
+                self.on_lease_end()
+
+        if seconds is not None:
+            self.timeline.after(seconds, end)
 
     def receive_ack(self, attempts: Sequence[str]) -> None:
         for attempt in attempts:
@@ -237,6 +255,25 @@ class FakeMachine:
     def heal(self) -> None:
         self.partitioned = False
         self._invite()
+
+    def notice(self) -> None:
+        """The provider's announcement: what waits never starts here, and what runs is ended."""
+        self.noticed = True
+        self._show()
+        for attempt in list(self.queue):
+            self.tombstones.setdefault(attempt, "preempted")
+            del self.queue[attempt]
+            self._end(attempt, AttemptStatus("cancelled", cause="preempted"))
+        for attempt in list(self.running):
+            self._kill_soon(attempt, "preempted")
+
+    def withdraw_notice(self) -> None:
+        self.noticed = False
+        self._show()
+
+    def _show(self) -> None:
+        for listener in list(self.listeners):
+            listener.see()
 
     def restart_agent(self) -> None:
         """The agent is killed and comes back: jobs go on, connections do not."""

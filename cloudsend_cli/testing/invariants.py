@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
 
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED
@@ -13,6 +14,7 @@ from .fake_cloud import FakeInstance, FakeProvider
 from .fake_machine import Execution, FakeMachine
 from .memory_store import StoredRun
 
+BILL_TOLERANCE = 20.0  # seconds: how late a list may tell that a machine has ended
 IDLE_BOUND = 120.0  # seconds from the end of a run to the end of its last machine
 
 
@@ -193,6 +195,26 @@ class Judge:
         for node in stored.nodes.values():
             if node.state not in {"released", "failed"}:
                 self.blame(f"{node.name} was left {node.state}")
+
+    def judge_bill(self, stored: StoredRun, providers: Iterable[FakeProvider]) -> None:
+        """What the run says that it pays for is what its machines were there for, as far as lists can tell."""
+        for rental in stored.rentals.values():
+            if rental.until is None:
+                self.blame(f"{rental.instance_id} is paid for without an end")
+        for provider in providers:
+            for instance in provider.instances.values():
+                mine = [r for r in stored.rentals.values() if r.instance_id == instance.instance_id]
+                spans = sorted((r.since, r.until or r.since) for r in mine)
+                if any(later[0] < earlier[1] for earlier, later in pairwise(spans)):
+                    self.blame(f"{instance.instance_id} is paid for twice: {spans}")
+                sighted = provider.forget_after is None and not provider.omitted_until and not provider.blind_until
+                if instance.ended_at is None or not instance.ours or instance.was_kept or instance.started_again:
+                    continue
+                if not sighted and len(spans) == 1:
+                    continue  # how long it was there cannot be known
+                paid = sum(until - since for since, until in spans)
+                if abs(paid - (instance.ended_at - instance.created_at)) > provider.list_lag + BILL_TOLERANCE:
+                    self.blame(f"{instance.instance_id} was there {instance.created_at}-{instance.ended_at}: {spans}")
 
 
 def _job_of(stored: StoredRun, attempt: str) -> JobRecord | None:

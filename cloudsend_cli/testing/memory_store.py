@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cloudsend_cli.core.model import EnvironmentBuild, Request
 from cloudsend_cli.core.ports import Event
-from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, NodeRecord, RentalRecord, RunRecord, RunState
 from cloudsend_cli.errors import ConflictError, NotFoundError
 
 
@@ -20,6 +20,7 @@ class StoredRun:
     nodes: dict[str, NodeRecord]
     builds: dict[tuple[str, str], BuildRecord]
     environments: dict[str, EnvironmentBuild]
+    rentals: dict[str, RentalRecord]
     requests: list[Request] = field(default_factory=list)
     request_ids: set[str] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
@@ -41,6 +42,7 @@ class MemoryStore:
             dict(state.nodes),
             dict(state.builds),
             dict(state.environments),
+            dict(state.rentals),
         )
 
     def add_request(self, run: str, request: Request) -> None:
@@ -58,6 +60,7 @@ class MemoryStore:
             stored.nodes.values(),
             stored.builds.values(),
             stored.environments.values(),
+            stored.rentals.values(),
         )
 
     def commit(self, run: str, version: int, changes: Changes, events: Sequence[Event]) -> int:
@@ -67,6 +70,7 @@ class MemoryStore:
         stored.jobs.update(changes.jobs)
         stored.nodes.update(changes.nodes)
         stored.builds.update(changes.builds)
+        stored.rentals.update(changes.rentals)
         stored.events.extend(events)
         if changes.run is not None and stored.requests:
             stored.requests = [r for r in stored.requests if r.id not in changes.run.requests_done]

@@ -212,6 +212,7 @@ class World:
         machine.on_execute = lambda m, start: self.judge.on_execute(stored, m, start)
         machine.on_cancel = self.judge.buried.add
         machine.on_ack = lambda attempt: self.judge.on_ack(stored, attempt)
+        machine.on_lease_end = lambda: self.provider.end(instance, "terminated")
         self.machines[key] = machine
 
     def _machine_off(self, instance: FakeInstance) -> None:
@@ -313,6 +314,7 @@ class World:
         stored = self.store.runs[self.run_id]
         self.judge.judge_jobs(stored, self.scenario.allowed, self.machines.values(), self.network.homes)
         self.judge.judge_machines(stored, self.providers.values(), self.done_at)
+        self.judge.judge_bill(stored, self.providers.values())
         return self.judge.violations
 
     def _go_on(self, ticks_most: int) -> None:

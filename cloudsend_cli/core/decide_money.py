@@ -1,0 +1,136 @@
+"""What rented machines cost: the time that is paid for, the budget, and how long machines may live. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from .actions import LeaseHost
+from .costs import run_cost
+from .decide_jobs import cancel_job
+from .draft import Draft
+from .model import PENDING, InstanceStatus
+from .naming import rental_id
+from .offers import current_offer
+from .state import NodeRecord, RentalRecord
+
+LEAST_RESERVE = 0.02  # of the budget: what runs is ended before it is spent, not after
+
+
+def take_rentals(draft: Draft) -> None:
+    """Note since when, and until when, this run pays for each machine that its providers show."""
+    for provider, statuses in draft.seen.instances.items():
+        for status in statuses:
+            node = draft.state.nodes.get(status.node)
+            if status.launched_at is not None and node is not None and node.provider == provider:
+                _take_rental(draft, node, status, status.launched_at)
+    for rental in draft.all_rentals():
+        if rental.until is None and rental.provider in draft.seen.instances and _is_forgotten(draft, rental):
+            draft.put_rental(replace(rental, until=max(rental.since, draft.seen.now)))
+
+
+def _is_forgotten(draft: Draft, rental: RentalRecord) -> bool:
+    """Whether a complete list omits a machine that this run does not use: it was given back, or is another run's."""
+    node = draft.state.nodes.get(rental.node)
+    in_use = node is not None and node.instance_id == rental.instance_id
+    listed = {status.instance_id for status in draft.seen.instances[rental.provider]}
+    return not in_use and rental.instance_id not in listed
+
+
+def is_paying(draft: Draft) -> bool:
+    """Whether a machine of this run may still cost it money."""
+    return any(rental.until is None for rental in draft.all_rentals())
+
+
+def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launched_at: float) -> None:
+    name = rental_id(status.instance_id, status.generation, launched_at)
+    known = draft.state.rentals.get(name)
+    over = status.state in {"terminated", "stopped"}
+    ended = (status.ended_at or draft.seen.now) if over else None
+    if known is None and status.generation <= node.generation:
+        own = status.generation == node.generation
+        # A machine that waited for this run is paid for by it from the moment that it was asked for.
+        since = max(launched_at, node.created_at) if own else launched_at
+        price = status.price if status.price is not None else node.price if own else None
+        known = RentalRecord(
+            name,
+            status.instance_id,
+            node.name,
+            node.provider,
+            price,
+            since,
+            least=status.least_seconds if since == launched_at else 0.0,
+            note=current_offer(node).note if own else "",
+        )
+        draft.put_rental(replace(known, until=ended if ended is None else max(since, ended)))
+    elif known is not None and known.until is None and ended is not None:
+        draft.put_rental(replace(known, until=max(known.since, ended)))
+
+
+def end_rental(draft: Draft, instance_id: str) -> None:
+    """This run pays no longer for the machine: it waits for another one, or its provider has forgotten it."""
+    for rental in draft.all_rentals():
+        if rental.instance_id == instance_id and rental.until is None:
+            draft.put_rental(replace(rental, until=max(rental.since, draft.seen.now)))
+
+
+def keep_budget(draft: Draft) -> None:
+    """Drain the run before its money is spent, then end what still runs. What is given up says why."""
+    budget = draft.run.budget
+    if budget is None:
+        _end_leases(draft)
+        return
+    cost = run_cost(draft.all_rentals(), draft.seen.now)
+    if not draft.run.stopped and _is_draining(draft, budget, cost.total, cost.per_hour):
+        draft.new_run = replace(draft.run, stopped=f"the budget of ${budget:.2f} is spent")
+        _give_up(draft, draft.state.jobs, everything=False)
+    if draft.run.stopped:
+        # What was opened again since, and what runs: no machine holds more than a bounded number of attempts.
+        opened = [number for jobs in draft.state.ready.values() for number in jobs]
+        handed_out = [number for jobs in draft.state.on_node.values() for number in jobs]
+        spent = cost.total >= budget * (1 - LEAST_RESERVE)
+        _give_up(draft, [*draft.jobs, *opened, *handed_out], everything=spent)
+    if cost.per_hour:
+        _wake(draft, budget - cost.total, cost.per_hour)
+        _lease(draft, (budget - cost.total) / cost.per_hour * 3600)
+
+
+def _is_draining(draft: Draft, budget: float, spent: float, per_hour: float) -> bool:
+    """Whether another job of the usual length would end after the money."""
+    reserve = max(budget * LEAST_RESERVE, per_hour * (draft.state.mean_duration or 0.0) / 3600)
+    return spent > 0 and spent + min(reserve, budget / 2) >= budget
+
+
+def _give_up(draft: Draft, numbers: Iterable[int], *, everything: bool) -> None:
+    for number in list(numbers):
+        job = draft.jobs.get(number) or draft.state.jobs[number]
+        if not job.final and not job.cancel and (everything or job.state == PENDING or job.started_at is None):
+            cancel_job(draft, number)
+
+
+def _wake(draft: Draft, left: float, per_hour: float) -> None:
+    """In time for what comes next; the shorter the rest, the finer the step."""
+    seconds = left / per_hour * 3600
+    draft.wake(draft.seen.now + max(1.0, min(60.0, seconds / 2)))
+
+
+def _lease(draft: Draft, seconds: float) -> None:
+    """Each machine is told when the money ends, so that it ends itself with every client dead."""
+    until = draft.seen.now + max(0.0, seconds)
+    for node in draft.all_nodes():
+        view = draft.seen.hosts.get(node.name)
+        if node.state != "running" or view is None or not view.connected or not view.armed:
+            continue
+        moved = node.lease is None or abs(node.lease - until) >= draft.policy.lease_step
+        if moved:
+            draft.put_node(replace(node, lease=until))
+        if moved or view.reported is not None:
+            draft.actions.append(LeaseHost(node.name, max(0.0, seconds)))
+
+
+def _end_leases(draft: Draft) -> None:
+    """A machine that an earlier run has left may have been told when that one's money ended."""
+    for node in draft.all_nodes():
+        view = draft.seen.hosts.get(node.name)
+        if node.state == "running" and view is not None and view.leased and view.reported is not None:
+            draft.actions.append(LeaseHost(node.name, None))

@@ -1,0 +1,152 @@
+"""Stories of rented machines: offers that run short, machines that are taken back, kept, stopped, and money's end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from cloudsend_cli.core.model import JobSpec, Offer, RunSpec
+from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_run
+from cloudsend_cli.core.state import RunState
+
+from .fake_cloud import PRICE, FakeInstance
+from .fake_machine import JobPlan
+from .scenarios import RUN_ID, SCENARIOS, SLOW, make_job, preempt
+from .world import TWO_CPUS, Scenario, World
+
+POOLS = ("a", "b", "c")
+NOTICE_SECONDS = 20.0
+GIVEN_UP = ("succeeded", "cancelled")
+
+
+def make_offers(*pools: str, keep: bool = False) -> tuple[Offer, ...]:
+    """One of each pool, each dearer than the one before; all of them of one quota."""
+    return tuple(
+        Offer(f'{{"pool":"{pool}"}}', TWO_CPUS, PRICE * (1 + index), f"pool {pool}", "quota", keep)
+        for index, pool in enumerate(pools)
+    )
+
+
+def make_rented(
+    *jobs: JobSpec, nodes: int = 1, offers: tuple[Offer, ...] | None = None, budget: float | None = None
+) -> Callable[[], RunState]:
+    spec = RunSpec("project", "/config.yml", jobs, budget=budget)
+    plans = [NodePlan(f"fake-{i}", "fake", offers or make_offers(*POOLS)) for i in range(nodes)]
+    return partial(plan_run, spec, plans, RUN_ID, 0.0)
+
+
+def three(**settings: object) -> tuple[JobSpec, ...]:
+    return tuple(make_job(f"r{n}", **settings) for n in (1, 2, 3))
+
+
+def notice(world: World, node: str = "fake-0", *, taken: bool = True) -> None:
+    """Announced, and then taken or not."""
+    machine = world.machine_of(node)
+    if machine is None:
+        return
+    machine.notice()
+    end = partial(preempt, world, node) if taken else machine.withdraw_notice
+    world.timeline.after(NOTICE_SECONDS, end)
+
+
+def stop(world: World, node: str = "fake-0", seconds: float = 60.0) -> None:
+    """Somebody stops the machine, and starts it again later."""
+    for instance in world.provider.living(node):
+        machine = world.machines.get(instance.instance_id)
+        if machine is None:
+            continue
+        instance.stopped = True
+        machine.reboot(seconds)
+        world.timeline.after(seconds, partial(_start_again, world, instance))
+
+
+def _start_again(world: World, instance: FakeInstance) -> None:
+    instance.stopped, instance.started_again = False, world.timeline.now
+
+
+def _short(world: World) -> None:
+    offers = make_offers(*POOLS)
+    world.provider.short = {offers[0].request: "capacity", offers[1].request: "capacity"}
+    world.at(60.0, lambda w: w.provider.short.clear())
+
+
+def _all_short(world: World) -> None:
+    world.provider.short = {offer.request: "capacity" for offer in make_offers(*POOLS)}
+    world.at(300.0, lambda w: w.provider.short.clear())
+
+
+def _over_quota(world: World) -> None:
+    world.provider.faults["create", 2] = "quota"
+
+
+def _fails_at_launch(world: World) -> None:
+    world.at(3.0, lambda w: preempt(w, "fake-0", "capacity"))
+
+
+def _noticed(world: World) -> None:
+    world.at(11.0, notice)
+    world.at(60.0, lambda w: notice(w, "fake-1"))
+
+
+def _noticed_and_troubled(world: World) -> None:
+    world.network.faults["resume", 1] = "it was interrupted"
+    world.at(11.0, notice)
+
+
+def _withdrawn(world: World) -> None:
+    world.at(11.0, lambda w: notice(w, taken=False))
+
+
+def _kept(world: World) -> None:
+    def again(world: World) -> None:
+        spec = RunSpec("project", "/config.yml", (*three(), make_job("later")))
+        plans = [NodePlan("fake-0", "fake", make_offers("a", keep=True))]
+        world.change_by_user(lambda state: plan_continue(state, spec, plans, world.timeline.now)[0])
+
+    world.user_at(45.0, again)
+
+
+def _not_kept(world: World) -> None:
+    world.provider.faults["keep", 1] = "lost"
+    world.provider.faults["keep", 2] = "provider"
+
+
+def _kept_unheard(world: World) -> None:
+    world.provider.faults["keep", 1] = "lost-reply"
+    world.provider.list_lag = 3.0
+
+
+KEPT = make_offers("a", keep=True)
+LONG = JobPlan(200.0)
+
+RENTED: tuple[Scenario, ...] = (
+    Scenario("short of machines", make_rented(*three(), nodes=2), _short),
+    Scenario("short of all machines", make_rented(*three()), _all_short),
+    Scenario("over a quota", make_rented(*three(), nodes=2), _over_quota),
+    Scenario("fails at launch", make_rented(*three()), _fails_at_launch),
+    Scenario(
+        "noticed", make_rented(*three(persist=("state",)), nodes=2), _noticed, jobs={"r1": (SLOW,), "r2": (SLOW,)}
+    ),
+    Scenario("noticed, state lost", make_rented(*three(persist=("s",))), _noticed_and_troubled, jobs={"r1": (SLOW,)}),
+    Scenario("notice withdrawn", make_rented(*three()), _withdrawn, jobs={"r1": (SLOW,)}),
+    Scenario("stopped and started", make_rented(*three()), lambda w: w.at(12.0, stop), jobs={"r1": (SLOW,)}),
+    Scenario("kept, and taken again", make_rented(*three(), offers=KEPT), _kept),
+    Scenario("not kept", make_rented(*three(), offers=KEPT), _not_kept),
+    Scenario("kept unheard", make_rented(*three(), offers=KEPT), _kept_unheard),
+    Scenario(
+        "money ends",
+        make_rented(*three(), make_job("r4"), make_job("r5"), budget=PRICE * 60 / 3600),
+        jobs={f"r{n}": (JobPlan(25.0 * n),) for n in range(1, 6)},
+        allowed={f"r{n}": GIVEN_UP for n in range(1, 6)},
+    ),
+    Scenario(
+        "money ends unwatched",
+        make_rented(*(replace(job, persist=("s",)) for job in three()), nodes=2, budget=2 * PRICE * 90 / 3600),
+        jobs={f"r{n}": (LONG,) for n in (1, 2, 3)},
+        allowed={f"r{n}": GIVEN_UP for n in (1, 2, 3)},
+        restart_after=200.0,
+    ),
+)
+
+ALL_SCENARIOS = (*SCENARIOS, *RENTED)
