@@ -186,6 +186,7 @@ def find_address(tenant: Tenant, machine: Machine) -> HostAddress | None:
         ("alias", machine.id),
         ("config", "none"),
         ("key", tenant.identity.login_path),
+        ("rotate", "true"),
         ("shared", "true"),
     )
     return HostAddress("ssh", f"aws:{machine.id}", "", host, 22, wish.user, settings)
