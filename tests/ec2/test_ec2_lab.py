@@ -1,109 +1,19 @@
-"""The lab of AWS itself, by plain boto3 and OpenSSH: what the tests of cloudsend rely on."""
+"""The lab of AWS itself, by plain boto3: what its API does and what can be made to go wrong with it."""
 
 from __future__ import annotations
 
-import base64
 import subprocess
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
+from ec2_lab_probes import code_of, launch, login, make_keys, one_try, open_group, request, user_data, wait_for_ssh
 from ec2lab import Cloud
-from ec2lab.instance import Instance
-
-ONCE = {"retries": {"total_max_attempts": 1}}
-TAGS = [{"Key": "owner", "Value": "me"}]
-
-
-def one_try(ec2: Cloud, service: str = "ec2", region: str | None = None) -> Any:
-    """A client that does not try again by itself."""
-    from botocore.config import Config
-
-    return ec2.client(service, region, config=Config(**ONCE))
-
-
-def request(ec2: Cloud, token: str = "token-1", **more: Any) -> dict[str, Any]:
-    return {
-        "ImageId": ec2.image(),
-        "InstanceType": "m7i.large",
-        "MinCount": 1,
-        "MaxCount": 1,
-        "ClientToken": token,
-        "TagSpecifications": [{"ResourceType": kind, "Tags": TAGS} for kind in ("instance", "volume")],
-        **more,
-    }
-
-
-def launch(ec2: Cloud, token: str = "token-1", **more: Any) -> Instance:
-    made = one_try(ec2).run_instances(**request(ec2, token, **more))["Instances"]
-    return ec2.instance(made[0]["InstanceId"])
-
-
-def open_group(ec2: Cloud, source: str | None = None) -> str:
-    client = ec2.client()
-    vpc = client.describe_vpcs()["Vpcs"][0]["VpcId"]
-    group: str = client.create_security_group(GroupName="ssh", Description="ssh", VpcId=vpc)["GroupId"]
-    client.authorize_security_group_ingress(
-        GroupId=group, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=source or f"{ec2.client_address}/32"
-    )
-    return group
-
-
-def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
-    return str(error.value.response["Error"]["Code"])
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> dict[str, str]:
-    """A login key and a host key, by name of their files."""
-    made = {}
-    for name in ("login", "host"):
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(tmp_path / name)]
-        subprocess.run(command, check=True)
-        made[name] = str(tmp_path / name)
-        made[f"{name}.pub"] = (tmp_path / f"{name}.pub").read_text().strip()
-    return made
-
-
-def user_data(keys: dict[str, str], runcmd: str = "", boothook: str = "") -> bytes:
-    indented = Path(keys["host"]).read_text().replace("\n", "\n    ")
-    config = (
-        "#cloud-config\n"
-        f"ssh_authorized_keys:\n- {keys['login.pub']}\n"
-        f"ssh_keys:\n  ed25519_private: |\n    {indented}\n  ed25519_public: {keys['host.pub']}\n"
-        "write_files:\n- path: /etc/lab-test\n  permissions: '0600'\n  content: written\n"
-        f"runcmd:\n- echo ran >>/var/ran\n- {runcmd or 'true'}\n"
-    )
-    message = MIMEMultipart()
-    hook = f"#cloud-boothook\n#!/bin/sh\necho $INSTANCE_ID >>/var/boots\n{boothook}\n"
-    message.attach(MIMEText(hook, "cloud-boothook"))
-    message.attach(MIMEText(config, "cloud-config"))
-    return message.as_bytes()
-
-
-def login(one: Instance, keys: dict[str, str], *command: str, timeout: int = 10) -> subprocess.CompletedProcess[str]:
-    known = Path(keys["host"] + ".known")
-    known.write_text(f"{one.id} {' '.join(keys['host.pub'].split()[:2])}\n")
-    options = {
-        "UserKnownHostsFile": known, "HostKeyAlias": one.id, "StrictHostKeyChecking": "yes", "BatchMode": "yes",
-        "IdentityFile": keys["login"], "IdentitiesOnly": "yes", "ConnectTimeout": timeout,
-    }  # fmt: skip
-    arguments = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    argv = ["ssh", "-F", "none", *arguments, f"ubuntu@{one.public}", *command]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-
-
-def wait_for_ssh(ec2: Cloud, one: Instance) -> None:
-    from sshlab.commands import wait_for
-
-    def listens() -> bool:
-        host = one.host
-        return host is not None and host.is_up and host.booted.listens(22)
-
-    wait_for(listens, f"sshd of {one.id}")
+    return make_keys(tmp_path)
 
 
 def test_a_machine_is_logged_into_by_the_keys_of_its_user_data(ec2: Cloud, keys: dict[str, str]) -> None:
@@ -190,4 +100,255 @@ def test_a_call_can_be_held_delivered_twice_or_fail_after_its_effect(ec2: Cloud)
     gate.release()
 
 
-assert base64
+def test_new_machines_are_not_found_for_a_while_and_states_are_late(ec2: Cloud) -> None:
+    ec2.lag.hidden, ec2.lag.stale = 60, 60
+    client = one_try(ec2)
+    one = launch(ec2)
+    assert client.describe_instances()["Reservations"] == []
+    for act in (client.describe_instances, client.terminate_instances):
+        with pytest.raises(ClientError) as error:
+            act(InstanceIds=[one.id])
+        assert code_of(error) == "InvalidInstanceID.NotFound"
+    ec2.lag.hidden = 0
+    ec2.wait(one.id, "running")
+    shown = client.describe_instances(Filters=[{"Name": "client-token", "Values": ["token-1"]}])["Reservations"][0]
+    assert shown["Instances"][0]["State"]["Name"] == "pending"
+    ec2.lag.stale = 0
+    running = [{"Name": "instance-state-name", "Values": ["running"]}]
+    assert client.describe_instances(Filters=running)["Reservations"][0]["Instances"][0]["InstanceId"] == one.id
+    ec2.lag.empty = 1
+    assert [len(client.describe_instances()["Reservations"]) for _ in range(2)] == [0, 1]
+
+
+def test_lists_come_in_pages(ec2: Cloud) -> None:
+    for number in range(3):
+        launch(ec2, f"token-{number}")
+    pages = list(ec2.client().get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 2}))
+    assert [len(page["Reservations"]) for page in pages] == [2, 1]
+    ec2.lag.page = 1
+    assert len(list(ec2.client().get_paginator("describe_instances").paginate())) == 3
+
+
+def test_capacity_quotas_and_prices_decide_what_is_given(ec2: Cloud) -> None:
+    spot = {"MarketType": "spot", "SpotOptions": {"MaxPrice": "0.03", "SpotInstanceType": "one-time"}}
+    ec2.market.capacity["eu-west-3a", "m7i.large", "on-demand"] = 2
+    zone = {"AvailabilityZone": "eu-west-3a"}
+    many = one_try(ec2).run_instances(**request(ec2, "many", MaxCount=5, Placement=zone))["Instances"]
+    assert len(many) == 2
+    with pytest.raises(ClientError) as error:
+        launch(ec2, Placement=zone)
+    assert code_of(error) == "InsufficientInstanceCapacity"
+    assert launch(ec2, "elsewhere").zone == "eu-west-3b"
+    ec2.market.spot["eu-west-3a", "m7i.large"] = 0.04
+    with pytest.raises(ClientError) as error:
+        launch(ec2, "poor", Placement=zone, InstanceMarketOptions=spot)
+    assert code_of(error) == "SpotMaxPriceTooLow"
+    ec2.market.spot["eu-west-3a", "m7i.large"] = 0.02
+    one = launch(ec2, "rich", Placement=zone, InstanceMarketOptions=spot)
+    shown = ec2.client().describe_instances(InstanceIds=[one.id])["Reservations"][0]["Instances"][0]
+    assert (shown["InstanceLifecycle"], shown["SpotInstanceRequestId"]) == ("spot", one.spot_request)
+    ec2.market.quotas["eu-west-3", "L-1216C47A"] = 6
+    ec2.market.quotas["eu-west-3", "L-34B43A08"] = 2
+    for token, more, code in (
+        ("more", {}, "VcpuLimitExceeded"),
+        ("spots", {"InstanceMarketOptions": {"MarketType": "spot"}}, "MaxSpotInstanceCountExceeded"),
+    ):
+        with pytest.raises(ClientError) as error:
+            launch(ec2, token, **more)
+        assert code_of(error) == code
+    ec2.market.quotas.clear()
+    ec2.market.capacity["*", "c7i.large", "*"] = "Unsupported"
+    with pytest.raises(ClientError) as error:
+        launch(ec2, "other", InstanceType="c7i.large")
+    assert code_of(error) == "Unsupported"
+
+
+def test_a_launch_can_turn_to_terminated(ec2: Cloud) -> None:
+    ec2.market.failing["*", "*", "*"] = 1
+    one = launch(ec2)
+    ec2.wait(one.id, "terminated")
+    shown = ec2.client().describe_instances(InstanceIds=[one.id])["Reservations"][0]["Instances"][0]
+    assert shown["StateReason"]["Code"] == "Server.InsufficientInstanceCapacity"
+    assert (ec2.leaks(), ec2.ledger()) == ([], [])
+
+
+def test_too_many_calls_are_refused(ec2: Cloud) -> None:
+    ec2.limits.set("DescribeInstances", 2, 0)
+    client = one_try(ec2)
+    client.describe_instances()
+    client.describe_instances()
+    with pytest.raises(ClientError) as error:
+        client.describe_instances()
+    assert code_of(error) == "RequestLimitExceeded"
+    client.describe_regions()
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"InstanceType": "m99.huge"}, "InvalidParameterValue"),
+        ({"ImageId": "ami-00000000000000000"}, "InvalidAMIID.NotFound"),
+        ({"ImageId": "noble"}, "InvalidAMIID.Malformed"),
+        ({"KeyName": "nobody"}, "InvalidKeyPair.NotFound"),
+        ({"SecurityGroupIds": ["sg-00000000000000000"]}, "InvalidGroup.NotFound"),
+        ({"SubnetId": "subnet-00000000000000000"}, "InvalidSubnetID.NotFound"),
+        ({"UserData": "x" * 16385}, "InvalidParameterValue"),
+        ({"InstanceType": "m7g.large"}, "InvalidParameterValue"),
+        ({"Placement": {"AvailabilityZone": "eu-west-3z"}}, "InvalidParameterValue"),
+    ],
+)
+def test_what_is_wrong_in_a_request_has_the_code_of_ec2(shared_ec2: Cloud, more: dict[str, object], code: str) -> None:
+    with pytest.raises(ClientError) as error:
+        launch(shared_ec2, "wrong", **more)
+    assert code_of(error) == code
+
+
+def test_credentials_are_checked(ec2: Cloud) -> None:
+    import boto3
+
+    def identity(secret: str, token: str | None = None) -> object:
+        session = boto3.session.Session("AKIAOTHER00000000000", secret, token, region_name="eu-west-3")
+        return session.client("ec2", endpoint_url=ec2.url).describe_regions()
+
+    with pytest.raises(ClientError) as error:
+        identity("secret")
+    assert code_of(error) == "AuthFailure"
+    other = ec2.add_credential("AKIAOTHER00000000000", "secret", "session")
+    for secret, token in (("wrong", "session"), ("secret", "wrong"), ("secret", None)):
+        with pytest.raises(ClientError) as error:
+            identity(secret, token)
+        assert code_of(error) == "AuthFailure"
+    assert identity("secret", "session")
+    other.expires = 1
+    with pytest.raises(ClientError) as error:
+        identity("secret", "session")
+    assert code_of(error) == "RequestExpired"
+    ec2.expire_credentials()
+    for service, call, code in (
+        ("sts", "get_caller_identity", "ExpiredToken"),
+        ("service-quotas", "list_service_quotas", "ExpiredTokenException"),
+    ):
+        with pytest.raises(ClientError) as error:
+            getattr(one_try(ec2, service), call)(**({"ServiceCode": "ec2"} if service != "sts" else {}))
+        assert code_of(error) == code
+    ec2.renew_credentials()
+    assert one_try(ec2, "sts").get_caller_identity()["Account"] == "123456789012"
+
+
+def test_denied_actions_are_told_by_a_dry_run_too(ec2: Cloud) -> None:
+    client = one_try(ec2)
+    with pytest.raises(ClientError) as error:
+        client.run_instances(**request(ec2), DryRun=True)
+    assert code_of(error) == "DryRunOperation"
+    ec2.deny("Run*", "ec2:TerminateInstances")
+    for dry in (True, False):
+        with pytest.raises(ClientError) as error:
+            client.run_instances(**request(ec2), DryRun=dry)
+        assert code_of(error) == "UnauthorizedOperation"
+    ec2.allow("Run*")
+    one = launch(ec2)
+    with pytest.raises(ClientError) as error:
+        client.terminate_instances(InstanceIds=[one.id])
+    assert code_of(error) == "UnauthorizedOperation"
+    ec2.allow()
+    client.terminate_instances(InstanceIds=[one.id])
+
+
+def test_a_wrong_clock_makes_requests_expire(ec2: Cloud) -> None:
+    ec2.access.skew = 900
+    for service, call, code in (
+        ("ec2", "describe_regions", "RequestExpired"),
+        ("sts", "get_caller_identity", "SignatureDoesNotMatch"),
+    ):
+        with pytest.raises(ClientError) as error:
+            getattr(one_try(ec2, service), call)()
+        assert code_of(error) == code
+
+
+def test_regions_are_apart_and_one_can_be_out(ec2: Cloud) -> None:
+    here, there = one_try(ec2), one_try(ec2, region="us-east-1")
+    one = launch(ec2)
+    assert there.describe_instances()["Reservations"] == []
+    with pytest.raises(ClientError) as error:
+        there.run_instances(**request(ec2, ImageId=ec2.image()))
+    assert code_of(error) == "InvalidAMIID.NotFound"
+    made = there.run_instances(**request(ec2, ImageId=ec2.image(region="us-east-1")))["Instances"][0]["InstanceId"]
+    ec2.outage("us-east-1")
+    with pytest.raises(ConnectionClosedError):
+        there.describe_instances()
+    assert here.describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"] == one.id
+    ec2.outage("us-east-1", None)
+    assert there.describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"] == made
+    assert [line.split()[1] for line in ec2.leaks() if line.startswith("instance")] == [one.id, made]
+
+
+def test_images_are_named_by_public_parameters_and_a_stranger_has_one_too(shared_ec2: Cloud) -> None:
+    name = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+    found = shared_ec2.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+    assert found == shared_ec2.image("noble")
+    client = shared_ec2.client()
+    by_name = [{"Name": "name", "Values": ["ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-*"]}]
+    owners = {image["OwnerId"] for image in client.describe_images(Filters=by_name)["Images"]}
+    assert owners == {"099720109477", "666666666666"}
+    ours = client.describe_images(Filters=by_name, Owners=["099720109477"])["Images"]
+    assert [(image["ImageId"], image["RootDeviceName"]) for image in ours] == [(found, "/dev/sda1")]
+    shared_ec2.set_parameter(name, None)
+    with pytest.raises(ClientError) as error:
+        shared_ec2.client("ssm").get_parameter(Name=name)
+    assert code_of(error) == "ParameterNotFound"
+
+
+def test_prices_and_quotas_are_those_that_were_set(ec2: Cloud) -> None:
+    import json
+
+    ec2.market.on_demand["m7i.large"] = 0.125
+    filters = {"instanceType": "m7i.large", "regionCode": "eu-west-3", "operatingSystem": "Linux", "tenancy": "Shared"}
+    found = ec2.client("pricing", "us-east-1").get_products(
+        ServiceCode="AmazonEC2",
+        Filters=[{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in filters.items()],
+    )["PriceList"]
+    (term,) = json.loads(found[0])["terms"]["OnDemand"].values()
+    (dimension,) = term["priceDimensions"].values()
+    assert (len(found), float(dimension["pricePerUnit"]["USD"])) == (1, 0.125)
+    ec2.market.quotas["eu-west-3", "L-1216C47A"] = 5
+    quota = ec2.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
+    assert quota["Value"] == 5
+    ec2.market.spot["eu-west-3b", "m7i.large"] = 0.0123
+    history = ec2.client().describe_spot_price_history(
+        InstanceTypes=["m7i.large"], ProductDescriptions=["Linux/UNIX"], AvailabilityZone="eu-west-3b"
+    )["SpotPriceHistory"]
+    assert [float(entry["SpotPrice"]) for entry in history] == [0.0123]
+
+
+def test_a_group_in_use_stays(ec2: Cloud) -> None:
+    group = open_group(ec2)
+    one = launch(ec2, SecurityGroupIds=[group])
+    with pytest.raises(ClientError) as error:
+        one_try(ec2).delete_security_group(GroupId=group)
+    assert code_of(error) == "DependencyViolation"
+    ec2.terminate(one.id)
+    ec2.wait(one.id, "terminated")
+    one_try(ec2).delete_security_group(GroupId=group)
+    assert ec2.leaks() == []
+
+
+def test_protected_machines_stay_and_ending_ones_can_take_long(ec2: Cloud) -> None:
+    one, client = launch(ec2), one_try(ec2)
+    ec2.protect(one.id)
+    with pytest.raises(ClientError) as error:
+        client.terminate_instances(InstanceIds=[one.id])
+    assert code_of(error) == "OperationNotPermitted"
+    ec2.unprotect(one.id)
+    ec2.linger(one.id)
+    client.terminate_instances(InstanceIds=[one.id])
+    states = client.describe_instance_status(InstanceIds=[one.id], IncludeAllInstances=True)["InstanceStatuses"]
+    assert states[0]["InstanceState"]["Name"] == "shutting-down"
+    ec2.let_end(one.id)
+    assert one.state == "terminated"
+
+
+def test_somebody_else_can_change_tags(ec2: Cloud) -> None:
+    one = launch(ec2)
+    ec2.retag(one.id, {"owner": None, "Name": "mine"})
+    assert ec2.tags(one.id) == {"Name": "mine"}
+    assert [call.action for call in ec2.calls] == ["RunInstances"]

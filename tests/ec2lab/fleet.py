@@ -81,7 +81,7 @@ class Fleet:
             write_boot(made.disk, one.id, one.user, one.public_key, parse_user_data(one.user_data))
             if one.broken == "no sshd":
                 (made.disk / "etc/ssh/lab-down").touch()
-            elif one.broken is not None:
+            elif one.broken == "no cloud-init":
                 (made.disk / "etc/ssh/lab-down").touch()
                 (made.disk / "etc/lab/before-sshd").unlink()
                 (made.disk / "etc/lab/after-sshd").unlink()

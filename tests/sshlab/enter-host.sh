@@ -16,6 +16,7 @@ echo "$pid"
 # What a shutdown asks for: processes are told, then the way of the end is in the exit status.
 end() {
     status=$1
+    sleep 0.1 # who has asked may return
     kill -TERM -1
     tries=0
     while set -- /proc/[0-9]*/stat && [ $# -gt 1 ] && [ $tries -lt 40 ]; do
