@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,15 +108,19 @@ class AwsProvider:
     # ---- the rest of the account ----------------------------------------------------------------------------------
 
     def list_leftovers(self) -> Sequence[Leftover]:
-        found: Sequence[Leftover] = import_module(f"{__package__}.leftovers").list_leftovers(self._tenant)
-        return found
+        from .leftovers import list_leftovers
+
+        return list_leftovers(self._tenant)
 
     def remove_leftover(self, leftover: Leftover) -> None:
-        import_module(f"{__package__}.leftovers").remove_leftover(self._tenant, leftover)
+        from .leftovers import remove_leftover
+
+        remove_leftover(self._tenant, leftover)
 
     def check_account(self, *, fix: bool = False) -> Iterator[Finding]:
-        found: Iterator[Finding] = import_module(f"{__package__}.accounts").check_account(self._tenant, fix=fix)
-        return found
+        from .accounts import check_account
+
+        return check_account(self._tenant, fix=fix)
 
     def _find_price(self, machine: instances.Machine) -> float | None:
         """Asked once in a while for each kind; None where nobody knows."""
