@@ -279,6 +279,7 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         instances=machines.instances,
         results_dir=results,
         max_parallel=wishes.max_parallel if wishes.max_parallel is not None else _whole(top, "max_parallel"),
+        budget=run.budget,
         base_env=base_env,
         providers=machines.providers,
         recover=_value(top, "recover") is not False,
