@@ -243,6 +243,7 @@ def test_dev_keeps_machines_longer_unless_the_entry_says_how_long(shop) -> None:
 def test_what_the_run_says_is_kept_with_it(shop) -> None:
     spec = load(shop, "provider: aws\nmax_cost: $5.00\ndev: true\nprofile: p").spec
     assert dict(spec.settings) == {"profile": "p", "dev": "true", "budget": "5"}
+    assert spec.budget == 5.0
     assert asked(shop, "provider: aws\nbudget: 0.5", project="q") == {"budget": "0.5", "project": "q"}
 
 
