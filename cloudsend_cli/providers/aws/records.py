@@ -10,9 +10,9 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .identity import write_file
 
@@ -43,6 +43,9 @@ class Machine:
     kind: str = ""  # of Wish, once it is kept
 
 
+Note = TypeVar("Note", Choice, Machine)
+
+
 class Records:
     """The notes of one state directory."""
 
@@ -51,15 +54,13 @@ class Records:
         self._choices, self._machines = folder / "choices", folder / "machines"
 
     def choice(self, token: str) -> Choice | None:
-        words = _read(self._choices, token)
-        return Choice(**words) if words is not None else None
+        return _read(self._choices, token, Choice)
 
     def write_choice(self, choice: Choice) -> None:
         _write(self._choices, choice.token, asdict(choice))
 
     def machine(self, instance_id: str) -> Machine | None:
-        words = _read(self._machines, instance_id)
-        return Machine(**words) if words is not None else None
+        return _read(self._machines, instance_id, Machine)
 
     def write_machine(self, machine: Machine) -> None:
         _write(self._machines, machine.instance_id, asdict(machine))
@@ -89,15 +90,16 @@ class Records:
                     path.unlink()
 
 
-def _read(folder: Path, name: str) -> dict[str, Any] | None:
-    """None: there is none, or it is damaged, as a full disk or a power loss before its sync leaves it."""
+def _read(folder: Path, name: str, cls: type[Note]) -> Note | None:
+    """None: there is none, or somebody damaged it. What a later version adds is ignored."""
     if not _NAME.fullmatch(name):
         return None
     try:
         words = json.loads((folder / f"{name}.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in words.items() if key in known})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
-    return words if isinstance(words, dict) else None
 
 
 def _write(folder: Path, name: str, words: dict[str, Any]) -> None:
