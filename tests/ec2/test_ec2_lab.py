@@ -352,3 +352,38 @@ def test_somebody_else_can_change_tags(ec2: Cloud) -> None:
     ec2.retag(one.id, {"owner": None, "Name": "mine"})
     assert ec2.tags(one.id) == {"Name": "mine"}
     assert [call.action for call in ec2.calls] == ["RunInstances"]
+
+
+def test_a_policy_is_enforced_by_resource_and_tags(ec2: Cloud) -> None:
+    tagged = {"StringEquals": {"aws:RequestTag/owner": "me"}}
+    ours = {"StringLike": {"aws:ResourceTag/owner": "m*"}}
+    every = "arn:aws:ec2:*:*:"
+    made = [f"{every}{kind}/*" for kind in ("instance", "volume", "network-interface")]
+    statements = [
+        {"Sid": "Look", "Effect": "Allow", "Action": "ec2:Describe*", "Resource": "*"},
+        {"Sid": "Make", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": made, "Condition": tagged},
+        {"Sid": "From", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "arn:aws:ec2:*::image/*"},
+        {"Sid": "Tag", "Effect": "Allow", "Action": "ec2:CreateTags", "Resource": made,
+         "Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}}},
+        {"Sid": "End", "Effect": "Allow", "Action": "ec2:TerminateInstances", "Resource": made[0], "Condition": ours},
+    ]  # fmt: skip
+    stranger = launch(ec2, "stranger", TagSpecifications=[])
+    policy = ec2.enforce({"Version": "2012-10-17", "Statement": statements})
+    client = one_try(ec2)
+    kinds = ("instance", "volume", "network-interface")
+    tags = [{"ResourceType": kind, "Tags": [{"Key": "owner", "Value": "me"}]} for kind in kinds]
+    one = launch(ec2, TagSpecifications=tags)
+    for refused in (
+        lambda: launch(ec2, "no tags", TagSpecifications=tags[:2]),
+        lambda: client.terminate_instances(InstanceIds=[one.id, stranger.id]),
+        lambda: client.create_tags(Resources=[stranger.id], Tags=tags[0]["Tags"]),
+        lambda: client.delete_key_pair(KeyName="x"),
+        lambda: client.terminate_instances(InstanceIds=[stranger.id], DryRun=True),
+    ):
+        with pytest.raises(ClientError) as error:
+            refused()
+        assert code_of(error) == "UnauthorizedOperation"
+    client.terminate_instances(InstanceIds=[one.id])
+    client.describe_instances()
+    assert policy.used == {"Look", "Make", "From", "Tag", "End"}
+    assert policy.refused[0].resource == "arn:aws:ec2:eu-west-3:123456789012:network-interface/*"

@@ -26,7 +26,7 @@ bootcmd, write_files, ssh_keys, ssh_authorized_keys, then after sshd runcmd and 
     ec2.limits.set("RunInstances", 2, 0.5)              # a bucket of 2, one more each 2 s: RequestLimitExceeded
     ec2.lag.hidden = 3   ec2.lag.stale = 2   ec2.lag.empty = 1   ec2.lag.page = 5
     ec2.deny("TerminateInstances")   ec2.allow()   ec2.expire_credentials()   ec2.access.skew = 600
-    ec2.credential.may = lambda request: True           # a policy of your own
+    policy = ec2.enforce(document)                      # an IAM policy; policy.refused, policy.used (Sids)
 
     ec2.market.capacity["eu-west-3a", "m7i.large", "spot"] = 0      # or 2, or a code: "Unsupported"; "*" is any
     ec2.market.failing["*", "*", "*"] = 1               # pending, then terminated: Server.InsufficientInstanceCapacity

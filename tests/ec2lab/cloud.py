@@ -27,6 +27,7 @@ from .leaks import list_leaks
 from .ledger import Row, rows_of
 from .market import Limits, Market
 from .moto_server import MotoServer, write_images
+from .policy import Policy
 from .services import Services
 from .spot_requests import SpotRequests
 from .timekeeper import Timekeeper
@@ -277,6 +278,12 @@ class Cloud:
         """Take back what deny() did for these, or for all."""
         self.credential.denied = [one for one in self.credential.denied if actions and one not in actions]
 
+    def enforce(self, policy: Mapping[str, Any]) -> Policy:
+        """For the key of `environ`: what this IAM policy does not allow is UnauthorizedOperation."""
+        made = Policy(policy, self._tags_of)
+        self.credential.may = made.allows
+        return made
+
     # Machines
 
     def break_next(self, how: str = "no sshd", times: int | None = 1) -> None:
@@ -346,12 +353,14 @@ class Cloud:
                 self._moto.query(where, action, params)
 
     def tags(self, instance_id: str) -> dict[str, str]:
+        return self._tags_of(self._fleet[instance_id].region, instance_id)
+
+    def _tags_of(self, region: str, resource_id: str) -> dict[str, str]:
         assert self._moto is not None
-        found = self._moto.query(
-            self._fleet[instance_id].region,
-            "DescribeTags",
-            {"Filter.1.Name": "resource-id", "Filter.1.Value.1": instance_id},
-        )
+        if (tags := self._spot.tags_of(resource_id)) is not None:
+            return tags
+        params = {"Filter.1.Name": "resource-id", "Filter.1.Value.1": resource_id}
+        found = self._moto.query(region, "DescribeTags", params)
         return {text(item, "key"): text(item, "value") for item in found.iterfind("tagSet/item")}
 
     def set_parameter(self, name: str, value: str | None, region: str | None = None) -> None:

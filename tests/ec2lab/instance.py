@@ -102,6 +102,13 @@ class Instance:
         """What was true then; what was true first, before."""
         return next((moment for moment in reversed(self.history) if moment.since <= when), self.history[0])
 
+    def asked_at(self, moment: Moment) -> float:
+        """When what led to this state was asked for: of `terminated`, when it began to shut down."""
+        place = self.history.index(moment)
+        while place > 0 and self.history[place - 1].reason is moment.reason:
+            place -= 1
+        return self.history[place].since
+
     def enter(self, state: str, public: str | None, reason: Reason | None = None) -> None:
         with self.changed:
             self.history.append(Moment(time.time(), state, public, reason))

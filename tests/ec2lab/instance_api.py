@@ -6,6 +6,7 @@ import base64
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from .fleet import Fleet
 from .instance import CODES, Instance
@@ -80,12 +81,24 @@ class InstanceApi:
             return False
         return one.state != "terminated" or now - one.history[-1].since < self.lag.forget
 
+    def _shown_ids(self, region: str, ids: list[str], patterns: list[str] | None) -> list[str]:
+        known = [one.id for one in list(self._fleet.instances.values()) if self._is_shown(one, region)]
+        return [
+            one
+            for one in known
+            if (not ids or one in ids) and (patterns is None or any(fnmatchcase(one, pattern) for pattern in patterns))
+        ]
+
     # Look
 
     def describe(self, request: Request) -> Reply:
         ids, filters = request.list("InstanceId"), request.filters()
         if ids:
             self.find(request, ids)
+        shown = self._shown_ids(request.region, ids, filters.pop("instance-id", None))
+        if not shown:
+            return reply_xml(build_xml("DescribeInstancesResponse", {"reservationSet": []}))
+        filters["instance-id"] = shown  # not what ended long ago: moto forgets nothing
         ours = {name: values for name, values in filters.items() if name in OF_THE_LAB}
         params = {"Action": "DescribeInstances", "Version": request.params["Version"], "MaxResults": ALL}
         number = 0
@@ -105,7 +118,7 @@ class InstanceApi:
             assert items is not None
             for item in list(items):
                 one = self._fleet.instances.get(text(item, "instanceId"))
-                if one is None or (ids and one.id not in ids) or not self._is_shown(one, request.region):
+                if one is None:
                     items.remove(item)
                     continue
                 overlay(item, one, time.time() - self.lag.stale)

@@ -76,7 +76,7 @@ class Services:
         return reply_xml(build_xml("DescribeSpotPriceHistoryResponse", content))
 
     def describe_images(self, request: Request) -> Reply:
-        """Those of the region alone: moto has one list for all."""
+        """Those of the region alone, as moto has one list for all; only Amazon's have its alias."""
         for name in request.list("ImageId"):
             if images.region_of(name) not in (None, request.region):
                 raise ApiError("InvalidAMIID.NotFound", f"The image id '[{name}]' does not exist")
@@ -89,6 +89,9 @@ class Services:
         for item in list(found):
             if images.region_of(text(item, "imageId")) not in (None, request.region):
                 found.remove(item)
+            elif text(item, "imageOwnerId") != images.AMAZON:  # moto gives the alias to all that it read from its file
+                for alias in item.findall("imageOwnerAlias"):
+                    item.remove(alias)
         return reply_xml(root)
 
     def key_pair(self, request: Request) -> Reply:

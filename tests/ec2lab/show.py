@@ -21,7 +21,7 @@ def stamp(when: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(when))
 
 
-def transition(one: Instance, since: float, words: str) -> str:
+def transition(since: float, words: str) -> str:
     return f"{words} ({time.strftime('%Y-%m-%d %H:%M:%S GMT', time.gmtime(since))})" if words else ""
 
 
@@ -48,7 +48,7 @@ def overlay(item: Tree.Element, one: Instance, when: float) -> None:
     put(item, "cpuOptions", {"coreCount": cores, "threadsPerCore": threads})
     reason = moment.reason
     put(item, "stateReason", None if reason is None else {"code": reason.code, "message": reason.message})
-    put(item, "reason", transition(one, moment.since, reason.transition) if reason else "")
+    put(item, "reason", transition(one.asked_at(moment), reason.transition) if reason else "")
     if moment.state == "terminated":
         for name in LOST:
             put(item, name, None)

@@ -57,6 +57,10 @@ class SpotRequests:
     def open(self) -> list[SpotRequest]:
         return [one for one in list(self._requests.values()) if one.state == "active"]
 
+    def tags_of(self, request_id: str) -> dict[str, str] | None:
+        found = self._requests.get(request_id)
+        return None if found is None else dict(found.tags)
+
     def tag(self, request_id: str, tags: dict[str, str]) -> bool:
         if (found := self._requests.get(request_id)) is not None:
             found.tags.update(tags)

@@ -54,6 +54,10 @@ class NamespaceHost(LabHost):
         return self._router.private(self.number) if self.spec.private_address else None
 
     @property
+    def _own_time(self) -> bool:
+        return self.spec.own_uptime and Path("/proc/self/ns/time").exists()
+
+    @property
     def _addresses(self) -> list[str]:
         return [self.address, *filter(None, [self.private_address])]
 
@@ -118,7 +122,7 @@ class NamespaceHost(LabHost):
         (self._files / "network").write_text(self._router.lines_inside(self.number, *self._addresses))
         arguments = [str(self._files), self.name, *self._cgroup.directories]
         try:
-            self._boot = Boot(self._lab.enter("mount", "pid"), arguments, plug_in, self.spec.own_uptime)
+            self._boot = Boot(self._lab.enter("mount", "pid"), arguments, plug_in, self._own_time)
         except LabError:
             self._unplug()
             raise

@@ -46,7 +46,7 @@ class HostSpec:
     user: str = USER
     """Only in namespaces."""
     own_uptime: bool = False
-    """/proc/uptime counts from its boot. Only in namespaces, where they have one of time."""
+    """/proc/uptime counts from its boot, where the kernel has namespaces of time."""
     private_address: bool = False
     """A second address, at which other hosts reach it and this machine does not."""
 
