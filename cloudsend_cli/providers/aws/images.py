@@ -18,7 +18,7 @@ from .errors import read_error
 from .settings import Wanted
 
 CANONICAL = "099720109477"
-TRUSTED = ("self", "amazon", CANONICAL)
+AMAZON = "amazon"  # the alias of AWS's own accounts
 
 _UBUNTU = "/aws/service/canonical/ubuntu/server/{release}/stable/current/{arch}/hvm/ebs-gp3/ami-id"
 _UBUNTU_RELEASES = ("26.04", "24.04")
@@ -109,9 +109,7 @@ def fetch_image(account: Account, region: str, wanted: Wanted) -> Image:
     image_id = wanted.image
     if image_id.startswith("ssm:"):
         image_id = _fetch_parameter(account, region, image_id.removeprefix("ssm:"))
-    described = _describe(account, region, [image_id], TRUSTED)
-    trusted = bool(described)
-    reply = (described or _describe(account, region, [image_id])).get(image_id)
+    reply = _describe(account, region, [image_id]).get(image_id)
     if reply is None:
         raise _wrong(f"image: {image_id} is not in {region}", _list_candidates(account, region))
     if reply.get("State", "available") != "available":
@@ -122,13 +120,23 @@ def fetch_image(account: Account, region: str, wanted: Wanted) -> Image:
     if image.arch not in _ARCHES:
         raise _wrong(f"image: {image_id} is made for {image.arch}; x86_64 and arm64 can be used")
     warnings = list(image.warnings)
-    if not trusted:
+    if not _is_trusted(account, region, reply):
         owner = f"{reply.get('ImageOwnerAlias', '')} {image.owner}".strip()
         warnings.append(
             f"image: {image_id} ({image.name}) belongs to {owner}, who is neither you, Amazon nor Canonical: "
             "whoever made it can read all that runs on it"
         )
     return replace(image, warnings=tuple(warnings))
+
+
+def _is_trusted(account: Account, region: str, reply: Mapping[str, Any]) -> bool:
+    """AWS's, Canonical's, or the account's own. The alias is AWS's word, unlike the name."""
+    owner = reply.get("OwnerId")
+    if reply.get("ImageOwnerAlias") == AMAZON or owner == CANONICAL:
+        return True
+    return bool(
+        owner == account.call("tell whose credentials these are", "sts", "get_caller_identity", region)["Account"]
+    )
 
 
 def parse_image(reply: Mapping[str, Any], user: str = "") -> Image:
@@ -186,13 +194,12 @@ def _list_candidates(account: Account, region: str) -> str:
     return f"there are {', '.join(found)}" if found else "leave 'image' out for the current Ubuntu LTS"
 
 
-def _describe(account: Account, region: str, ids: Sequence[str], owners: Sequence[str] = ()) -> dict[str, Any]:
+def _describe(account: Account, region: str, ids: Sequence[str]) -> dict[str, Any]:
     """By id; what is not there is left out."""
     if not ids:
         return {}
-    more = {"Owners": list(owners)} if owners else {}
     try:
-        reply = account.call("look at images", "ec2", "describe_images", region, ImageIds=list(ids), **more)
+        reply = account.call("look at images", "ec2", "describe_images", region, ImageIds=list(ids))
     except CloudsendError as error:
         code = read_error(error.__cause__)[0] if error.__cause__ else ""
         if code.startswith("InvalidAMIID"):

@@ -165,7 +165,7 @@ def decide_life(wanted: Wanted, candidate: Candidate, share: float | None) -> in
     """Seconds after which the machine ends itself whatever happens."""
     if share is None or not candidate.price:
         return wanted.life
-    return max(1, min(wanted.life, int(share * 3600 / candidate.price)))
+    return max(1, min(wanted.life, int(share * 3600 / candidate.price + 1e-6)))
 
 
 def explain_short_life(budget: float | None, lives: Sequence[int], machines: int) -> str:
