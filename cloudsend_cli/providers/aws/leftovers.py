@@ -96,7 +96,8 @@ def _read_pages(tenant: Tenant, region: str, name: str, kind: _Kind) -> Iterator
 
 
 def read_tags(entry: Mapping[str, Any]) -> dict[str, str]:
-    return {str(tag["Key"]): str(tag["Value"]) for tag in entry.get("Tags", [])}
+    """Interfaces have theirs in a field of another name."""
+    return {str(tag["Key"]): str(tag["Value"]) for tag in [*entry.get("Tags", []), *entry.get("TagSet", [])]}
 
 
 # ---- what is left over ---------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def _judge_interface(entry: Mapping[str, Any]) -> tuple[str, bool] | None:
 
 
 def _judge_key(entry: Mapping[str, Any]) -> tuple[str, bool] | None:
-    return f"{entry.get('KeyName', '')}; logins do not need it", True
+    return f"{entry.get('KeyPairId', '')}; logins do not need it", True
 
 
 def _judge_group(entry: Mapping[str, Any]) -> tuple[str, bool] | None:
@@ -197,9 +198,7 @@ _KINDS: dict[str, _Kind] = {
         "SnapshotId",
         price=lambda entry: estimate_storage("snapshot", int(entry.get("VolumeSize", 0))),
     ),
-    "key": _Kind(
-        "describe_key_pairs", "KeyPairs", "KeyPairId", _judge_key, "delete_key_pair", "KeyPairId", paged=False
-    ),
+    "key": _Kind("describe_key_pairs", "KeyPairs", "KeyName", _judge_key, "delete_key_pair", "KeyName", paged=False),
     "group": _Kind(
         "describe_security_groups", "SecurityGroups", "GroupId", _judge_group, "delete_security_group", "GroupId"
     ),
