@@ -194,6 +194,7 @@ def test_too_many_calls_are_refused(ec2: Cloud) -> None:
         ({"SubnetId": "subnet-00000000000000000"}, "InvalidSubnetID.NotFound"),
         ({"UserData": "x" * 16385}, "InvalidParameterValue"),
         ({"InstanceType": "m7g.large"}, "InvalidParameterValue"),
+        ({"InstanceType": "p5.48xlarge"}, "Unsupported"),
         ({"Placement": {"AvailabilityZone": "eu-west-3z"}}, "InvalidParameterValue"),
     ],
 )

@@ -139,6 +139,7 @@ def test_machines_reach_each_other_and_nothing_else(ec2: Cloud) -> None:
     probe = "import socket; print(socket.create_connection(({!r}, 22), 5).recv(4))"
     for address in (other.public, other.private):
         assert "SSH-" in ec2.host(one.id).sh(f'python3 -c "{probe.format(address)}"')
+    assert ec2.host(one.id).sh(f"curl -s {ec2.url}/checkip") == one.public
     route = ec2.host(one.id).exec(["ping", "-c1", "-W1", "192.0.2.1"], check=False)
     assert route.returncode != 0
     away = subprocess.run(["ssh", "-o", "ConnectTimeout=1", f"x@{one.private}"], capture_output=True, check=False)

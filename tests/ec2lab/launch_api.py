@@ -15,7 +15,7 @@ from xml.etree import ElementTree as Tree
 from . import images
 from .fleet import Fleet
 from .instance import GONE, NO_CAPACITY, Instance
-from .market import ON_DEMAND, SPOT, Market, quota_code
+from .market import MESSAGES, ON_DEMAND, SPOT, Market, quota_code
 from .moto_server import MotoServer
 from .show import overlay
 from .spot_requests import SpotRequests
@@ -61,6 +61,7 @@ class LaunchApi:
         self._tokens: dict[tuple[str, str, str], Launched] = {}
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         self._guard = threading.Lock()
+        self._offered: dict[tuple[str, str], list[str]] = {}
         self.break_next: list[tuple[str, int | None]] = []  # how, and how many
         self.public_keys: dict[tuple[str, str], str] = {}  # (region, name)
 
@@ -150,8 +151,11 @@ class LaunchApi:
         self._check_type(kind, arch)
         self._check_key(request.region, params.get("KeyName"))
         groups = self._groups(request, groups, subnet)
+        offered = self._zones_of(request.region, kind)
         if not zone_given:
-            zone = self._choose_zone(request.region, kind, market, least)
+            zone = self._choose_zone(request.region, offered, kind, market, least)
+        if zone not in offered and zone in self._zones_in(request.region):
+            raise ApiError("Unsupported", MESSAGES["Unsupported"].format(type=kind, zone=zone))
         self._check_cpus(kind, params)
         tags = {}
         for spec in request.groups("TagSpecification"):
@@ -224,9 +228,22 @@ class LaunchApi:
         found = self._moto.query(request.region, "DescribeSecurityGroups", pairs)
         return [text(item, "groupId") for item in found.iterfind("securityGroupInfo/item")][: len(names)]
 
-    def _choose_zone(self, region: str, kind: str, market: str, least: int) -> str:
+    def _zones_of(self, region: str, kind: str) -> list[str]:
+        """Where a type is offered, by moto's list of what EC2 offers."""
+        if (region, kind) not in self._offered:
+            params = {"LocationType": "availability-zone", "Filter.1.Name": "instance-type", "Filter.1.Value.1": kind}
+            found = self._moto.query(region, "DescribeInstanceTypeOfferings", params)
+            zones = sorted(text(item, "location") for item in found.iterfind("instanceTypeOfferingSet/item"))
+            self._offered[region, kind] = zones
+        return self._offered[region, kind]
+
+    def _zones_in(self, region: str) -> list[str]:
         found = self._moto.query(region, "DescribeAvailabilityZones", {})
-        zones = sorted(text(item, "zoneName") for item in found.iterfind("availabilityZoneInfo/item"))
+        return sorted(text(item, "zoneName") for item in found.iterfind("availabilityZoneInfo/item"))
+
+    def _choose_zone(self, region: str, offered: list[str], kind: str, market: str, least: int) -> str:
+        every = self._zones_in(region)
+        zones = [zone for zone in every if zone in offered] or every
         return next((zone for zone in zones if self._market.can_take(zone, kind, market, least)), zones[0])
 
     # Do
