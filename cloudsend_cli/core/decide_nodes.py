@@ -117,7 +117,7 @@ def find_instance(draft: Draft, node: NodeRecord) -> InstanceStatus | None:
 def _await_instance(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     """A machine whose creation may have reached the provider is followed up, wanted or not, until it has an id."""
     status = find_instance(draft, node)
-    draft.wake(draft.seen.now + draft.policy.look_again)
+    draft.wake(draft.seen.now + draft.policy.look_soon)
     if status is None:
         _await_reply(draft, node)
     elif status.state == "terminated":

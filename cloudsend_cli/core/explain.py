@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources, list_known
+from .offers import choose_offer, next_chance
 from .silence import REFUSED, describe_silence, way_out
-from .state import JobRecord, NodeRecord, RunState
+from .state import RESUME, JobRecord, NodeRecord, RunState
 
 # The seeds' state words with their values, and when each is shown. The only table of this; docs/states.md is made
 # from it.
@@ -23,6 +24,7 @@ PHASES: dict[str, tuple[int, str]] = {
 
 
 NO_ROOM = "its disk is full"
+LEAVING = "its provider is taking it back"
 
 
 def describe(resources: Resources) -> str:
@@ -105,7 +107,11 @@ def explain(
     if job.spec.environment:
         environment = state.environments.get(job.spec.environment)
         asks += f", environment {environment.name if environment else job.spec.environment}"
-    nodes = tuple(_explain_node(state, job, name, views, (others or {}).get(name, 0)) for name in state.nodes)
+    remarks = {n.name: _describe_node(state, n, now) for n in state.nodes.values() if n.state != "running"}
+    nodes = tuple(
+        _explain_node(state, job, name, views.get(name), remarks.get(name, ""), (others or {}).get(name, 0))
+        for name in state.nodes
+    )
     if job.state == PENDING:
         reasons = tuple(_why_pending(state, job, views, now))
         return Explanation("waiting", reasons or ("it is next: a place will be given at the next look",), asks, nodes)
@@ -130,12 +136,15 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
         names = ", ".join(j.spec.name for j in waiting[:5])
         more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
         reasons.append(f"waits for {len(waiting)} of {len(job.after)} jobs before it: {names}{more}")
-    if job.not_before > now:
+    if job.fetch == RESUME:
+        left = max(0.0, job.not_before - now)
+        reasons.append(f"what it goes on from is brought from {job.node}, for at most {left:.0f} s more")
+    elif job.not_before > now:
         reasons.append(f"{job.reason or 'retry'}: not before {job.not_before - now:.0f} s from now")
     full = [name for name in state.nodes if (v := views.get(name)) is not None and v.connected and v.full]
     reasons.extend(f"{name}: {NO_ROOM}, and nothing is handed to it for a while" for name in full)
     if not any(n.state == "running" for n in state.nodes.values()):
-        reasons.extend(f"{n.name} is {_describe_node(n)}" for n in state.nodes.values())
+        reasons.extend(f"{n.name} is {_describe_node(state, n, now)}" for n in state.nodes.values())
     limit = state.run.max_parallel
     if limit == 0:
         reasons.append("this run was rebuilt from its machines: run its config again to start what is left")
@@ -160,16 +169,18 @@ def _why_no_place(state: RunState, job: JobRecord, views: Mapping[str, HostView]
     return [f"all places are taken; {ahead} jobs of its kind are before it"]
 
 
-def _describe_node(node: NodeRecord) -> str:
+def _describe_node(state: RunState, node: NodeRecord, now: float) -> str:
     text = node.state + (f": {node.reason}" if node.reason else "")
+    if node.state == "wanted" and choose_offer(node, state.run.shortages, now) is None:
+        later = next_chance(node, state.run.shortages, now) - now
+        text += f"; nothing that it could be is to be had now: asked again in {later:.0f} s"
     return f"{text}; {way_out(node.name)}" if node.reason.startswith(REFUSED) else text
 
 
 def _explain_node(
-    state: RunState, job: JobRecord, name: str, views: Mapping[str, HostView], others: int
+    state: RunState, job: JobRecord, name: str, view: HostView | None, remark: str, others: int
 ) -> tuple[str, str, str, str]:
     node = state.nodes[name]
-    view = views.get(name)
     capacity = (view.resources if view is not None else None) or node.capacity
     load = state.load.get(name)
     free = capacity.minus(load.resources) if load else capacity
@@ -177,9 +188,11 @@ def _explain_node(
     if told is not None:  # others use it, too
         free = Resources(min(free.cpus, told.cpus), min(free.memory, told.memory), min(free.gpus, told.gpus))
     if node.state != "running":
-        remark = _describe_node(node)
+        pass
     elif view is not None and not view.connected:
         remark = describe_silence(name, view)
+    elif view is not None and view.leaving:
+        remark = LEAVING
     elif view is not None and view.full:
         remark = NO_ROOM
     elif view is not None and view.vitals.held:

@@ -366,7 +366,8 @@ class Policy:
     retry_delay_most: float = 60.0
     boot_limit: float = 900.0
     create_retry: float = 10.0  # also between requests to give a machine back
-    look_again: float = 5.0  # at machines that are coming, going or silent
+    look_soon: float = 2.0  # at machines that are coming
+    look_again: float = 5.0  # at machines that are going or silent
     look_idle: float = 15.0  # at machines that answer, for what only their provider knows
     shortage: float = 600.0  # how long a pool that had no machine, or a quota that was used up, is not asked again
     taken_back: float = 120.0  # ... and one that has taken a machine back

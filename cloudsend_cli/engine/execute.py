@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import cast
@@ -65,15 +66,16 @@ def _execute_one(session: Session, state: RunState, action: Action) -> None:
 
 def _call_provider(session: Session, state: RunState, wish: CreateInstance | TerminateInstance | KeepInstance) -> None:
     find, run = session.find_provider, state.run
+    slow = session.is_slow(wish.provider, run)
     call: Callable[[], object]
     match wish:
         case CreateInstance():
             key, call = create_call(wish.node, wish.generation), partial(_create, find, run, wish)
         case TerminateInstance():
-            key, call = terminate_call(wish.instance_id), partial(_terminate, find, run, wish)
+            key, call = terminate_call(wish.instance_id), partial(_terminate, find, run, wish, rented=slow)
         case KeepInstance():
             key, call = keep_call(wish.instance_id, wish.generation), partial(_keep, find, run, wish)
-    session.calls.submit(key, call, slow=session.is_slow(wish.provider, run))
+    session.calls.submit(key, call, slow=slow)
 
 
 def _create(find: FindProvider, run: RunRecord, wish: CreateInstance) -> None:
@@ -81,7 +83,9 @@ def _create(find: FindProvider, run: RunRecord, wish: CreateInstance) -> None:
     maker.create_instance(run.id, wish.node, wish.generation, wish.token, wish.request)
 
 
-def _terminate(find: FindProvider, run: RunRecord, wish: TerminateInstance) -> None:
+def _terminate(find: FindProvider, run: RunRecord, wish: TerminateInstance, *, rented: bool) -> None:
+    if rented:
+        os.sync()  # ORDER: of logs that came home the machine has the only other copy
     find(wish.provider, run).terminate_instance(run.id, wish.node, wish.instance_id)
 
 

@@ -473,5 +473,7 @@ def _render_view(view: HostView, vitals: Vitals) -> dict[str, object]:
         "error": view.error,
         "error_code": view.error_code,
         "full": view.full,
+        "leaving": view.leaving,
+        "armed": view.armed,
         "resources": [resources.cpus, resources.memory, resources.gpus] if resources else None,
     }

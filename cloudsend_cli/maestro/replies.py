@@ -19,6 +19,8 @@ def parse_view(wire: object) -> HostView:
         error_code=str(wire.get("error_code", "")),
         vitals=_parse_vitals(wire),
         full=wire.get("full") is True,
+        leaving=wire.get("leaving") is True,
+        armed=wire.get("armed") is True,
     )
 
 

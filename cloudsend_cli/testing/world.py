@@ -171,7 +171,7 @@ class Maestro:
 class World:
     """One life of one run. `violations` is empty when all went as it must."""
 
-    policy = Policy()
+    policy = Policy(look_soon=5.0)  # coarse, so that its stories have time for what they tell
 
     def __init__(self, scenario: Scenario, initial: RunState, crashes: Collection[int] = ()) -> None:
         self.scenario = scenario

@@ -39,13 +39,13 @@ from cloudsend_cli.core.model import (
 )
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import BuildRecord, Changes, RunState
-from cloudsend_cli.testing.scenarios import SCENARIOS
+from cloudsend_cli.testing.rented_scenarios import ALL_SCENARIOS
 from cloudsend_cli.testing.swarm import make_scenario
 from cloudsend_cli.testing.world import Scenario, World
 
 from .test_state import indices, rebuilt
 
-WORLDS = [*SCENARIOS, *(make_scenario(seed) for seed in range(60))]
+WORLDS = [*ALL_SCENARIOS, *(make_scenario(seed) for seed in range(60))]
 
 
 class Watched:

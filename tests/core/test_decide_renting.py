@@ -1,0 +1,350 @@
+"""What `decide` does with machines that cost money: offers, keeping, notices, what is persisted, the budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cloudsend_cli.core.actions import FetchResume, KeepInstance, LeaseHost, StartAttempts, TerminateInstance
+from cloudsend_cli.core.decide import Decision, decide
+from cloudsend_cli.core.explain import explain
+from cloudsend_cli.core.model import (
+    AttemptStatus,
+    HostView,
+    InstanceStatus,
+    JobSpec,
+    MachinePlan,
+    Observation,
+    Offer,
+    Policy,
+    Resources,
+    RunSpec,
+    Upload,
+)
+from cloudsend_cli.core.naming import create_call, keep_call, terminate_call
+from cloudsend_cli.core.offers import choose_offer, current_offer, list_offers
+from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_run
+from cloudsend_cli.core.state import RESUME, Changes, RentalRecord, RunState
+
+NOW = 1000.0
+POLICY = Policy()
+TWO = Resources(2.0)
+OFFERS = tuple(Offer(f'"{name}"', TWO, 0.1, f"pool {name}", "limit", keep=True) for name in "ab")
+UP = HostView(True, "b1", 0.0, TWO, armed=True)
+LEFT = (Upload("state", "0" * 64, 1, 0o644, "/home/state"),)
+
+
+def rented(jobs: int = 1, *, offers: tuple[Offer, ...] = OFFERS, budget: float | None = None, **job: Any) -> RunState:
+    specs = tuple(replace(JobSpec(f"j{i}", ("true",), "true"), **job) for i in range(1, jobs + 1))
+    return plan_run(RunSpec("p", "/c.yml", specs, budget=budget), [NodePlan("n-0", "aws", offers)], "rtest1", 0.0)
+
+
+def change(run: RunState, /, **values: Any) -> RunState:
+    run.apply(Changes(nodes={"n-0": replace(run.nodes["n-0"], **values)}))
+    return run
+
+
+def serving(state: RunState) -> RunState:
+    return change(state, state="running", generation=1, instance_id="i-1", token="t", created_at=10.0)
+
+
+def running(state: RunState, number: int = 1, **values: Any) -> RunState:
+    job = replace(state.jobs[number], state="running", attempt=1, node="n-0", boot="b1", started_at=20.0, **values)
+    state.apply(Changes(jobs={number: job}))
+    return state
+
+
+def done(state: RunState) -> RunState:
+    state.apply(Changes(jobs={n: replace(j, state="succeeded") for n, j in state.jobs.items()}))
+    return state
+
+
+def paid(state: RunState, since: float, price: float | None = 3600.0) -> RunState:
+    """A dollar a second."""
+    state.apply(Changes(rentals={"i-1.1@0": RentalRecord("i-1.1@0", "i-1", "n-0", "aws", price, since)}))
+    return state
+
+
+def seeing(view: HostView | None = UP, **values: Any) -> Observation:
+    return replace(Observation(NOW, hosts={"n-0": view} if view is not None else {}), **values)
+
+
+def listed(**values: Any) -> dict[str, tuple[InstanceStatus, ...]]:
+    status = InstanceStatus("i-1", "n-0", 1, "running", launched_at=5.0)
+    return {"aws": (replace(status, **values),)}
+
+
+def of_kind(decision: Decision, kind: type) -> list[Any]:
+    return [action for action in decision.actions if isinstance(action, kind)]
+
+
+# ---- offers --------------------------------------------------------------------------------------------------------
+
+
+def refused(code: str, state: RunState) -> Decision:
+    return decide(state, seeing(None, call_errors={create_call("n-0", 1): (code, "words")}), POLICY)
+
+
+def test_first_offer_is_first() -> None:
+    plan = MachinePlan(OFFERS)
+    assert (plan.request, plan.capacity) == ('"a"', TWO)
+    assert NodePlan("n-0", "aws", OFFERS).capacity == TWO
+    state = rented()
+    assert state.nodes["n-0"].price == 0.1
+    assert current_offer(state.nodes["n-0"]) is OFFERS[0]
+
+
+def test_node_without_offers_is_what_it_asked_for() -> None:
+    node = change(rented(), offers=()).nodes["n-0"]
+    assert list_offers(node) == (Offer('"a"', TWO, 0.1),)
+    assert current_offer(replace(node, request="other")).request == "other"
+
+
+def test_pool_that_is_short_is_left_for_a_while() -> None:
+    state = change(rented(), state="creating", generation=1)
+    decision = refused("capacity", state)
+    node, run = decision.changes.nodes["n-0"], decision.changes.run
+    assert (node.state, node.reason, run and run.shortages) == ("wanted", "words", (("pool a", NOW + 600),))
+    state.apply(decision.changes)
+    following = decide(state, seeing(None), POLICY)
+    assert following.changes.nodes["n-0"].request == '"b"'
+    assert of_kind(following, TerminateInstance) == []
+    assert choose_offer(node, state.run.shortages, NOW + 601) is OFFERS[0]
+
+
+def test_machine_without_any_offer_left_waits_for_the_first_that_comes_back() -> None:
+    state = rented()
+    state.apply(Changes(run=replace(state.run, shortages=(("pool a", NOW + 50), ("pool b", NOW + 9)))))
+    decision = decide(state, seeing(None), POLICY)
+    assert (decision.actions, decision.changes.nodes, decision.wake_at) == ((), {}, NOW + 9)
+    (reason,) = explain(state, state.jobs[1], {}, NOW).reasons
+    assert reason == "n-0 is wanted; nothing that it could be is to be had now: asked again in 9 s"
+
+
+def test_quota_leaves_the_machine_out_when_no_offer_is_of_another_one() -> None:
+    decision = refused("quota", change(rented(), state="creating", generation=1))
+    assert decision.changes.nodes["n-0"].state == "failed"
+    other = (OFFERS[0], replace(OFFERS[1], quota="another"))
+    decision = refused("quota", change(rented(offers=other), state="creating", generation=1))
+    assert decision.changes.nodes["n-0"].state == "wanted"
+
+
+def test_launch_that_ends_for_want_of_machines_marks_its_pool() -> None:
+    state = change(rented(), state="creating", generation=1, created_at=NOW - 1)
+    status = listed(state="terminated", reason="capacity", launched_at=NOW - 1, ended_at=NOW)
+    run = decide(state, seeing(None, instances=status), POLICY).changes.run
+    assert run is not None
+    assert run.shortages == (("pool a", NOW + 600),)
+
+
+# ---- keeping -------------------------------------------------------------------------------------------------------
+
+
+def test_machine_that_watches_over_itself_is_kept_and_another_is_given_back() -> None:
+    kept = decide(done(serving(rented())), seeing(), POLICY)
+    assert kept.changes.nodes["n-0"].state == "keeping"
+    assert of_kind(kept, KeepInstance) == [KeepInstance("n-0", "aws", 1, "i-1")]
+    for view in (replace(UP, armed=False), replace(UP, leaving=True), replace(UP, connected=False)):
+        decision = decide(done(serving(rented())), seeing(view), POLICY)
+        assert decision.changes.nodes["n-0"].state == "releasing"
+    unkept = tuple(replace(offer, keep=False) for offer in OFFERS)
+    assert decide(done(serving(rented(offers=unkept))), seeing(), POLICY).changes.nodes["n-0"].state == "releasing"
+
+
+def keeping() -> RunState:
+    return change(done(serving(rented())), state="keeping")
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "instance"),
+    [
+        ({"calls_done": frozenset({keep_call("i-1", 1)})}, "released", ""),
+        ({"instances": listed(state="terminated", ended_at=NOW)}, "released", ""),
+        ({"call_errors": {keep_call("i-1", 1): ("auth", "denied")}}, "releasing", "i-1"),
+        ({"call_errors": {keep_call("i-1", 1): ("unreachable", "lost")}}, "keeping", "i-1"),
+    ],
+)
+def test_keeping_goes_on_until_it_is_certain(seen: dict[str, Any], state: str, instance: str) -> None:
+    node = decide(keeping(), seeing(None, **seen), POLICY).changes.nodes["n-0"]
+    assert (node.state, node.instance_id) == (state, instance)
+
+
+def test_keeping_waits_for_a_call_under_way() -> None:
+    pending = frozenset({keep_call("i-1", 1)})
+    assert not decide(keeping(), seeing(None, calls_pending=pending), POLICY).actions
+
+
+def test_run_that_goes_on_takes_a_machine_again_once_it_is_kept() -> None:
+    state = change(serving(rented()), state="keeping")
+    for seen in ({"calls_done": frozenset({keep_call("i-1", 1)})}, {"instances": listed(state="terminated")}):
+        assert decide(state, seeing(None, **seen), POLICY).changes.nodes["n-0"].state == "wanted"
+
+
+def test_list_that_lags_makes_no_orphan_of_a_kept_machine() -> None:
+    state = change(keeping(), state="released", instance_id="", kept="i-1")
+    assert not of_kind(decide(state, seeing(None, instances=listed()), POLICY), TerminateInstance)
+
+
+# ---- being taken back ----------------------------------------------------------------------------------------------
+
+
+def preempted(**job: Any) -> Decision:
+    state = running(serving(rented(persist=("state",), **job)))
+    news = {"n-0": {"rtest1.1.1": AttemptStatus("exited", 20.0, 30.0, None, 15, "preempted")}}
+    return decide(state, seeing(replace(UP, leaving=True), attempts=news), POLICY)
+
+
+def test_preempted_attempt_leaves_what_the_next_one_goes_on_from() -> None:
+    decision = preempted()
+    job = decision.changes.jobs[1]
+    assert (job.state, job.fetch, job.failures, job.losses, job.not_before) == ("pending", RESUME, 0, 0, NOW + 150)
+    assert of_kind(decision, FetchResume) == [FetchResume("n-0", "rtest1.1.1", ("state",))]
+    assert not of_kind(decision, StartAttempts)
+
+
+def resuming() -> RunState:
+    state = running(serving(rented(persist=("state",))))
+    state.apply(preempted().changes)
+    return state
+
+
+def test_next_attempt_is_given_what_was_brought() -> None:
+    state = resuming()
+    assert "brought from n-0" in explain(state, state.jobs[1], {"n-0": UP}, NOW).reasons[0]
+    seen = seeing(fetched={"rtest1.1.1": ""}, persisted={"rtest1.1.1": LEFT})
+    state.apply(decide(state, seen, POLICY).changes)
+    (start,) = of_kind(decide(state, seeing(), POLICY), StartAttempts)
+    assert (start.attempts[0].attempt, start.attempts[0].resume, start.files) == ("rtest1.1.2", LEFT, LEFT)
+
+
+def test_next_attempt_does_not_wait_for_long() -> None:
+    for seen in (
+        replace(seeing(), now=NOW + 151),
+        seeing(fetched={"rtest1.1.1": "cut off"}),
+        seeing(None, instances=listed(state="terminated", reason="preempted")),
+    ):
+        state = resuming()
+        state.apply(Changes(jobs={1: replace(state.jobs[1], fetch_tries=2)}))
+        job = decide(state, seen, POLICY).changes.jobs[1]
+        assert (job.fetch, job.not_before) == ("", 0.0)
+
+
+def test_cut_off_fetch_is_tried_again() -> None:
+    state = resuming()
+    job = decide(state, seeing(fetched={"rtest1.1.1": "cut off"}), POLICY).changes.jobs[1]
+    assert (job.fetch, job.fetch_tries) == (RESUME, 1)
+
+
+def test_cancel_forgets_what_was_to_be_brought() -> None:
+    state = resuming()
+    spec = RunSpec("p", "/c.yml", (JobSpec("other", ("false",), "false"),))
+    changes, _ = plan_continue(state, spec, [NodePlan("n-0", "aws", OFFERS)], NOW)
+    assert (changes.jobs[1].state, changes.jobs[1].fetch) == ("cancelled", "")
+
+
+def test_nothing_is_handed_to_a_machine_that_is_taken_back() -> None:
+    view = replace(UP, leaving=True)
+    state = serving(rented())
+    assert not of_kind(decide(state, seeing(view), POLICY), StartAttempts)
+    assert explain(state, state.jobs[1], {"n-0": view}, NOW).nodes[0][3] == "its provider is taking it back"
+
+
+def test_stopped_machine_has_lost_what_ran() -> None:
+    state = running(serving(rented()))
+    decision = decide(state, seeing(replace(UP, connected=False), instances=listed(state="stopped")), POLICY)
+    assert decision.changes.jobs[1].reason == "retry after lost: the machine was stopped"
+    assert "n-0" not in decision.changes.nodes
+
+
+# ---- money ---------------------------------------------------------------------------------------------------------
+
+
+def test_machine_is_paid_for_from_its_launch_until_it_has_ended() -> None:
+    state = serving(rented())
+    first = decide(state, seeing(instances=listed(launched_at=12.0, least_seconds=60.0)), POLICY)
+    (rental,) = first.changes.rentals.values()
+    assert (rental.since, rental.until, rental.price, rental.least) == (12.0, None, 0.1, 60.0)
+    state.apply(first.changes)
+    ended = listed(launched_at=12.0, state="terminated", ended_at=500.0)
+    state.apply(decide(state, seeing(instances=ended), POLICY).changes)
+    assert [r.until for r in state.rentals.values()] == [500.0]
+
+
+def test_machine_that_waited_for_this_run_is_paid_for_from_when_it_was_asked_for() -> None:
+    seen = seeing(instances=listed(launched_at=5.0, least_seconds=60.0, price=0.5))
+    (rental,) = decide(serving(rented()), seen, POLICY).changes.rentals.values()
+    assert (rental.since, rental.price, rental.least) == (10.0, 0.5, 0.0)
+
+
+def test_orphan_is_paid_for_as_well_and_keeps_the_run_open() -> None:
+    state = change(done(rented()), state="released", generation=2, created_at=50.0)
+    decision = decide(state, seeing(None, instances=listed()), POLICY)
+    (rental,) = decision.changes.rentals.values()
+    assert (rental.since, rental.price, rental.note) == (5.0, None, "")
+    state.apply(decision.changes)
+    gone = {"calls_done": frozenset({terminate_call("i-1")})}
+    open_still = decide(state, seeing(None, **gone), POLICY)
+    assert not open_still.done
+    assert open_still.wake_at is not None
+    state.apply(decide(state, seeing(None, instances={"aws": ()}, **gone), POLICY).changes)
+    assert decide(state, seeing(None, **gone), POLICY).done
+
+
+def test_newer_generation_than_is_known_is_another_maestros() -> None:
+    assert not decide(serving(rented()), seeing(instances=listed(generation=7)), POLICY).changes.rentals
+
+
+def test_budget_drains_and_then_ends_what_runs() -> None:
+    state = running(paid(serving(rented(3, budget=100.0)), NOW - 98.5))
+    decision = decide(state, seeing(), POLICY)
+    run = decision.changes.run
+    assert run is not None
+    assert run.stopped == "the budget of $100.00 is spent"
+    assert [decision.changes.jobs[n].state for n in (2, 3)] == ["cancelled", "cancelled"]
+    assert decision.changes.jobs[2].reason == run.stopped
+    assert decision.changes.jobs[1].cancel
+    assert not of_kind(decision, StartAttempts)
+
+
+def test_what_runs_may_end_while_there_is_money() -> None:
+    state = running(paid(serving(rented(2, budget=100.0)), NOW - 80))
+    state.duration_sum, state.duration_count = 30.0, 1
+    decision = decide(state, seeing(), POLICY)
+    assert decision.changes.jobs[2].state == "cancelled"
+    assert 1 not in decision.changes.jobs
+    state.apply(decision.changes)
+    assert 1 not in decide(state, seeing(), POLICY).changes.jobs
+
+
+def test_job_that_comes_back_after_the_money_ended_is_not_done_again() -> None:
+    state = running(paid(serving(rented(budget=100.0)), NOW - 99))
+    state.apply(Changes(run=replace(state.run, stopped="the budget is spent")))
+    state.apply(Changes(jobs={1: replace(state.jobs[1], state="pending")}))
+    assert decide(state, seeing(), POLICY).changes.jobs[1].state == "cancelled"
+
+
+def test_machine_is_told_when_the_money_ends_and_again_when_that_moves() -> None:
+    state = paid(serving(rented(budget=100.0)), NOW - 50)
+    decision = decide(state, seeing(), POLICY)
+    assert of_kind(decision, LeaseHost) == [LeaseHost("n-0", 50.0)]
+    assert decision.changes.nodes["n-0"].lease == NOW + 50
+    state.apply(decision.changes)
+    assert not of_kind(decide(state, seeing(), POLICY), LeaseHost)
+    again = replace(UP, reported=frozenset())
+    assert of_kind(decide(state, seeing(again), POLICY), LeaseHost) == [LeaseHost("n-0", 50.0)]
+    state.apply(Changes(run=replace(state.run, budget=200.0)))
+    assert of_kind(decide(state, seeing(), POLICY), LeaseHost) == [LeaseHost("n-0", 150.0)]
+    assert not of_kind(decide(state, seeing(replace(UP, armed=False)), POLICY), LeaseHost)
+
+
+def test_run_without_a_budget_ends_the_lease_of_an_earlier_one() -> None:
+    view = replace(UP, leased=True, reported=frozenset())
+    assert of_kind(decide(serving(rented()), seeing(view), POLICY), LeaseHost) == [LeaseHost("n-0", None)]
+    assert not of_kind(decide(serving(rented()), seeing(replace(view, reported=None)), POLICY), LeaseHost)
+
+
+def test_budget_without_machines_changes_nothing() -> None:
+    decision = decide(rented(budget=0.0), seeing(None), POLICY)
+    assert decision.changes.run is None
