@@ -9,7 +9,12 @@ PLACES = ("region", "zone", "vpc", "subnet")
 PARTS = ("type", "image", "user", "disk", "disk_type")
 MONEY = ("spot", "eco_life", "max_price", "explode", "idle", "life")
 RENTING = frozenset({*PLACES, *PARTS, *MONEY})
-RENTING_RUN = ("profile", "dev", "budget")  # keys of the top level that only machines that cost money heed
+RENTING_RUN = (
+    "profile",
+    "dev",
+    "auto_stop",
+    "budget",
+)  # keys of the top level that only machines that cost money heed
 
 # What is accepted and checked but does nothing in this version: (table, key) -> why. Remove a row with its reason.
 NO_EFFECT_YET: dict[tuple[str, str], str] = {
@@ -22,6 +27,7 @@ NO_EFFECT_YET: dict[tuple[str, str], str] = {
 # Values that ask for what happens anyway: no warning.
 HARMLESS: dict[tuple[str, str], object] = {
     ("", "dev"): False,
+    ("", "auto_stop"): True,
     ("", "debug"): 1,
     ("", "maestro"): "local",
     ("", "print_deploy"): False,

@@ -298,6 +298,7 @@ def read_run_keys(top: Values, project: str) -> RunKeys:
         project,
         profile if isinstance(profile, str) else None,
         _value(top, "dev") is True,
+        _value(top, "auto_stop") is not False,
         budget if isinstance(budget, float) else None,
     )
 

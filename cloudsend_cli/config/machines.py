@@ -15,7 +15,7 @@ from .choice import Providers
 from .context import LoadContext, ProviderInfo
 from .document import Items, Mapping, Node, Place, Scalar, is_null, render_inline
 from .effects import RENTED_TYPES, warn_wrong_type
-from .rented import RunKeys, build_rented, choose_profile, list_defaults, render_size, warn_rented
+from .rented import RunKeys, build_rented, choose_profile, list_defaults, render_size, show_duration, warn_rented
 from .schema import ENVIRONMENT, INSTANCE, JOB, TOP
 from .values import show_size
 
@@ -134,8 +134,7 @@ class InstanceReader:
     def _rent(self, values: Values, info: ProviderInfo, path: str) -> InstanceSpec:
         warn_rented(self.report, values)
         for key, seconds, why in list_defaults(values, self.run):
-            shown = f"{seconds // 3600}h" if seconds >= 3600 else f"{seconds // 60}m"
-            self._origins.append((f"{path}.{key}", shown, why))
+            self._origins.append((f"{path}.{key}", show_duration(seconds), why))
         return build_rented(values, info, self.run)
 
     # ---- machines that are sized ---------------------------------------------------------------------

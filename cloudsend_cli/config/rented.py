@@ -29,6 +29,7 @@ class RunKeys:
     project: str = ""
     profile: str | None = None
     dev: bool = False
+    auto_stop: bool = True
     budget: float | None = None
 
 
@@ -48,7 +49,11 @@ def build_rented(values: Values, info: ProviderInfo, run: RunKeys) -> InstanceSp
 def list_defaults(values: Values, run: RunKeys) -> Iterator[tuple[str, int, str]]:
     """(key, seconds, why) of the limits that nobody gave."""
     if "idle" not in values:
-        yield "idle", IDLE_DEV if run.dev else IDLE, "dev" if run.dev else "default"
+        life = values["life"].value if "life" in values else None
+        if not run.auto_stop:
+            yield "idle", int(life) if isinstance(life, float) else LIFE, "auto_stop"
+        else:
+            yield "idle", IDLE_DEV if run.dev else IDLE, "dev" if run.dev else "default"
     if "life" not in values:
         yield "life", LIFE, "default"
 
@@ -91,6 +96,13 @@ def render_size(given: Given) -> str:
 def show_number(value: float) -> str:
     """Without an exponent and without zeros that say nothing."""
     return str(value) if isinstance(value, int) else f"{value:.9f}".rstrip("0").rstrip(".")
+
+
+def show_duration(seconds: int) -> str:
+    for size, unit in ((3600, "h"), (60, "m")):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def _render(given: Given) -> str:

@@ -240,6 +240,16 @@ def test_dev_keeps_machines_longer_unless_the_entry_says_how_long(shop) -> None:
     assert asked(shop, "provider: aws\ndev: false") == {}
 
 
+def test_without_auto_stop_machines_stay_until_their_life_is_over(shop) -> None:
+    assert asked(shop, "provider: aws\nauto_stop: false") == {"idle": "86400"}
+    assert asked(shop, "provider: aws\nauto_stop: false\ninstances: {life: 90m}") == {"idle": "5400", "life": "5400"}
+    assert asked(shop, "provider: aws\nauto_stop: false\ndev: true\ninstances: {idle: 5m}") == {
+        "dev": "true", "idle": "300",
+    }  # fmt: skip
+    shown = load(shop, "provider: aws\nauto_stop: false\ninstances: {life: 90m}").origins
+    assert shown["instances[0].idle"] == ("90m", "auto_stop")
+
+
 def test_what_the_run_says_is_kept_with_it(shop) -> None:
     spec = load(shop, "provider: aws\nmax_cost: $5.00\ndev: true\nprofile: p").spec
     assert dict(spec.settings) == {"profile": "p", "dev": "true", "budget": "5"}
@@ -357,6 +367,9 @@ def test_no_secret_is_taken(shop, word: str) -> None:
         ("provider: ssh:gpu1\ninstances: {zone: a}",
          "config.yml:2:13: instances[0].zone has no effect: machines of type 'ssh' are not rented"),
         ("provider: local\ninstances: {spot: false, explode: false}", ""),
+        ("provider: local\nauto_stop: true", ""),
+        ("provider: local\nauto_stop: false",
+         "config.yml:2:1: auto_stop has no effect: this run rents no machines"),
         ("provider: local\nprofile: p\nbudget: 3\ndev: false",
          "config.yml:2:1: profile has no effect: this run rents no machines\n"
          "config.yml:3:1: budget has no effect: this run rents no machines"),
