@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from .watching import follow
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.load import Loaded
+    from cloudsend_cli.core.model import RunSpec
+    from cloudsend_cli.core.plan import NodePlan
     from cloudsend_cli.engine.submit import Submitter
 
 FETCH_LIMIT = 24 * 3600.0
@@ -54,10 +56,16 @@ def plan(home: Directory, config: str | None, argv: Sequence[str], options: Subm
     return _submitter(home).plan(home.reader(), config, argv, options)
 
 
-def submit(home: Directory, config: str | None, argv: Sequence[str], options: SubmitOptions) -> Submitted:
+def submit(
+    home: Directory,
+    config: str | None,
+    argv: Sequence[str],
+    options: SubmitOptions,
+    announce: Callable[[RunSpec, Sequence[NodePlan]], None] | None = None,
+) -> Submitted:
     open_state_dir(home.path)
     submitted = _submitter(home).submit(
-        home.writer(), config, argv, options, lambda run, values: write_secrets(home.path, run, values)
+        home.writer(), config, argv, options, lambda run, values: write_secrets(home.path, run, values), announce
     )
     home.hint(submitted.run).close()
     return submitted

@@ -22,12 +22,23 @@ from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.load import Loaded
+    from cloudsend_cli.core.cost_views import JobCost, RunCost
     from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderView
+    from cloudsend_cli.core.model import Rented, RunSpec
+    from cloudsend_cli.core.plan import NodePlan
     from cloudsend_cli.engine.claiming import Released
     from cloudsend_cli.engine.inventory import HostFound
     from cloudsend_cli.engine.rebuild import Rebuilt
 
+    from .cleaning import Found
+    from .money import Kept
+
 DEFAULTS = SubmitOptions()
+Note = Callable[[str], None]
+
+
+def _unheard(text: str) -> None:
+    """Of what goes on while one waits."""
 
 
 class Client:
@@ -61,9 +72,18 @@ class Client:
         """What `submit` would do; nothing is written and nothing is started."""
         return acting.plan(self._home, config, argv, options)
 
-    def submit(self, config: str | None, argv: Sequence[str] = (), options: SubmitOptions = DEFAULTS) -> Submitted:
-        """Commit the run and wake the maestro. When this returns, the run is durable and will be carried on."""
-        return acting.submit(self._home, config, argv, options)
+    def submit(
+        self,
+        config: str | None,
+        argv: Sequence[str] = (),
+        options: SubmitOptions = DEFAULTS,
+        announce: Callable[[RunSpec, Sequence[NodePlan]], None] | None = None,
+    ) -> Submitted:
+        """Commit the run and wake the maestro. When this returns, the run is durable and will be carried on.
+
+        `announce` is told the plan before it is committed; what it raises stops that.
+        """
+        return acting.submit(self._home, config, argv, options, announce)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -99,17 +119,28 @@ class Client:
         """Earlier attempts, oldest first, and the newest at the end."""
         return reading.attempts(self._home, ref)
 
-    def list_instances(self, run: str | None = None, provider: str | None = None) -> list[InstanceView]:
-        """Machines in use; with a run, all that it ever planned."""
+    def list_instances(
+        self, run: str | None = None, provider: str | None = None, *, note: Note | None = None
+    ) -> list[InstanceView]:
+        """Machines in use; with a run, all that it ever planned.
+
+        With `note`, also what providers of rented machines have of ours; it is told of those that do not answer.
+        """
         from . import machines
 
-        return machines.list_instances(self._home, run, provider)
+        return machines.list_instances(self._home, run, provider, note)
 
     def find_instance(self, ref: str, *, ask: bool = False) -> InstanceView:
-        """By `RUN/NAME`, a name, or the provider's id. `ask`: a claimed machine that no run uses is asked directly."""
+        """By `RUN/NAME`, a name, or the provider's id. `ask`: a claimed or rented machine is asked how it is."""
         from . import machines
 
         return machines.find_instance(self._home, ref, ask=ask)
+
+    def fetch_console(self, machine: InstanceView) -> str:
+        """What a rented machine wrote while it started; "" where there is nothing."""
+        from . import machines
+
+        return machines.fetch_console(self._home, machine)
 
     def list_environments(self, run: str | None = None) -> list[EnvironmentView]:
         """Environments of one run, or of the newest runs, each with the machines where it was built."""
@@ -198,14 +229,17 @@ class Client:
 
         return providers.find_provider(self._home, name)
 
-    def check(self, provider: str | None = None, hosts: Sequence[str] = ()) -> Iterator[CheckView]:
-        """Whether this machine, the state directory and each host can do the work; each answer as it comes.
+    def check(
+        self, provider: str | None = None, hosts: Sequence[str] = (), *, fix: bool = False
+    ) -> Iterator[CheckView]:
+        """Whether this machine, the state directory, each host and each account can do the work; answers as they come.
 
-        With `provider` or `hosts`, those alone. An agent is put on each host, and no job is left behind.
+        With `provider` or `hosts`, those alone. An agent is put on each host, and no job is left behind. `fix` mends
+        in accounts what is ours.
         """
         from . import providers
 
-        return providers.check(self._home, provider, hosts)
+        return providers.check(self._home, provider, hosts, fix=fix)
 
     def accept_host_key(self, host: str, fingerprint: str, provider: str | None = None) -> tuple[str, str]:
         """Keep exactly this key, which the caller has compared, for the host: (type, fingerprint).
@@ -216,35 +250,93 @@ class Client:
 
         return providers.accept_host_key(self._home, host, fingerprint, provider)
 
-    def create_instance(self, provider: str, settings: Sequence[str] = ()) -> InstanceView:
-        """Claim one free machine for this state directory. `settings`: KEY=VALUE of a config's instance, or host=NAME.
+    def create_instance(self, provider: str, settings: Sequence[str] = (), *, note: Note = _unheard) -> InstanceView:
+        """Claim one free machine for this state directory, or rent one, and wait until it can be logged in to.
 
-        CapacityError: none is free, or the one is taken by somebody else.
+        `settings`: KEY=VALUE of a config's instance, or host=NAME. A rented machine belongs to no run, and ends itself
+        when it is idle. CapacityError, QuotaError: none can be had. UnreachableError: the same call goes on with it.
         """
         from . import machines
 
-        return machines.create_instance(self._home, provider, settings)
+        return machines.create_instance(self._home, provider, settings, note)
 
-    def terminate_instance(self, ref: str, *, forget: bool = False) -> Released:
-        """Give up the claim on a machine; nothing there is ended, and asking again is fine.
+    def terminate_instance(self, ref: str, *, forget: bool = False, force: bool = False) -> Released:
+        """Give up the claim on a machine, where nothing is ended, or end a rented one. Asking again is fine.
 
-        UnreachableError: it does not answer, and is still claimed; with `forget` only this side gives it up.
+        UsageError: a run that is not over has the rented machine; `force` ends it all the same. UnreachableError: a
+        claimed one does not answer, and is still claimed; with `forget` only this side gives it up.
         """
         from . import machines
 
-        return machines.terminate_instance(self._home, ref, forget=forget)
+        return machines.terminate_instance(self._home, ref, forget=forget, force=force)
 
-    def refuse_power(self, ref: str) -> None:
-        """UsageError: this machine is not cloudsend's to start or stop."""
+    def list_terminable(self, *, force: bool = False, note: Note = _unheard) -> list[Rented]:
+        """Rented machines that no run which is not over has; with `force` all."""
+        from . import renting
+
+        return renting.list_terminable(self._home, note, force=force)
+
+    def terminate_rented(self, machine: Rented) -> Released:
+        """End a machine of `list_terminable`."""
+        from . import renting
+
+        return renting.terminate(self._home, machine)
+
+    def start_instance(self, ref: str) -> InstanceView:
+        """Start a rented machine that was stopped. UsageError: it is not rented."""
         from . import machines
 
-        machines.refuse_power(self._home, ref)
+        return machines.switch_power(self._home, ref, on=True, force=False)
+
+    def stop_instance(self, ref: str, *, force: bool = False) -> InstanceView:
+        """Stop a rented machine and keep its disk. UsageError: it is not rented, or a run that is not over has it."""
+        from . import machines
+
+        return machines.switch_power(self._home, ref, on=False, force=force)
 
     def open_shell(self, ref: str, command: Sequence[str] = ()) -> int:
         """Give the terminal to a shell, or a command, on a machine; its exit status."""
         from . import machines
 
         return machines.open_shell(self._home, ref, command)
+
+    # ---- money -----------------------------------------------------------------------------------------------------
+
+    def list_run_costs(self, limit: int | None = None) -> list[RunCost]:
+        """Of runs that rented anything, the newest first."""
+        from . import money
+
+        return money.list_run_costs(self._home, limit)
+
+    def find_run_cost(self, run: str, *, jobs: bool = False) -> RunCost:
+        """By machine and, with `jobs`, by job. Of a run that is not over: so far."""
+        from . import money
+
+        return money.find_run_cost(self._home, run, jobs=jobs)
+
+    def count_kept(self, run: str) -> Kept:
+        """How many of the run's rented machines wait for the next run of its project."""
+        from . import money
+
+        return money.count_kept(self._home, run)
+
+    def find_job_cost(self, ref: str) -> JobCost | None:
+        """Its share of its machines while it ran; None: its run has rented nothing."""
+        from . import money
+
+        return money.find_job_cost(self._home, ref)
+
+    def find_excess(self, provider: str | None = None, *, note: Note = _unheard) -> Found:
+        """What carries our tags and nothing wants any more, in all regions used. `cleaning.remove` removes it."""
+        from . import cleaning
+
+        return cleaning.find_excess_of(self._home, provider, note)
+
+    def render_policy(self, provider_type: str) -> str:
+        """The least that an account has to allow cloudsend, as its provider takes it."""
+        from cloudsend_cli.maestro.wiring import render_policy
+
+        return render_policy(provider_type)
 
     # ---- a lost state directory ------------------------------------------------------------------------------------
 

@@ -137,15 +137,22 @@ def choose_places(
     return find_places(places, refs) if refs else places
 
 
-def check(home: Directory, provider: str | None, hosts: Sequence[str]) -> Iterator[CheckView]:
+def check(home: Directory, provider: str | None, hosts: Sequence[str], *, fix: bool = False) -> Iterator[CheckView]:
+    """Accounts are asked for what rents machines: those that are named here or in providers.yml."""
     from cloudsend_cli.engine.checks import check_hosts, list_checks
 
     places = choose_places(home, provider, hosts, on_the_spot=True)
     infos = [find_info(home, provider)] if provider is not None else []
+    accounts = infos or ([] if hosts else [info for info in load_infos(home).values() if not info.implicit])
     if not hosts and all(info.type == "local" for info in infos):
         here = wiring.open_provider(wiring.LOCAL, home.path)
         yield from list_checks(home.path, here, lambda address: wiring.open_host(address, home.path))
     yield from check_hosts(places, lambda address: wiring.open_ssh_host(address, home.path))
+    for info in accounts:
+        if info.type in wiring.RENTED_TYPES and not info.unavailable:
+            from .renting import check_account
+
+            yield from check_account(home, info.definition, fix=fix)
 
 
 def accept_host_key(home: Directory, host: str, fingerprint: str, provider: str | None) -> tuple[str, str]:

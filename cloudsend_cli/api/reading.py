@@ -16,12 +16,15 @@ from .directory import Directory
 
 
 def list_runs(home: Directory, limit: int | None) -> list[RunView]:
-    return [lookup.run_view(row) for row in home.reader().list_runs(limit)]
+    store = home.reader()
+    rentals, now = store.list_rentals(), time.time()
+    return [lookup.run_view(row, rentals.get(row.run.id, ()), now) for row in store.list_runs(limit)]
 
 
 def find_run(home: Directory, ref: str) -> RunView:
     store = home.reader()
-    return lookup.run_view(store.run_row(lookup.find_run(store, ref)))
+    row = store.run_row(lookup.find_run(store, ref))
+    return lookup.run_view(row, store.list_rentals(row.run.id).get(row.run.id, ()), time.time())
 
 
 # ---- jobs ----------------------------------------------------------------------------------------------------------

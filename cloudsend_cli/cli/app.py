@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import check, jobs, listing, machines, maestro, rebuild, run, setup
+from . import check, cost, gc, jobs, listing, machines, maestro, rebuild, rented, run, setup
 from .groups import ListGroup, NounGroup, QuickCommand, VerbGroup
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,  # `cloudsend completion` is ours: it knows jobs, and works alike in the shell
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="cloudsend alone opens a shell. Nouns may be singular or plural. Also: ls, ps (list), rm, stop (kill), "
+    epilog="cloudsend alone opens a shell. Nouns may be singular or plural. Also: ls, ps (list), rm (kill), "
     "logs (tail), status (getstate).",
 )
 
@@ -70,7 +70,9 @@ _add(
         ("wait", jobs.wait),
         ("tail", jobs.tail),
         ("fetch", jobs.fetch),
+        ("cost", cost.cost),
         ("ssh", machines.ssh),
+        ("gc", gc.gc),
         ("rebuild", rebuild.rebuild),
         ("getstate", listing.getstate),
         ("explain", listing.explain),
@@ -103,15 +105,22 @@ _add_group(
         ("provider", machines.info_provider),
     ),
 )
-_add_group("create", "Claim a machine.", (("instance", machines.create_instance),))
-_add_group("terminate", "Give machines back.", (("instance", machines.terminate_instance),))
-_add_group("start", "Not for machines of one's own.", (("instance", machines.refuse_power),), hidden=True)
+_add_group("create", "Rent a machine, or claim one of your own.", (("instance", rented.create_instance),))
+_add_group("terminate", "Give machines back.", (("instance", rented.terminate_instance),))
+_add_group("start", "Start rented machines that were stopped.", (("instance", rented.start_instance),))
+_add_group(
+    "stop",
+    "Stop rented machines and keep their disks.",
+    (("instance", rented.stop_instance),),
+    unsaid=(("job", jobs.kill_jobs), ("run", jobs.kill_run)),
+)
 _add_group(
     "kill",
     "End jobs, or a run.",
     (("job", jobs.kill_jobs), ("run", jobs.kill_run)),
-    unsaid=(("instance", machines.refuse_power),),  # as `stop instance` arrives here
+    unsaid=(("instance", rented.terminate_instance),),
 )
+_add_group("aws", "For accounts of AWS.", (("policy", gc.aws_policy),))
 _add_group(
     "config",
     "Show what a config means, or its schema.",

@@ -31,11 +31,16 @@ def check(
         str | None,
         typer.Option("--accept-host-key", metavar="SHA256:…", help="Accept exactly this key of the one HOST."),
     ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what is ours in accounts, such as the address that may log in.")
+    ] = False,
 ) -> int:
-    """Check this machine, the state directory, and every host of providers.yml: one line each.
+    """Check this machine, the state directory, every host and account of providers.yml: one line each.
 
+    Of an account: credentials, permissions, limits, clock, ways in; `-p aws` also where providers.yml names none.
     A host whose key is not known is shown with its fingerprint; on a terminal you are asked whether to accept it.
-    The exit status is that of the worst line: 4 a key or credentials, 6 no answer, 7 the machine is not fit.
+    The exit status is that of the worst line: 4 a key, credentials or permissions, 5 a limit, 6 no answer, 7 the
+    machine is not fit.
     """
     session = session_of(ctx)
     session.screen.refuse("name")
@@ -43,7 +48,7 @@ def check(
     if accept is not None:
         _accept(session, hosts, provider, accept)
     lines = _Lines(session.screen)
-    found = [lines.show(view) for view in session.client.check(provider, hosts)]
+    found = [lines.show(view) for view in session.client.check(provider, hosts, fix=fix)]
     if _may_ask(session.screen):
         found = [_ask_about_key(session, lines, view) for view in found]
     if session.screen.machine:

@@ -13,16 +13,15 @@ ALIASES: Final = {
     "ls": "list",
     "ps": "list",
     "rm": "kill",
-    "stop": "kill",
     "logs": "tail",
     "status": "getstate",
 }
 NOUNS: Final = ("jobs", "runs", "instances", "providers", "environments")
 SECTIONS: Final = {
     "Run": ("run", "wait", "tail", "kill", "fetch"),
-    "Look": ("list", "info", "getstate", "explain"),
-    "Machines": ("create", "terminate", "ssh", "rebuild"),
-    "Set up": ("init", "check", "validate", "config", "maestro", "shell", "completion", "version"),
+    "Look": ("list", "info", "getstate", "explain", "cost"),
+    "Machines": ("create", "start", "stop", "terminate", "ssh", "gc", "rebuild"),
+    "Set up": ("init", "check", "validate", "config", "aws", "maestro", "shell", "completion", "version"),
 }
 
 

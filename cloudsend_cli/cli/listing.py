@@ -15,8 +15,9 @@ from .sanitise import one_line
 from .session import Session, session_of
 
 if TYPE_CHECKING:
+    from cloudsend_cli.core.cost_views import JobCost
     from cloudsend_cli.core.explain import Explanation
-    from cloudsend_cli.core.views import JobView, Json
+    from cloudsend_cli.core.views import JobView, Json, RunView
 
 TABLES = ("table", "wide")
 TABLE_ROWS = 1000  # more are a file, not a table: they are had with -n, or in the other formats
@@ -79,6 +80,15 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[word]:,} {word}" for word in COUNTED if counts.get(word)) or "no jobs"
 
 
+def run_cost(run: RunView) -> str:
+    """Empty where nothing was rented."""
+    if run.cost is None:
+        return ""
+    from cloudsend_cli.core.costs import describe_cost
+
+    return describe_cost(run.cost)
+
+
 JOBS = Listing(
     "jobs",
     (
@@ -105,6 +115,7 @@ RUNS = Listing(
         Column("JOBS", lambda run, screen: counts_text(run.counts)),
         Column("CREATED", lambda run, screen: screen.moment(run.created_at)),
         Column("ENDED", lambda run, screen: screen.moment(run.ended_at)),
+        Column("COST", lambda run, screen: run_cost(run), wide=True),
         column("CONFIG", "config", wide=True),
         column("RESULTS", "results_dir", wide=True),
     ),
@@ -180,9 +191,11 @@ def info_job(ctx: typer.Context, job: Job) -> None:
     session = session_of(ctx)
     found = session.client.find_job(job)
     attempts = session.client.attempts(found.id)
+    cost = session.client.find_job_cost(found.id)
     say_if_unwatched(session, [found])
     if session.screen.machine:
-        show_one(session, found, JOBS, {"attempts": attempts})
+        dollars = cost.as_json()["cost"] if cost is not None else None
+        show_one(session, found, JOBS, {"attempts": attempts, "cost": dollars})
         return
     screen = session.screen
     screen.facts(
@@ -202,6 +215,7 @@ def info_job(ctx: typer.Context, job: Job) -> None:
             ("time", job_time(found, screen)),
             ("memory", _bytes(found.maxrss)),
             ("CPU time", duration(found.cpu_seconds) if found.cpu_seconds is not None else ""),
+            ("cost", job_cost_text(cost)),
             ("outputs", found.outputs),
             ("hash", found.hash),
             ("superseded", "by an edited job of its name" if found.superseded else ""),
@@ -221,8 +235,16 @@ def info_job(ctx: typer.Context, job: Job) -> None:
         screen.rows(("EARLIER ATTEMPT", "STATE", "INSTANCE", "STARTED", "ENDED"), rows)
 
 
+def job_cost_text(cost: JobCost | None) -> str:
+    if cost is None:
+        return ""
+    from cloudsend_cli.core.costs import describe_cost
+
+    return f"{describe_cost(cost.cost)}: its share of its machine while it ran"
+
+
 def info_run(ctx: typer.Context, run: Run) -> None:
-    """Show a run: its counts and where its results are."""
+    """Show a run: its counts, what it has cost, and where its results are."""
     session = session_of(ctx)
     found = session.client.find_run(run)
     if session.screen.machine:
@@ -239,6 +261,7 @@ def info_run(ctx: typer.Context, run: Run) -> None:
             ("submissions", str(found.batch)),
             ("created", screen.moment(found.created_at)),
             ("ended", screen.moment(found.ended_at)),
+            ("cost", run_cost(found)),
             ("results", found.results_dir),
         ]
     )

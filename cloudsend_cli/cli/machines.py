@@ -1,7 +1,9 @@
-"""`list`, `info`, `create`, `terminate`, `ssh`: machines, and the providers that they come from."""
+"""`list`, `info`, `ssh`: machines, and the providers that they come from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,15 +11,18 @@ import typer
 from cloudsend_cli.errors import UsageError
 
 from .listing import show_one
-from .parameters import Instance, Instances, OfProvider, OfRun, Provider
-from .render import Column, Listing, Screen, column, duration, plural
-from .sanitise import one_line
+from .parameters import Instance, OfProvider, OfRun, Provider
+from .render import Column, Listing, Screen, column, duration, iso_seconds, plural
+from .sanitise import log_text
 from .session import session_of
 
 if TYPE_CHECKING:
     from cloudsend_cli.core.machine_views import InstanceView, ProviderHost, ProviderView
     from cloudsend_cli.core.model import Resources
-    from cloudsend_cli.engine.claiming import Released
+
+UNPAID = frozenset({"wanted", "stopped", "ending", "terminated", "released", "failed"})
+CONSOLE_LINES = 40
+BOOT_TIME = 180.0  # seconds in which most machines can be logged in to
 
 
 def machine_word(machine: InstanceView, screen: Screen) -> str:
@@ -37,26 +42,73 @@ def _jobs(machine: InstanceView) -> str:
     return f"{machine.running} and {machine.queued} waiting" if machine.queued else str(machine.running)
 
 
-INSTANCES = Listing(
+def _age(machine: InstanceView, screen: Screen) -> str:
+    since = machine.rental.since if machine.rental is not None else None
+    return "" if since is None else duration(screen.now - since)
+
+
+def price_text(machine: InstanceView) -> str:
+    from cloudsend_cli.core.costs import describe_rate
+
+    return "" if machine.rental is None else describe_rate(machine.rental.price)
+
+
+def cost_text(machine: InstanceView) -> str:
+    from cloudsend_cli.core.costs import describe_dollars
+
+    cost = machine.rental.cost if machine.rental is not None else None
+    return "" if cost is None else "unknown" if cost.unknown else describe_dollars(cost.total)
+
+
+def _kind(part: str) -> Callable[[InstanceView, Screen], str]:
+    return lambda machine, screen: getattr(machine.rental.kind, part) if machine.rental is not None else ""
+
+
+_NAME = (column("NAME", "name"), column("PROVIDER", "provider"), Column("STATE", machine_word))
+_SIZE = (Column("HAS", lambda machine, screen: _size(machine.capacity)), column("IN USE", "in_use"))
+_LOAD = Column("LOAD", lambda machine, screen: "" if machine.load is None else f"{machine.load:.1f}")
+_WORK = (
+    Column("JOBS", lambda machine, screen: _jobs(machine)),
+    Column("RUNS", lambda machine, screen: ", ".join(machine.runs)),
+    column("REMARK", "remark"),
+)
+_MORE = (
+    column("CLAIMED", "claimed", wide=True),
+    column("OTHERS", "others", wide=True),
+    column("ID", "instance_id", wide=True),
+    column("CONNECTED", "connected", wide=True),
+    Column("SINCE", lambda machine, screen: screen.moment(machine.since), wide=True),
+)
+INSTANCES = Listing("instances", (*_NAME, *_SIZE, _LOAD, *_WORK, *_MORE), lambda machine: str(machine.name))
+RENTED = Listing(
     "instances",
     (
-        column("NAME", "name"),
-        column("PROVIDER", "provider"),
-        Column("STATE", machine_word),
-        Column("HAS", lambda machine, screen: _size(machine.capacity)),
-        column("IN USE", "in_use"),
-        Column("LOAD", lambda machine, screen: "" if machine.load is None else f"{machine.load:.1f}"),
-        Column("JOBS", lambda machine, screen: _jobs(machine)),
-        Column("RUNS", lambda machine, screen: ", ".join(machine.runs)),
-        column("REMARK", "remark"),
-        column("CLAIMED", "claimed", wide=True),
-        column("OTHERS", "others", wide=True),
-        column("ID", "instance_id", wide=True),
-        column("CONNECTED", "connected", wide=True),
-        Column("SINCE", lambda machine, screen: screen.moment(machine.since), wide=True),
+        *_NAME,
+        Column("TYPE", _kind("type")),
+        Column("MARKET", _kind("market")),
+        Column("PRICE", lambda machine, screen: price_text(machine)),
+        Column("AGE", _age),
+        Column("COST", lambda machine, screen: cost_text(machine)),
+        *_WORK,
+        Column("PLACE", _kind("place"), wide=True),
+        Column("EXPIRES", lambda machine, screen: _expires(machine), wide=True),
+        *(replace(one, wide=True) for one in (*_SIZE, _LOAD)),
+        *_MORE,
     ),
     lambda machine: str(machine.name),
 )
+
+
+def _expires(machine: InstanceView) -> str:
+    at = machine.rental.expires if machine.rental is not None else None
+    return "" if at is None else iso_seconds(at)
+
+
+def choose_listing(machines: Iterable[InstanceView]) -> Listing:
+    """Where nothing is rented, nothing is said of money."""
+    return RENTED if any(machine.rental is not None for machine in machines) else INSTANCES
+
+
 PROVIDERS = Listing(
     "providers",
     (
@@ -79,9 +131,25 @@ def provider_size(provider: ProviderView) -> str:
 
 
 def list_instances(ctx: typer.Context, run: OfRun = None, provider: OfProvider = None) -> None:
-    """List machines in use and machines that are claimed, each once."""
+    """List machines in use, machines that are claimed, and all that are rented, each once."""
     session = session_of(ctx)
-    session.screen.list(session.client.list_instances(run, provider), INSTANCES)
+    screen = session.screen
+    machines = session.client.list_instances(run, provider, note=screen.warn)
+    screen.list(machines, choose_listing(machines))
+    if not screen.machine and any(machine.rental is not None for machine in machines):
+        screen.say(rate_text(machines))
+
+
+def rate_text(machines: Iterable[InstanceView]) -> str:
+    """Such as `2 rented machines cost $0.42/h together`."""
+    from cloudsend_cli.core.costs import describe_rate
+
+    paid = [m.rental for m in machines if m.rental is not None and m.state not in UNPAID]
+    prices = [rental.price for rental in paid if rental.price is not None]
+    unknown = f", and {len(paid) - len(prices)} of unknown price" if len(prices) < len(paid) else ""
+    together = " together" if len(prices) > 1 else ""
+    verb = "costs" if len(prices) == 1 else "cost"
+    return f"{plural(len(prices), 'rented machine')} {verb} {describe_rate(sum(prices))}{together}{unknown}"
 
 
 def list_providers(ctx: typer.Context) -> None:
@@ -93,14 +161,21 @@ def list_providers(ctx: typer.Context) -> None:
 # ---- info ----------------------------------------------------------------------------------------------------------
 
 
-def info_instance(ctx: typer.Context, instance: Instance) -> None:
-    """Show a machine: what it has and what it does."""
+def info_instance(
+    ctx: typer.Context,
+    instance: Instance,
+    console: Annotated[
+        bool, typer.Option("--console", help="Also what a rented machine wrote while it started.")
+    ] = False,
+) -> None:
+    """Show a machine: what it has, what it does, and what it costs."""
     session = session_of(ctx)
     found = session.client.find_instance(instance, ask=True)
-    if session.screen.machine:
-        show_one(session, found, INSTANCES)
-        return
     screen = session.screen
+    wrote = session.client.fetch_console(found) if console or _never_came_up(found, screen) else None
+    if screen.machine:
+        show_one(session, found, choose_listing([found]), {"console": wrote})
+        return
     connected = {True: "yes", False: "no answer", None: "unknown: no maestro is running"}[found.connected]
     screen.facts(
         [
@@ -108,6 +183,7 @@ def info_instance(ctx: typer.Context, instance: Instance) -> None:
             ("provider", found.provider),
             ("id", found.instance_id),
             ("state", machine_word(found, screen)),
+            *_money_facts(found, screen),
             ("claimed", "yes, until `cloudsend terminate instance`" if found.claimed else ""),
             ("has", _size(found.capacity)),
             ("in use", found.in_use),
@@ -120,6 +196,34 @@ def info_instance(ctx: typer.Context, instance: Instance) -> None:
             ("remark", found.remark),
         ]
     )
+    if wrote is not None:
+        lines = log_text(wrote.encode("utf-8", "replace")).splitlines()[-CONSOLE_LINES:]
+        screen.write("\nconsole:" + ("" if lines else " nothing yet"))
+        screen.write("".join(f"  | {line}\n" for line in lines))
+
+
+def _money_facts(found: InstanceView, screen: Screen) -> list[tuple[str, str]]:
+    rental = found.rental
+    if rental is None:
+        return []
+    kind = rental.kind
+    return [
+        ("type", ", ".join(filter(None, (kind.type, kind.market, kind.place)))),
+        ("price", price_text(found)),
+        ("rented", screen.moment(rental.since)),
+        ("age", _age(found, screen)),
+        ("cost", cost_text(found)),
+        ("ends itself", f"when it is idle, and at the latest {iso_seconds(rental.expires)}" if rental.expires else ""),
+        ("project", rental.project),
+    ]
+
+
+def _never_came_up(found: InstanceView, screen: Screen) -> bool:
+    """Whether it had time enough to begin, and nobody has reached it."""
+    since = found.rental.since if found.rental is not None else None
+    if since is None or screen.now - since < BOOT_TIME:
+        return False
+    return found.remark == "never came up" or (found.state in {"creating", "pending"} and not found.connected)
 
 
 def info_provider(ctx: typer.Context, provider: Provider) -> None:
@@ -152,78 +256,14 @@ def _host_row(host: ProviderHost) -> tuple[str, str, str, str]:
     return host.name, host.host, _size(host.capacity) or "what is found there", settings
 
 
-# ---- claim, give back, reach ---------------------------------------------------------------------------------------
-
-
-def create_instance(
-    ctx: typer.Context,
-    provider: Annotated[
-        str | None, typer.Option("--provider", "-p", metavar="P", help="Where to take it from.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Which: host=NAME, labels, cpus=8+, memory=16GB+, gpu=1."),
-    ] = None,
-) -> None:
-    """Claim one machine of a provider, and keep it until it is terminated.
-
-    Nobody else's cloudsend uses it meanwhile, unless it is declared `shared: true`.
-    """
-    session = session_of(ctx)
-    if provider is None:
-        raise UsageError("create an instance of which provider?", hint="cloudsend create instance -p PROVIDER")
-    machine = session.client.create_instance(provider, set_ or ())
-    if session.screen.machine:
-        show_one(session, machine, INSTANCES)
-    else:
-        session.screen.list([machine], INSTANCES)
-        session.screen.say(f"claimed, until `cloudsend terminate instance {machine.name}`")
-
-
-def terminate_instance(
-    ctx: typer.Context,
-    instance: Instances,
-    forget: Annotated[
-        bool, typer.Option("--forget", help="Also where it does not answer: only this side forgets the claim.")
-    ] = False,
-    gone: Annotated[
-        bool,
-        typer.Option("--gone", help="Your word that it never answers again: its jobs are lost, and done elsewhere."),
-    ] = False,
-) -> None:
-    """Give back claimed machines. Nothing on them is ended."""
-    session = session_of(ctx)
-    session.screen.refuse("csv", "name")
-    if gone:
-        for name in instance:
-            for run in session.client.give_up(session.client.find_instance(name).name):
-                session.screen.say(one_line(f"{name} is given up in run {run}"))
-    done = [session.client.terminate_instance(name, forget=forget or gone) for name in instance]
-    if session.screen.machine:
-        session.screen.data([one.as_json() for one in done])
-        return
-    for one in done:
-        if one.was_claimed or not gone:
-            session.screen.write(one_line(_release_text(one)))
-
-
-def _release_text(one: Released) -> str:
-    text = f"{one.name} is given back" if one.was_claimed else f"{one.name} was not claimed"
-    left = [f"{plural(one.running, 'job')} of yours"] if one.running else []
-    left += [f"{one.queued} of yours that wait"] if one.queued else []
-    left += [f"{plural(one.others, 'job')} of others"] if one.others else []
-    return f"{text}; {' and '.join(left)} go on there" if left else text
-
-
-def refuse_power(ctx: typer.Context, instance: Instances) -> None:
-    """Refused for machines of one's own, which cloudsend does not switch on or off."""
-    session_of(ctx).client.refuse_power(instance[0])
+# ---- reach ----------------------------------------------------------------------------------------------------------
 
 
 def ssh(ctx: typer.Context, instance: Instance) -> int:
     """Open a shell on a machine, or run the command after `--` there; its exit status is passed on.
 
-    INSTANCE is a machine of a run, one that is claimed, or a host of providers.yml as PROVIDER/HOST or HOST.
+    INSTANCE is a machine of a run, one that is claimed or rented, or a host of providers.yml as PROVIDER/HOST or HOST.
+    A rented machine does not end itself while a shell is open.
     """
     session = session_of(ctx)
     settings = session.settings

@@ -38,6 +38,8 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the config; may be repeated."),
 ]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without a question.")]
+
 
 def whole_number(text: str | None, option: str, *, least: int = 0) -> int | None:
     """The value of an option that counts something."""

@@ -35,6 +35,20 @@ def counts_line(progress: Progress) -> str:
     return f"{ended:,} of {total:,} ended: {counts_text(counts)}"
 
 
+def money_text(progress: Progress, now: float) -> str:
+    """Such as `$0.12, $0.42/h now`; empty where nothing was rented."""
+    if not progress.rentals:
+        return ""
+    from cloudsend_cli.core.costs import describe_cost, run_cost
+    from cloudsend_cli.core.state import RentalRecord
+
+    rentals = [
+        RentalRecord("", "", "", "", price, since or 0.0, until, least or 0.0)
+        for price, since, until, least in progress.rentals
+    ]
+    return describe_cost(run_cost(rentals, now))
+
+
 def failure_line(failure: dict[str, str]) -> str:
     return f"{one_line(failure['name'])} ({failure['id']}) failed: {one_line(failure['reason'])}"
 
@@ -58,7 +72,8 @@ class Lines:
         if counts != self._counts and (now >= self._next or progress.settled):
             self._counts = counts
             self._next = now + LINES_APART
-            self._tell(f"run {progress.run}: {counts}")
+            money = money_text(progress, time.time())
+            self._tell(f"run {progress.run}: {counts}" + (f"; {money}" if money else ""))
 
     def _once(self, text: str) -> None:
         if text not in self._told:
@@ -144,7 +159,8 @@ class Block:
 
     def _lines(self, progress: Progress) -> list[str]:
         elapsed = duration(time.monotonic() - self._begun)
-        lines = [f"run {progress.run}  {elapsed}  {counts_line(progress)}"]
+        money = money_text(progress, time.time())
+        lines = [f"run {progress.run}  {elapsed}  {counts_line(progress)}" + (f"  {money}" if money else "")]
         if progress.running:
             running = progress.counts.get("running", 0) if progress.executing is None else progress.executing
             more = running - len(progress.running)

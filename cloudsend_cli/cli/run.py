@@ -10,9 +10,10 @@ import typer
 
 from cloudsend_cli.errors import UsageError
 
+from .cost import total_text
 from .listing import COUNTED, JOBS, counts_text, is_good, why_not_home
 from .parameters import Set, UseProvider, whole_number
-from .problems import problem_json
+from .plan import announcer, continued_text, show_plan
 from .progress import Block, Lines
 from .render import Screen, duration, plural
 from .sanitise import TerminalLog, log_text, one_line
@@ -20,22 +21,12 @@ from .session import Session, session_of
 from .setup import show_warnings, submit_options
 
 if TYPE_CHECKING:
-    from cloudsend_cli.api import PlanView, SubmitOptions
-    from cloudsend_cli.core.plan import Continued
     from cloudsend_cli.core.submission import Submitted
     from cloudsend_cli.core.views import JobView, RunView
 
 ROWS_MOST = 100  # of the table at the end; in a larger run only what did not succeed is listed
 TAILS_MOST = 5
 TAIL_LINES = 10
-GROUPS = {
-    "kept": "kept: succeeded before with the same content",
-    "attached": "attached: under way already",
-    "reopened": "tried again: failed or cancelled before",
-    "added": "new",
-    "superseded": "superseded: edited, so that a new job takes the place",
-    "dropped": "dropped: no longer in the config",
-}
 
 
 def run(  # noqa: PLR0913, PLR0917 - one for each option
@@ -70,11 +61,11 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     )
     what, argv = _what(session, config or [])
     if dry_run:
-        _show_plan(session, what, argv, options)
+        show_plan(session, what, argv, options)
         return 0
     screen = session.screen
     try:
-        submitted = session.client.submit(what, argv, options)
+        submitted = session.client.submit(what, argv, options, announcer(screen))
     except KeyboardInterrupt:
         screen.say("interrupted; if `cloudsend list runs` has the run, it was submitted and goes on")
         raise
@@ -110,12 +101,6 @@ def _what(session: Session, words: list[str]) -> tuple[str | None, tuple[str, ..
         hint = f"one config is run at a time; a command goes after --: cloudsend run -- {shlex.join(words)}"
         raise UsageError(f"too many arguments: {' '.join(words)}", hint=hint)
     return words[0], ()
-
-
-def continued_text(continued: Continued) -> str:
-    """Such as `3 kept, 1 tried again, 2 new`."""
-    counts = [(len(getattr(continued, group)), text.split(":")[0]) for group, text in GROUPS.items()]
-    return ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
 
 
 # ---- while it runs -------------------------------------------------------------------------------------------------
@@ -201,17 +186,38 @@ def _conclude(session: Session, run: str) -> int:
     if lost:
         end += f"; the results of {plural(len(lost), 'job')} are not home"
     screen.say(end, color="green" if good else "red")
+    if view.cost is not None:
+        _say_cost(session, run)
     if view.results_dir and any(job.outputs == "home" for job in jobs):
         screen.say(f"results: {one_line(_near(view.results_dir))}")
     return 0 if good else 1
 
 
+def _say_cost(session: Session, run: str) -> None:
+    """What was paid, and what goes on costing something."""
+    screen = session.screen
+    screen.say(one_line(total_text(session.client.find_run_cost(run))))
+    kept = session.client.count_kept(run)
+    if kept.machines:
+        wait = f" {duration(kept.seconds)}" if kept.seconds else ""
+        verb = "waits" if kept.machines == 1 else "wait"
+        screen.say(
+            f"{plural(kept.machines, 'machine')} {verb}{wait} for the next run of this project; "
+            "`cloudsend terminate instance --all` gives them back now"
+        )
+    if kept.ending:
+        screen.say(f"{plural(kept.ending, 'machine')} on the way out; `cloudsend list instances` shows them")
+
+
 def _run_json(run: RunView, jobs: list[JobView]) -> dict[str, Any]:
+    from cloudsend_cli.core.views import cost_json
+
     return {
         "run": run.id,
         "state": run.state,
         "counts": {word: run.counts.get(word, 0) for word in COUNTED},
         "results_dir": run.results_dir or None,
+        **cost_json(run.cost),
         "jobs": [job.as_json() for job in jobs],
     }
 
@@ -248,71 +254,3 @@ def _near(path: str) -> str:
     except OSError:  # there is no working directory any more
         return path
     return path if relative.startswith("..") else relative
-
-
-# ---- what would be done --------------------------------------------------------------------------------------------
-
-
-def _show_plan(session: Session, config: str | None, argv: tuple[str, ...], options: SubmitOptions) -> None:
-    screen = session.screen
-    screen.refuse("csv", "name")
-    plan = session.client.plan(config, argv, options)
-    if screen.format in {"json", "yaml"}:
-        screen.data(_plan_json(plan))
-        return
-    from cloudsend_cli.core.explain import describe
-
-    names = {environment.key: environment.name for environment in plan.spec.environments}
-    show_warnings(screen, plan.warnings)
-    rows = [(j.name, describe(j.resources), names.get(j.environment, ""), j.display) for j in plan.spec.jobs]
-    screen.rows(("JOB", "ASKS FOR", "ENVIRONMENT", "COMMAND"), rows)
-    screen.write("\n")
-    machines = [(n.name, n.provider, describe(n.capacity) if n.capacity else "not known yet") for n in plan.nodes]
-    screen.rows(("MACHINE", "PROVIDER", "HAS"), machines)
-    _say_plan(screen, plan)
-
-
-def _say_plan(screen: Screen, plan: PlanView) -> None:
-    if plan.continued is None:
-        screen.say(f"a new run of {plural(len(plan.spec.jobs), 'job')}; nothing was started")
-        return
-    screen.say(f"run {plan.run} would be continued; nothing was started")
-    for group, text in GROUPS.items():
-        numbers = getattr(plan.continued, group)
-        if numbers:
-            screen.say(f"  {len(numbers):>6,} {text}")
-
-
-def _plan_json(plan: PlanView) -> dict[str, Any]:
-    names = {environment.key: environment.name for environment in plan.spec.environments}
-    continued = plan.continued
-    return {
-        "run": plan.run,
-        "jobs": [
-            {
-                "name": job.name,
-                "command": job.display,
-                "argv": list(job.argv),
-                "cpus": job.resources.cpus,
-                "memory_bytes": job.resources.memory or None,
-                "gpus": job.resources.gpus,
-                "environment": names.get(job.environment),
-                "after": list(job.after),
-                "uploads": [upload.path for upload in job.uploads],
-                "outputs": [output.pattern for output in job.outputs],
-            }
-            for job in plan.spec.jobs
-        ],
-        "nodes": [
-            {
-                "name": node.name,
-                "provider": node.provider,
-                "cpus": node.capacity.cpus if node.capacity else None,
-                "memory_bytes": node.capacity.memory if node.capacity else None,
-                "gpus": node.capacity.gpus if node.capacity else None,
-            }
-            for node in plan.nodes
-        ],
-        "continued": {g: list(getattr(continued, g)) for g in GROUPS} if continued is not None else None,
-        "warnings": [problem_json(warning) for warning in plan.warnings],
-    }

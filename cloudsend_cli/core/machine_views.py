@@ -5,9 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .costs import Cost
 from .explain import describe
 from .model import Resources, list_known
+from .renting import NO_KIND, Kind
 from .views import Json, iso
+
+
+@dataclass(frozen=True, slots=True)
+class RentalView:
+    """What a machine that costs money is, and what it has cost."""
+
+    kind: Kind = NO_KIND
+    price: float | None = None  # dollars per hour
+    since: float | None = None  # when it was launched, or when this run has it since
+    cost: Cost | None = None
+    expires: float | None = None  # when it ends itself at the latest
+    project: str = ""
+    kept: bool = False  # it is in no run, and waits for one
+    leftover: str = ""  # why nothing wants it
+
+    def as_json(self) -> Json:
+        return {
+            "type": self.kind.type or None,
+            "place": self.kind.place or None,
+            "market": self.kind.market or None,
+            "price_per_hour": self.price,
+            "rented_at": iso(self.since),
+            "cost": None if self.cost is None or self.cost.unknown else round(self.cost.total, 6),
+            "expires_at": iso(self.expires),
+            "kept": self.kept,
+            "leftover": self.leftover or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +46,7 @@ class InstanceView:
     name: str
     provider: str
     instance_id: str
-    state: str  # a node's state, or "claimed"
+    state: str  # a node's state, "claimed" or "kept", else that of its provider
     runs: tuple[str, ...] = ()
     claimed: bool = False  # kept by `create instance`, whether a run uses it or not
     capacity: Resources | None = None
@@ -29,6 +58,7 @@ class InstanceView:
     connected: bool | None = None  # None: no maestro to ask
     since: float | None = None
     remark: str = ""
+    rental: RentalView | None = None  # None: it is not rented
 
     @property
     def in_use(self) -> str:
@@ -59,6 +89,8 @@ class InstanceView:
             "connected": self.connected,
             "since": iso(self.since),
             "remark": self.remark or None,
+            "rented": self.rental is not None,
+            **(self.rental or RentalView()).as_json(),
         }
 
 

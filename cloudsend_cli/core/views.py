@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TypedDict
 
+from .costs import Cost
 from .explain import phase_of
 from .model import CANCELLED, FAILED, FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView
 from .naming import attempt_id, job_id
@@ -93,6 +94,7 @@ class RunView:
     results_dir: str
     created_at: float
     ended_at: float | None
+    cost: Cost | None = None  # None: it has rented nothing
 
     def as_json(self) -> Json:
         return {
@@ -105,7 +107,15 @@ class RunView:
             "results_dir": self.results_dir or None,
             "created_at": iso(self.created_at),
             "ended_at": iso(self.ended_at),
+            **cost_json(self.cost),
         }
+
+
+def cost_json(cost: Cost | None) -> Json:
+    """`cost` is null where nothing was rented; what is `unknown` is not in it."""
+    if cost is None:
+        return {"cost": None, "cost_per_hour": None, "unknown": 0}
+    return {"cost": round(cost.total, 6), "cost_per_hour": round(cost.per_hour, 6), "unknown": cost.unknown}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +173,7 @@ class Progress:
     settled: bool
     sequence: int = 0
     executing: int | None = None  # of those that are running; the others wait in their host's queue
+    rentals: Sequence[Sequence[float | None]] = ()  # price, since, until and least of each RentalRecord
 
 
 def run_state_word(counts: Mapping[str, int]) -> str:

@@ -32,7 +32,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What became of a claim. `running` and `queued` are our own attempts, which go on."""
+    """What became of a claim, or of a rented machine. `running` and `queued` are our own attempts, which go on."""
 
     name: str
     provider: str
@@ -40,6 +40,9 @@ class Released:
     running: int = 0
     queued: int = 0
     others: int = 0
+    rented: bool = False  # it ends, and so does what it costs
+    instance_id: str = ""
+    price: float | None = None  # dollars per hour
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -49,6 +52,9 @@ class Released:
             "jobs": self.running,
             "queued": self.queued,
             "others": self.others,
+            "rented": self.rented,
+            "instance_id": self.instance_id or None,
+            "price_per_hour": self.price,
         }
 
 

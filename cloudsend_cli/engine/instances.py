@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from cloudsend_cli.core.machine_views import InstanceView
-from cloudsend_cli.core.model import HostAddress, HostView, list_known
+from cloudsend_cli.core.machine_views import InstanceView, RentalView
+from cloudsend_cli.core.model import HostAddress, HostView, Rented, list_known
+from cloudsend_cli.core.offers import current_offer
+from cloudsend_cli.core.renting import (
+    ENDED,
+    KEPT,
+    Kind,
+    cost_of_machine,
+    find_excess,
+    is_rented_node,
+    machine_cost,
+    parse_note,
+)
 from cloudsend_cli.core.silence import describe_silence
-from cloudsend_cli.core.state import NodeRecord, RunRecord
+from cloudsend_cli.core.state import NodeRecord, RentalRecord, RunRecord
+from cloudsend_cli.core.views import iso
 from cloudsend_cli.store.tables import JobRow
 
 from .lookup import SHARED_TYPES
 
 # Of several runs' states of one machine the first of these is told.
-STATES = ("running", "creating", "wanted", "releasing", "claimed", "failed", "released")
+STATES = ("running", "creating", "wanted", "keeping", "releasing", "claimed", "failed", "released")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,8 @@ class NodeFacts:
     node: NodeRecord
     jobs: Sequence[JobRow]
     view: HostView | None
+    rentals: Sequence[RentalRecord] = ()  # of the node
+    now: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,23 @@ def _view(group: Sequence[NodeFacts], claim: Claim | None) -> InstanceView:
         connected=view.connected if view is not None else None,
         since=view.since if view is not None else None,
         remark=_remark(first.node, view),
+        rental=_rental(first),
+    )
+
+
+def _rental(fact: NodeFacts) -> RentalView | None:
+    """What the run knows of a rented machine, without asking its provider."""
+    node = fact.node
+    if not is_rented_node(node):
+        return None
+    mine = [rental for rental in fact.rentals if rental.instance_id == node.instance_id]
+    return RentalView(
+        kind=parse_note(current_offer(node).note),
+        price=mine[-1].price if mine else node.price,
+        since=mine[-1].since if mine else None,
+        cost=cost_of_machine(fact.rentals, node.instance_id, fact.now),
+        expires=node.lease,
+        project=fact.run.project,
     )
 
 
@@ -101,3 +132,83 @@ def names_of(machine: InstanceView) -> Mapping[str, None]:
     runs = [f"{run}/{machine.name}" for run in machine.runs]
     short = machine.name.removeprefix(f"{machine.provider}-")
     return dict.fromkeys(n for n in (machine.name, f"{machine.provider}/{short}", machine.instance_id, *runs) if n)
+
+
+# ---- rented machines, as their providers list them -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Of this state directory: those with something left to do, and all."""
+
+    active: Collection[str]
+    known: Collection[str]
+
+
+def add_rented(views: Sequence[InstanceView], rented: Iterable[Rented], runs: Runs, now: float) -> list[InstanceView]:
+    """What providers say of the machines in `views`, and machines of ours that are not among them."""
+    told = {machine.instance_id: machine for machine in rented}
+    found = []
+    for view in views:
+        machine = told.pop(view.instance_id, None)
+        found.append(view if machine is None else _merge(view, machine))
+    found += [rented_view(m, runs, now) for m in told.values() if m.state != "terminated"]
+    return found
+
+
+def _merge(view: InstanceView, machine: Rented) -> InstanceView:
+    known = view.rental or RentalView()
+    rental = replace(
+        known,
+        kind=_kind(machine, known.kind.place),
+        price=known.price if known.price is not None else machine.price,
+        since=known.since if known.since is not None else machine.launched_at,
+        expires=min((t for t in (known.expires, machine.expires) if t is not None), default=None),
+        project=machine.project or known.project,
+    )
+    return replace(view, rental=rental)
+
+
+def _kind(machine: Rented, place: str = "") -> Kind:
+    return Kind(machine.type, place or machine.region, machine.market)
+
+
+def rented_view(machine: Rented, runs: Runs, now: float) -> InstanceView:
+    """A machine of ours that no node of an active run stands for."""
+    leftover = find_excess(machine, runs.active, runs.known, now)
+    kept = machine.run == KEPT and machine.state not in ENDED
+    return InstanceView(
+        name=name_rented(machine),
+        provider=machine.provider,
+        instance_id=machine.instance_id,
+        state="kept" if kept and machine.state == "running" and not leftover else machine.state,
+        runs=(machine.run,) if machine.run in runs.known else (),
+        remark=_rented_remark(machine, leftover, kept),
+        rental=RentalView(
+            kind=_kind(machine),
+            price=machine.price,
+            since=machine.launched_at,
+            cost=machine_cost(machine, now),
+            expires=machine.expires,
+            project=machine.project,
+            kept=kept,
+            leftover=leftover,
+        ),
+    )
+
+
+def _rented_remark(machine: Rented, leftover: str, kept: bool) -> str:
+    if leftover:
+        return f"left over: {leftover}; see `cloudsend gc`"
+    if machine.reason:
+        return machine.reason
+    if not kept:
+        return ""
+    until = f", at the latest {iso(machine.expires)}" if machine.expires is not None else ""
+    return f"waits for a run of {machine.project or 'any project'}; ends itself when it is idle{until}"
+
+
+def name_rented(machine: Rented) -> str:
+    """Machines of runs are numbered, and a number is not theirs any more once they are out of their run."""
+    last = machine.node.rpartition("-")[2]
+    return machine.node if last and not last.isdigit() else machine.instance_id

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from cloudsend_cli.core.costs import run_cost
 from cloudsend_cli.core.explain import environment_is_ready, phase_word
 from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView
 from cloudsend_cli.core.naming import attempt_id, job_id
 from cloudsend_cli.core.refs import not_found, parse_job_ref
-from cloudsend_cli.core.state import RunRecord, RunState
+from cloudsend_cli.core.state import RentalRecord, RunRecord, RunState
 from cloudsend_cli.core.views import JobView, RunView, run_state_word, silence_of
 from cloudsend_cli.errors import AmbiguousError, NotFoundError
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -78,7 +79,7 @@ def job_view(row: JobRow, facts: RunFacts) -> JobView:
     )
 
 
-def run_view(row: RunRow) -> RunView:
+def run_view(row: RunRow, rentals: Sequence[RentalRecord] = (), now: float = 0.0) -> RunView:
     run: RunRecord = row.run
     return RunView(
         id=run.id,
@@ -90,6 +91,7 @@ def run_view(row: RunRow) -> RunView:
         results_dir=os.path.join(run.results_dir, run.id) if run.results_dir else "",
         created_at=run.created_at,
         ended_at=run.ended_at,
+        cost=run_cost(rentals, now) if rentals else None,
     )
 
 

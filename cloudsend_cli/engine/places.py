@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from cloudsend_cli.core.model import HostAddress, ProviderDefinition, Resources
+from cloudsend_cli.core.renting import KEPT
 from cloudsend_cli.errors import AmbiguousError, NotFoundError
 
-KEPT = "kept"  # in the place of a run's id: the claims of machines that no run needs
+__all__ = ["KEPT", "Place", "find_places", "is_like_any"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,11 +82,15 @@ class Submitter:
         argv: Sequence[str],
         options: SubmitOptions,
         keep_secrets: Callable[[str, Mapping[str, str]], None],
+        announce: Callable[[RunSpec, Sequence[NodePlan]], None] | None = None,
     ) -> Submitted:
-        """The run is durable when this returns. `keep_secrets` is called with the run's id before it is committed."""
+        """The run is durable when this returns. Before it is committed, `announce` is called with the plan, and
+        `keep_secrets` with the run's id."""
         loaded = self.load(config, argv, options, keep=True)
         spec = loaded.spec
         nodes = self._plan_nodes(spec)
+        if announce is not None:
+            announce(spec, nodes)
         secrets = {name: self.environ[name] for job in spec.jobs for name in job.secrets}
         since = store.newest_event()
         old = self._earlier_run(store, spec, options)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from cloudsend_cli.core.explain import NO_ROOM
 from cloudsend_cli.core.model import FAILED, RUNNING, HostView
 from cloudsend_cli.core.naming import job_id
+from cloudsend_cli.core.offers import choose_offer, current_offer, list_offers
+from cloudsend_cli.core.renting import is_rented_node
 from cloudsend_cli.core.silence import REFUSED, describe_silence, way_out
 from cloudsend_cli.core.state import Changes, NodeRecord, RunState
 from cloudsend_cli.core.views import live_counts, run_state_word
@@ -50,25 +52,52 @@ def render_progress(
         "settled": state.settled,
         "sequence": sequence,
         "executing": len(executing),
+        "rentals": [[r.price, r.since, r.until, r.least] for r in state.rentals.values()],
     }
 
 
 def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
     """What is in the way comes first: a terminal shows a few of them."""
-    notes = [note for node in state.nodes.values() if (note := _trouble(node, views.get(node.name)))]
+    notes = [f"{state.run.stopped}: what has not started is given up"] if state.run.stopped else []
+    notes += [note for node in state.nodes.values() if (note := _trouble(node, views.get(node.name)))]
     for build in state.builds.values():
         if build.state == RUNNING:
             environment = state.environments.get(build.key)
             notes.append(
                 f"environment {environment.name if environment else build.key} is being built on {build.node}"
             )
-    for node in state.nodes.values():
-        if node.state in {"wanted", "creating"}:
-            notes.append(f"{node.name} is on its way" + (f": {node.reason}" if node.reason else ""))
+    notes += _awaited(state)
     if state.to_fetch:
         jobs = "1 job is" if len(state.to_fetch) == 1 else f"{len(state.to_fetch):,} jobs are"
         notes.append(f"results of {jobs} on the way home")
     return notes
+
+
+def _awaited(state: RunState) -> list[str]:
+    """Machines that are not there yet: those that something is wrong with, else those that could not be had as was
+    wished, else how many."""
+    awaited = [node for node in state.nodes.values() if node.state in {"wanted", "creating"}]
+    if len(awaited) == 1 or not any(is_rented_node(node) for node in awaited):
+        return [
+            _fallback(node, state) or f"{node.name} is on its way" + (f": {node.reason}" if node.reason else "")
+            for node in awaited
+        ]
+    notes = [note for node in awaited if (note := _fallback(node, state))]
+    notes += [f"{node.name}: {node.reason}" for node in awaited if node.reason and not _fallback(node, state)]
+    return [*dict.fromkeys(notes), f"{len(awaited)} machines are on their way"]
+
+
+def _fallback(node: NodeRecord, state: RunState) -> str:
+    """That the machine which is wished for is short, and what is tried; "" where it is not."""
+    offers = list_offers(node)
+    if len(offers) < 2 or not offers[0].note:
+        return ""
+    if node.state == "creating":
+        current = current_offer(node)
+        return f"{offers[0].note}: none to be had; trying {current.note}" if current != offers[0] else ""
+    if choose_offer(node, state.run.shortages, 0.0) is not None:
+        return ""
+    return f"{node.name}: none of {len(offers)} kinds of machine is to be had now; they are asked for again later"
 
 
 def _trouble(node: NodeRecord, view: HostView | None) -> str:

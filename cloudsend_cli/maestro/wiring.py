@@ -47,6 +47,20 @@ def open_renter(definition: ProviderDefinition, state_dir: Path) -> Renter:
     return AwsProvider(definition, state_dir)
 
 
+def was_rented(state_dir: Path, kind: str) -> bool:
+    """Whether anything can ever have been rented from providers of this type. Asks nobody and imports nothing."""
+    return (state_dir / kind / "regions").exists()
+
+
+def render_policy(kind: str) -> str:
+    """The least that its account has to allow us, in its own language."""
+    from cloudsend_cli.providers.aws.policy import render_policy
+
+    if kind not in RENTED_TYPES:
+        raise NotFoundError(f"there is no policy for the type {kind!r}")
+    return render_policy()
+
+
 def list_places(
     definition: ProviderDefinition, state_dir: Path, specs: Sequence[InstanceSpec] | None = None
 ) -> list[Place]:

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from cloudsend_cli.core.naming import match_names
+from cloudsend_cli.core.state import RentalRecord
 from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
 
 from .database import DATABASE_ERRORS, damaged, translate
-from .rows import Row, decode_run, job_key, pack, unpack
+from .rows import Row, decode_rental, decode_run, job_key, pack, unpack
 from .schema import RUN_SHIFT
 from .tables import AttemptRow, EventRow, JobRow, RunRow, job_row, readable
 
@@ -170,6 +171,20 @@ class Queries:
                 if run.project == project and run.config_path == config_path:
                     return run.id
         return None
+
+    def list_rentals(self, run: str | None = None) -> dict[str, list[RentalRecord]]:
+        """What was rented, by run; of one run, or of all that ever rented anything."""
+        with self._transaction() as db, self._decoding():
+            key = self._key(db, run) if run is not None else None
+            rows = db.execute(
+                "SELECT r.id, body FROM rentals JOIN runs r ON r.key = rentals.run WHERE ?1 IS NULL OR r.key = ?1"
+                " ORDER BY rentals.rowid",
+                (key,),
+            ).fetchall()
+            found: dict[str, list[RentalRecord]] = {}
+            for name, body in rows:
+                found.setdefault(str(name), []).append(decode_rental(body))
+        return found
 
     # ---- jobs ------------------------------------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ class Answers:
             raise self.maestro
         return self.maestro
 
-    def submit(self, config: str | None, argv: tuple[str, ...], options: Any) -> Submitted:
+    def submit(self, config: str | None, argv: tuple[str, ...], options: Any, announce: Any) -> Submitted:
         return Submitted("ab12cd", None, ())
 
     def follow(self, run: str) -> Iterator[Progress]:
@@ -105,7 +105,12 @@ class Answers:
     def log_tail(self, ref: str, lines: int) -> bytes:
         return b""
 
-    def list_instances(self, run: str | None, provider: str | None) -> list[InstanceView]:
+    def find_job_cost(self, ref: str) -> None:
+        return None
+
+    def list_instances(
+        self, run: str | None, provider: str | None, *, note: Callable[[str], None]
+    ) -> list[InstanceView]:
         return [
             InstanceView(NASTY, NASTY, NASTY, "running", (NASTY,), connected=False, since=MIDNIGHT, remark=NASTY),
             InstanceView("lab-a", "lab", "i", "claimed", claimed=True),
@@ -118,14 +123,14 @@ class Answers:
         host = ProviderHost(NASTY, NASTY, settings=(("jump", NASTY),))
         return ProviderView(NASTY, "ssh", NASTY, "", NASTY, (host,), ((NASTY, NASTY, NASTY),))
 
-    def check(self, provider: str | None, hosts: list[str]) -> Iterator[CheckView]:
+    def check(self, provider: str | None, hosts: list[str], *, fix: bool) -> Iterator[CheckView]:
         self._note("check", provider, hosts)
         yield CheckView(NASTY, False, NASTY, NASTY, "lab", NASTY, "unreachable", 6)
         yield CheckView("lab-b", True, NASTY, warnings=(NASTY,), facts={"os": NASTY})
         yield CheckView("lab-c", False, "no Python", "install it", code="unfit", exit_status=7)
         yield CheckView("lab-d", False, "a key", code="host-key", exit_status=4)
 
-    def terminate_instance(self, ref: str, *, forget: bool) -> Released:
+    def terminate_instance(self, ref: str, *, forget: bool, force: bool) -> Released:
         self._note("terminate_instance", ref, forget)
         return Released(NASTY, "lab", was_claimed=True, running=1, queued=2, others=3)
 

@@ -1,0 +1,120 @@
+"""What is left over of what was rented: found, told, and removed when that is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from cloudsend_cli.core.cost_views import ExcessView
+from cloudsend_cli.core.model import Leftover, ProviderDefinition, Rented
+from cloudsend_cli.core.ports import Renter
+from cloudsend_cli.core.renting import ENDED, KEPT, find_excess, is_too_young
+from cloudsend_cli.engine.instances import name_rented
+from cloudsend_cli.engine.parallel import each_in_parallel
+from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.maestro import wiring
+
+from .directory import Directory
+from .renting import Note, list_definitions, list_known_runs, was_used
+
+MACHINE = "machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """One thing that is left over, and how it is removed."""
+
+    view: ExcessView
+    renter: Renter
+    leftover: Leftover | None = None  # None: a machine
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`problems`: providers that could not be asked. `kept`: machines that wait for a run and end themselves."""
+
+    excess: tuple[Excess, ...] = ()
+    problems: tuple[tuple[str, CloudsendError], ...] = ()
+    kept: int = 0
+
+
+def find_excess_of(home: Directory, provider: str | None, note: Note) -> Found:
+    if not was_used(home):
+        return Found()
+    runs, now = list_known_runs(home), time.time()
+    definitions = [d for d in list_definitions(home, everywhere=True) if provider in (None, d.name)]
+    found: dict[tuple[str, str], Excess] = {}
+    problems: list[tuple[str, CloudsendError]] = []
+    young, kept = 0, set()
+    for name, renter, machines, leftovers, problem in each_in_parallel(definitions, lambda d: _ask(home, d)):
+        if problem is not None:
+            problems.append((name, problem))
+        for machine in machines:
+            why = find_excess(machine, runs.active, runs.known, now)
+            if why:
+                found.setdefault((MACHINE, machine.instance_id), Excess(_machine_view(machine, why), renter))
+            elif machine.run == KEPT and machine.state not in ENDED:
+                kept.add(machine.instance_id)
+            young += is_too_young(machine, runs.active, runs.known, now)
+        for leftover in leftovers:
+            found.setdefault((leftover.kind, leftover.id), Excess(_leftover_view(leftover), renter, leftover))
+    if young:
+        note(f"machines of unknown runs that are younger than 10 minutes were left out: {young}; look again later")
+    return Found(tuple(found.values()), tuple(problems), len(kept))
+
+
+def _ask(
+    home: Directory, definition: ProviderDefinition
+) -> tuple[str, Renter, list[Rented], list[Leftover], CloudsendError | None]:
+    renter = wiring.open_renter(definition, home.path)
+    machines: list[Rented] = []
+    try:
+        machines = list(renter.list_rented())
+        return definition.name, renter, machines, list(renter.list_leftovers()), None
+    except CloudsendError as problem:
+        return definition.name, renter, machines, [], problem
+
+
+def _machine_view(machine: Rented, why: str) -> ExcessView:
+    return ExcessView(
+        kind=MACHINE,
+        id=machine.instance_id,
+        name=name_rented(machine),
+        provider=machine.provider,
+        region=machine.region,
+        why=why,
+        price=machine.price,
+        since=machine.launched_at,
+        type=" ".join(filter(None, (machine.type, machine.market))),
+    )
+
+
+def _leftover_view(leftover: Leftover) -> ExcessView:
+    return ExcessView(
+        kind=leftover.kind,
+        id=leftover.id,
+        name="",
+        provider=leftover.provider,
+        region=leftover.region,
+        why=leftover.why,
+        price=leftover.price,
+        removable=leftover.removable,
+    )
+
+
+def remove(found: Found) -> Iterator[ExcessView]:
+    """Machines first: what belongs to them can be removed when they are gone. Each outcome as it comes."""
+    for excess in sorted(found.excess, key=lambda e: e.leftover is not None):
+        if not excess.view.removable:
+            yield replace(excess.view, outcome=f"left: {excess.view.why}")
+            continue
+        try:
+            if excess.leftover is None:
+                excess.renter.terminate_rented(excess.view.id)
+            else:
+                excess.renter.remove_leftover(excess.leftover)
+        except CloudsendError as problem:
+            yield replace(excess.view, outcome=f"failed: {problem.message}", code=problem.code)
+        else:
+            yield replace(excess.view, outcome="removed")

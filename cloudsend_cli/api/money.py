@@ -1,0 +1,144 @@
+"""What runs, their machines and their jobs have cost: from the ledger of rentals, without asking anybody."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cloudsend_cli.core.cost_views import JobCost, MachineCost, RunCost
+from cloudsend_cli.core.costs import NO_COST, Execution, job_cost, paid_seconds, rental_cost, run_cost, share_of
+from cloudsend_cli.core.model import PENDING, UNBOUNDED, Resources
+from cloudsend_cli.core.naming import job_id
+from cloudsend_cli.core.renting import is_rented_node, parse_note
+from cloudsend_cli.core.state import JobRecord, RentalRecord, RunState
+from cloudsend_cli.core.views import run_state_word
+from cloudsend_cli.engine import lookup
+from cloudsend_cli.store.sqlite import SqliteStore
+from cloudsend_cli.store.tables import RunRow
+
+from .directory import Directory
+
+
+def list_run_costs(home: Directory, limit: int | None) -> list[RunCost]:
+    """Runs that rented anything, the newest first."""
+    store = home.reader()
+    rentals, now = store.list_rentals(), time.time()
+    rows = [row for row in store.list_runs() if row.run.id in rentals]
+    return [_run_cost(row, rentals[row.run.id], now) for row in rows[:limit]]
+
+
+def find_run_cost(home: Directory, ref: str, *, jobs: bool) -> RunCost:
+    store = home.reader()
+    row = store.run_row(lookup.find_run(store, ref))
+    rentals, now = store.list_rentals(row.run.id).get(row.run.id, []), time.time()
+    costs = tuple(_list_job_costs(store, store.load(row.run.id), rentals, now)) if jobs else None
+    return _run_cost(row, rentals, now, costs)
+
+
+def find_job_cost(home: Directory, ref: str) -> JobCost | None:
+    """None: its run has rented nothing."""
+    store = home.reader()
+    row = lookup.find_job(store, ref)
+    rentals = store.list_rentals(row.run).get(row.run, [])
+    if not rentals:
+        return None
+    state = store.load(row.run)
+    return _Jobs(store, state, rentals, time.time()).cost(state.jobs[row.number])
+
+
+def _run_cost(
+    row: RunRow, rentals: Sequence[RentalRecord], now: float, jobs: tuple[JobCost, ...] | None = None
+) -> RunCost:
+    return RunCost(
+        run=row.run.id,
+        project=row.run.project,
+        state=run_state_word(row.counts),
+        cost=run_cost(rentals, now),
+        budget=row.run.budget,
+        created_at=row.run.created_at,
+        machines=tuple(_machine_cost(rental, now) for rental in rentals),
+        jobs=jobs,
+    )
+
+
+def _machine_cost(rental: RentalRecord, now: float) -> MachineCost:
+    return MachineCost(
+        name=rental.node,
+        instance_id=rental.instance_id,
+        provider=rental.provider,
+        kind=parse_note(rental.note),
+        price=rental.price,
+        since=rental.since,
+        until=rental.until,
+        seconds=paid_seconds(rental, now),
+        cost=rental_cost(rental, now),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Of a run's machines: how many wait for the next run, for how long without use, and how many are ending."""
+
+    machines: int = 0
+    seconds: float = 0.0
+    ending: int = 0
+
+
+def count_kept(home: Directory, run: str) -> Kept:
+    """As the run has left them; nobody is asked."""
+    nodes = [node for node in home.reader().load_without_jobs(run).nodes.values() if is_rented_node(node)]
+    kept = [node for node in nodes if node.state == "keeping" or (node.state == "released" and node.kept)]
+    idle = min((seconds for node in kept if (seconds := _idle_of(node.request))), default=0.0)
+    return Kept(len(kept), idle, sum(node.state in {"running", "releasing", "creating"} for node in nodes))
+
+
+def _idle_of(request: str) -> float:
+    """After which a machine ends itself, as providers that rent put it into a request; 0 where one does not."""
+    try:
+        return float(json.loads(request)["idle"])
+    except (ValueError, TypeError, KeyError):
+        return 0.0
+
+
+# ---- jobs ----------------------------------------------------------------------------------------------------------
+
+
+def _list_job_costs(
+    store: SqliteStore, state: RunState, rentals: Sequence[RentalRecord], now: float
+) -> Iterator[JobCost]:
+    jobs = _Jobs(store, state, rentals, now)
+    costs = [jobs.cost(job) for job in state.jobs.values() if job.attempt]
+    yield from sorted(costs, key=lambda job: -job.cost.total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    store: SqliteStore
+    state: RunState
+    rentals: Sequence[RentalRecord]
+    now: float
+
+    def cost(self, job: JobRecord) -> JobCost:
+        executions = list(self._executions(job))
+        total = NO_COST
+        for execution in executions:
+            share = share_of(job.spec.resources, self._capacity(execution.node))
+            total = total.plus(job_cost([execution], share, self.rentals, self.now))
+        seconds = sum((self.now if e.ended is None else e.ended) - e.started for e in executions)
+        number = job_id(self.state.run.id, job.number)
+        return JobCost(number, job.spec.name, job.state, job.attempt, seconds, total)
+
+    def _capacity(self, node: str) -> Resources:
+        """Of the machine that the node is now: the rentals do not say what earlier ones had."""
+        record = self.state.nodes.get(node)
+        return record.capacity if record is not None else UNBOUNDED
+
+    def _executions(self, job: JobRecord) -> Iterator[Execution]:
+        open_again = job.state == PENDING  # its newest attempt is history as well
+        for earlier in self.store.history(self.state.run.id, job.number) if job.attempt > 1 or open_again else ():
+            if earlier.started_at is not None and (open_again or earlier.attempt != job.attempt):
+                yield Execution(earlier.node, earlier.started_at, earlier.ended_at or earlier.started_at)
+        if not open_again and job.node and job.started_at is not None:
+            yield Execution(job.node, job.started_at, job.ended_at if job.final else None)

@@ -1,0 +1,286 @@
+"""`run --dry-run`, and the line that `run` begins with: what would be done, on which machines, for how much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from .problems import problem_json
+from .render import Screen, duration, plural
+from .sanitise import one_line
+from .session import Session
+from .setup import show_warnings
+
+if TYPE_CHECKING:
+    from cloudsend_cli.api import PlanView, SubmitOptions
+    from cloudsend_cli.core.model import Offer, RunSpec
+    from cloudsend_cli.core.plan import Continued, NodePlan
+
+ALTERNATIVES: Final = 5  # that are shown of each kind of machine
+GROUPS: Final = {
+    "kept": "kept: succeeded before with the same content",
+    "attached": "attached: under way already",
+    "reopened": "tried again: failed or cancelled before",
+    "added": "new",
+    "superseded": "superseded: edited, so that a new job takes the place",
+    "dropped": "dropped: no longer in the config",
+}
+
+
+def continued_text(continued: Continued) -> str:
+    """Such as `3 kept, 1 tried again, 2 new`."""
+    counts = [(len(getattr(continued, group)), text.split(":")[0]) for group, text in GROUPS.items()]
+    return ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
+
+
+# ---- kinds of machines ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Machines of a plan that are alike."""
+
+    nodes: tuple[NodePlan, ...]
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        return self.nodes[0].offers
+
+    @property
+    def names(self) -> str:
+        first, last = self.nodes[0].name, self.nodes[-1].name
+        return first if len(self.nodes) == 1 else f"{first} to {last} ({len(self.nodes)})"
+
+
+def rented_nodes(nodes: Iterable[NodePlan]) -> list[NodePlan]:
+    from cloudsend_cli.core.renting import is_rented
+
+    return [node for node in nodes if is_rented(node.offers[0])]
+
+
+def group_nodes(nodes: Iterable[NodePlan]) -> list[Group]:
+    """In the order of the plan; what is the same but for its name stands together."""
+    groups: dict[tuple[str, tuple[Offer, ...]], list[NodePlan]] = {}
+    for node in nodes:
+        groups.setdefault((node.provider, node.offers), []).append(node)
+    return [Group(tuple(members)) for members in groups.values()]
+
+
+# ---- before it is submitted ----------------------------------------------------------------------------------------
+
+
+def announcer(screen: Screen) -> Callable[[RunSpec, Sequence[NodePlan]], None]:
+    """Says in one line what will be rented; says nothing where nothing will be."""
+
+    def announce(spec: RunSpec, nodes: Sequence[NodePlan]) -> None:
+        for warning in list_warnings(nodes):
+            screen.warn(warning)
+        if rented_nodes(nodes):
+            screen.say(one_line(announcement(spec, nodes)))
+
+    return announce
+
+
+def list_warnings(nodes: Iterable[NodePlan]) -> list[str]:
+    return list(dict.fromkeys(one_line(warning) for node in nodes for warning in node.warnings))
+
+
+def announcement(spec: RunSpec, nodes: Sequence[NodePlan]) -> str:
+    """Such as `renting up to 3 machines for $0.42/h: 2 x m7i.large spot in eu-west-3a, …; budget $20.00: 47h37m`."""
+    from cloudsend_cli.core.costs import plan_cost
+    from cloudsend_cli.core.renting import describe_plan
+
+    offers = [node.offers for node in rented_nodes(nodes)]
+    cost = plan_cost(offers)
+    text = f"renting {plural(len(offers), 'machine')} for {_rate_text(cost.per_hour, cost.unknown)}"
+    return f"{text}: {describe_plan(offers)}" + _budget_text(spec.budget, cost.per_hour)
+
+
+def _rate_text(per_hour: float, unknown: int) -> str:
+    from cloudsend_cli.core.costs import describe_rate
+
+    if unknown and not per_hour:
+        return "an unknown price"
+    return describe_rate(per_hour) + (f" and {unknown} of unknown price" if unknown else "")
+
+
+def _budget_text(budget: float | None, per_hour: float) -> str:
+    from cloudsend_cli.core.costs import describe_dollars, hours_of
+
+    if budget is None:
+        return "; no budget is set"
+    hours = hours_of(budget, per_hour)
+    lasts = f", which lasts {duration(hours * 3600)}" if hours is not None else ""
+    return f"; the budget is {describe_dollars(budget)}{lasts}"
+
+
+# ---- instead of submitting it --------------------------------------------------------------------------------------
+
+
+def show_plan(session: Session, config: str | None, argv: tuple[str, ...], options: SubmitOptions) -> None:
+    screen = session.screen
+    screen.refuse("csv", "name")
+    plan = session.client.plan(config, argv, options)
+    if screen.format in {"json", "yaml"}:
+        screen.data(plan_json(plan))
+        return
+    from cloudsend_cli.core.explain import describe
+
+    names = {environment.key: environment.name for environment in plan.spec.environments}
+    show_warnings(screen, plan.warnings)
+    for warning in list_warnings(plan.nodes):
+        screen.warn(warning)
+    rows = [(j.name, describe(j.resources), names.get(j.environment, ""), j.display) for j in plan.spec.jobs]
+    screen.rows(("JOB", "ASKS FOR", "ENVIRONMENT", "COMMAND"), rows)
+    screen.write("\n")
+    rented = rented_nodes(plan.nodes)
+    if rented:
+        _show_rented(screen, plan)
+    else:
+        machines = [(n.name, n.provider, _size(n)) for n in plan.nodes]
+        screen.rows(("MACHINE", "PROVIDER", "HAS"), machines)
+    screen.out.flush()
+    _say_plan(screen, plan)
+
+
+def _size(node: NodePlan) -> str:
+    from cloudsend_cli.core.explain import describe
+
+    return (describe(node.capacity) if node.capacity else "") or "not known yet"
+
+
+def _show_rented(screen: Screen, plan: PlanView) -> None:
+    groups = group_nodes(plan.nodes)
+    screen.rows(
+        ("MACHINE", "PROVIDER", "HAS", "TYPE", "MARKET", "PLACE", "PRICE"),
+        [(g.names, g.nodes[0].provider, _size(g.nodes[0]), *_offer_row(g.offers[0])) for g in groups],
+    )
+    rows = [row for group in groups for row in _alternatives(group)]
+    if rows:
+        screen.write("\n")
+        screen.rows(("OR ELSE, FOR", "", "TYPE", "MARKET", "PLACE", "PRICE", ""), rows)
+
+
+def _offer_row(offer: Offer) -> tuple[str, str, str, str]:
+    from cloudsend_cli.core.costs import describe_rate
+    from cloudsend_cli.core.renting import is_rented, parse_note
+
+    kind = parse_note(offer.note)
+    return kind.type, kind.market, kind.place, describe_rate(offer.price) if is_rented(offer) else ""
+
+
+def _alternatives(group: Group) -> list[tuple[str, ...]]:
+    """What is tried next, in this order; a cheaper one is not first where the user's order says so."""
+    from cloudsend_cli.core.costs import is_cheaper
+
+    offers = group.offers
+    rows: list[tuple[str, ...]] = [
+        (group.names, f"{n}.", *_offer_row(offer), "cheaper" if is_cheaper(offer, offers[0]) else "")
+        for n, offer in enumerate(offers[1 : ALTERNATIVES + 1], 2)
+    ]
+    if len(offers) > ALTERNATIVES + 1:
+        rows.append((group.names, "", f"and {len(offers) - ALTERNATIVES - 1} more", "", "", "", ""))
+    return rows
+
+
+def _say_plan(screen: Screen, plan: PlanView) -> None:
+    nodes = rented_nodes(plan.nodes)
+    if nodes:
+        screen.say(one_line(announcement(plan.spec, plan.nodes).replace("renting", "it would rent", 1)))
+        dearest = _dearest(nodes)
+        if dearest:
+            screen.say(dearest)
+    if plan.continued is None:
+        screen.say(f"a new run of {plural(len(plan.spec.jobs), 'job')}; nothing was started")
+        return
+    screen.say(f"run {plan.run} would be continued; nothing was started")
+    for group, text in GROUPS.items():
+        numbers = getattr(plan.continued, group)
+        if numbers:
+            screen.say(f"  {len(numbers):>6,} {text}")
+
+
+def _dearest(nodes: Sequence[NodePlan]) -> str:
+    from cloudsend_cli.core.costs import describe_rate, plan_cost
+
+    first = plan_cost([node.offers for node in nodes]).per_hour
+    most = sum(max((o.price for o in node.offers if o.price is not None), default=0.0) for node in nodes)
+    return (
+        f"at most {describe_rate(most)}, if the dearest alternatives are all that is to be had" if most > first else ""
+    )
+
+
+def plan_json(plan: PlanView) -> dict[str, Any]:
+    names = {environment.key: environment.name for environment in plan.spec.environments}
+    continued = plan.continued
+    return {
+        "run": plan.run,
+        "jobs": [
+            {
+                "name": job.name,
+                "command": job.display,
+                "argv": list(job.argv),
+                "cpus": job.resources.cpus,
+                "memory_bytes": job.resources.memory or None,
+                "gpus": job.resources.gpus,
+                "environment": names.get(job.environment),
+                "after": list(job.after),
+                "uploads": [upload.path for upload in job.uploads],
+                "outputs": [output.pattern for output in job.outputs],
+            }
+            for job in plan.spec.jobs
+        ],
+        "nodes": [_node_json(node) for node in plan.nodes],
+        "cost": _cost_json(plan),
+        "continued": {g: list(getattr(continued, g)) for g in GROUPS} if continued is not None else None,
+        "warnings": [*map(problem_json, plan.warnings), *map(problem_json, list_warnings(plan.nodes))],
+    }
+
+
+def _node_json(node: NodePlan) -> dict[str, Any]:
+    from cloudsend_cli.core.machine_views import resources_json
+    from cloudsend_cli.core.renting import is_rented
+
+    rented = is_rented(node.offers[0])
+    return {
+        "name": node.name,
+        "provider": node.provider,
+        **resources_json(node.capacity),
+        "rented": rented,
+        "price_per_hour": node.offers[0].price,
+        "offers": [_offer_json(offer, node.offers[0]) for offer in node.offers] if rented else [],
+    }
+
+
+def _offer_json(offer: Offer, first: Offer) -> dict[str, Any]:
+    from cloudsend_cli.core.costs import is_cheaper
+    from cloudsend_cli.core.machine_views import resources_json
+    from cloudsend_cli.core.renting import parse_note
+
+    kind = parse_note(offer.note)
+    return {
+        "type": kind.type or None,
+        "market": kind.market or None,
+        "place": kind.place or None,
+        "price_per_hour": offer.price,
+        "cheaper": is_cheaper(offer, first),
+        **resources_json(offer.capacity),
+    }
+
+
+def _cost_json(plan: PlanView) -> dict[str, Any] | None:
+    from cloudsend_cli.core.costs import hours_of, plan_cost
+
+    nodes = rented_nodes(plan.nodes)
+    if not nodes:
+        return None
+    cost = plan_cost([node.offers for node in nodes])
+    budget = plan.spec.budget
+    hours = hours_of(budget, cost.per_hour) if budget is not None else None
+    return {
+        "per_hour": round(cost.per_hour, 6),
+        "unknown": cost.unknown,
+        "budget": budget,
+        "budget_hours": None if hours is None else round(hours, 4),
+    }
