@@ -11,7 +11,7 @@ from .check import Field, Report, Schema, Table, Values, check_mapping, clip, re
 from .context import ProviderInfo
 from .document import Mapping, Node, Scalar, render_inline, show_text
 from .rented import render_json
-from .schema import INSTANCE, node_value, parse_offer_word
+from .schema import INSTANCE, node_value
 
 AWS_TYPE = "aws"
 
@@ -23,6 +23,7 @@ _SECRETS = re.compile(
 )
 _MORE_SECRETS = frozenset({"password", "aws_cred_file", "cred_file"})
 _ACCESS_KEY = re.compile(r"(AKIA|ASIA)[A-Z0-9]{12,}|[A-Za-z0-9/+=]{40}")
+_REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,2}-[0-9]{1,2}")
 _OWN = frozenset({"provider", "type", "region", "labels"})  # keys of machines that mean something else here
 MACHINE_TYPE = "machine_type"  # what the `type` of machines is called here
 
@@ -37,6 +38,16 @@ def profile_value(report: Report, node: Node, path: str) -> str | None:
         report.error(f"{path}: {clip(text)} is not the name of a profile", node.place, "see ~/.aws/config", path)
         return None
     return text
+
+
+def parse_region(text: str) -> str:
+    """A region by its form: which there are changes, and only AWS knows."""
+    region = text.strip()
+    if _REGION.fullmatch(region):
+        return region
+    if _REGION.fullmatch(region[:-1]):
+        raise ValueError(f"is a zone; write {region[:-1]}, and zone: {region} for its machines")
+    raise ValueError("is not a region; write eu-west-3")
 
 
 AWS = Table(
@@ -54,7 +65,7 @@ AWS = Table(
         Field(
             "region",
             ("aws_region",),
-            read_value(parse_offer_word),
+            read_value(parse_region),
             _TEXT,
             "Region; default: that of the profile, or `AWS_REGION`.",
         ),

@@ -261,8 +261,10 @@ def test_what_the_run_says_is_kept_with_it(shop) -> None:
 
 
 def test_defaults_stand_flat_or_nested_and_are_shown_nested(shop) -> None:
-    flat = "providers:\n- type: aws\n  region: r\n  machine_type: t3.large\n  eco: true\n  idle_minutes: 5\n"
-    nested = "providers:\n- type: aws\n  region: r\n  defaults: {type: t3.large, spot: true, idle: 5m}\n"
+    flat = (
+        "providers:\n- type: aws\n  region: us-gov-east-1\n  machine_type: t3.large\n  eco: true\n  idle_minutes: 5\n"
+    )
+    nested = "providers:\n- type: aws\n  region: us-gov-east-1\n  defaults: {type: t3.large, spot: true, idle: 5m}\n"
     shop.write("providers.yml", flat)
     found = load_providers(["providers.yml"], shop.environ)["aws"]
     one = load(shop, "provider: aws").spec
@@ -270,7 +272,7 @@ def test_defaults_stand_flat_or_nested_and_are_shown_nested(shop) -> None:
     assert load(shop, "provider: aws").spec.instances == one.instances
     assert list(found.defaults) == list(load_providers(["providers.yml"], shop.environ)["aws"].defaults)
     assert dict(one.instances[0].settings)["idle"] == "300"
-    assert json.loads(one.providers[0].settings) == {"profile": None, "region": "r"}
+    assert json.loads(one.providers[0].settings) == {"profile": None, "region": "us-gov-east-1"}
 
 
 def test_layers_and_where_each_value_comes_from(shop) -> None:
@@ -313,8 +315,9 @@ providers:
 
 BAD_ENTRIES = [
     ("regoin: x", "3:3: unknown key 'regoin' in providers[0] | did you mean 'region'?"),
-    ("region: 'eu west'",
-     "3:11: providers[0].region: 'eu west' is not one word of letters, digits and - . _ :"),
+    ("region: 'eu west'", "3:11: providers[0].region: 'eu west' is not a region; write eu-west-3"),
+    ("aws_region: eu-west-3a",
+     "3:15: providers[0].aws_region: 'eu-west-3a' is a zone; write eu-west-3, and zone: eu-west-3a for its machines"),
     ("spot: 3", "3:9: providers[0].spot: '3' is not true, false or prefer"),
     ("aws_secret_access_key: hunter2",
      "3:3: providers[0].aws_secret_access_key: keys never live in this file | "
