@@ -85,6 +85,9 @@ def test_a_call_can_be_held_delivered_twice_or_fail_after_its_effect(ec2: Cloud)
     ec2.deliver_twice("RunInstances")
     assert launch(ec2) is ec2.instances[0]
     assert [call.effects for call in ec2.calls] == [1, 2]
+    ec2.delay("DescribeRegions", 0.2)
+    ec2.client().describe_regions()
+    assert ec2.calls_of("DescribeRegions")[0].seconds >= 0.2
     gate = ec2.hold("DescribeInstances")
     child = subprocess.Popen(
         [
@@ -127,6 +130,9 @@ def test_lists_come_in_pages(ec2: Cloud) -> None:
     assert [len(page["Reservations"]) for page in pages] == [2, 1]
     ec2.lag.page = 1
     assert len(list(ec2.client().get_paginator("describe_instances").paginate())) == 3
+    ec2.lag.page, ec2.lag.blank = None, 1
+    pages = list(ec2.client().get_paginator("describe_instances").paginate())
+    assert [len(page["Reservations"]) for page in pages] == [0, 3]
 
 
 def test_capacity_quotas_and_prices_decide_what_is_given(ec2: Cloud) -> None:
@@ -340,6 +346,11 @@ def test_protected_machines_stay_and_ending_ones_can_take_long(ec2: Cloud) -> No
         client.terminate_instances(InstanceIds=[one.id])
     assert code_of(error) == "OperationNotPermitted"
     ec2.unprotect(one.id)
+    client.modify_instance_attribute(InstanceId=one.id, DisableApiTermination={"Value": True})
+    with pytest.raises(ClientError) as error:
+        client.terminate_instances(InstanceIds=[one.id])
+    assert code_of(error) == "OperationNotPermitted"
+    client.modify_instance_attribute(InstanceId=one.id, DisableApiTermination={"Value": False})
     ec2.linger(one.id)
     client.terminate_instances(InstanceIds=[one.id])
     states = client.describe_instance_status(InstanceIds=[one.id], IncludeAllInstances=True)["InstanceStatuses"]

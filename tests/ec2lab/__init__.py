@@ -24,7 +24,7 @@ bootcmd, write_files, ssh_keys, ssh_authorized_keys, then after sshd runcmd and 
     ec2.lift()                                          # all of these. times=None: until then; skip=n: not the first n
     ec2.outage("eu-west-1")   ec2.outage("eu-west-1", "ServiceUnavailable")   ec2.outage("eu-west-1", None)
     ec2.limits.set("RunInstances", 2, 0.5)              # a bucket of 2, one more each 2 s: RequestLimitExceeded
-    ec2.lag.hidden = 3   ec2.lag.stale = 2   ec2.lag.empty = 1   ec2.lag.page = 5
+    ec2.lag.hidden = 3   ec2.lag.stale = 2   ec2.lag.empty = 1   ec2.lag.blank = 1   ec2.lag.page = 5
     ec2.deny("TerminateInstances")   ec2.allow()   ec2.expire_credentials()   ec2.access.skew = 600
     policy = ec2.enforce(document)                      # an IAM policy; policy.refused, policy.used (Sids)
 

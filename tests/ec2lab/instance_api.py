@@ -30,6 +30,8 @@ class Lag:
     """States are those of so long ago."""
     empty: int = 0
     """So many of the next lists of instances are empty, though there are some."""
+    blank: int = 0
+    """So many of the next pages hold nothing and a token for what is there."""
     page: int | None = None
     """No list is longer, whatever was asked for; the rest is on further pages."""
     forget: float = SHOWN_AFTER_END
@@ -132,6 +134,9 @@ class InstanceApi:
                 reservations.remove(reservation)
         start, size = int(request.params.get("NextToken") or 0), int(request.params.get("MaxResults") or 1 << 30)
         end = start + min(size, self.lag.page or size)
+        if self.lag.blank > 0:
+            self.lag.blank -= 1
+            end = start
         everything = list(reservations)
         for reservation in [*everything[:start], *everything[end:]]:
             reservations.remove(reservation)
