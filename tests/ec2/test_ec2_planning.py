@@ -183,6 +183,12 @@ def test_an_image_of_ones_own(aws: Cloud, plan: Plan) -> None:
     assert not [text for text in machine.warnings if text.startswith("image:")]
 
 
+def test_a_disk_that_is_too_small_for_the_image_is_told_where_it_was_asked_for(aws: Cloud, plan: Plan) -> None:
+    [machine] = plan(type="m7i.large", disk="8000000000")
+    assert requests(machine)[0]["disk"] == {"size": 15, "type": "gp3"}
+    assert machine.warnings == (f"disk: the image {aws.image()} needs 15 GB; machines get as much",)
+
+
 def test_an_image_by_a_parameter(aws: Cloud, plan: Plan) -> None:
     name = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
     [machine] = plan(type="m7i.large", image=f"ssm:{name}")
@@ -353,6 +359,24 @@ def test_another_region_than_the_providers(aws: Cloud, plan: Plan) -> None:
     [machine] = plan(type="m7i.large", region="us-east-1")
     assert requests(machine)[0]["region"] == "us-east-1"
     assert requests(machine)[0]["image"] == aws.image(region="us-east-1")
+
+
+def test_the_region_of_the_environment(aws: Cloud, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    anywhere = Planner(definition(None), Account("", ""), state_dir)
+    [machine] = anywhere.plan([spec(type="m7i.large")])
+    assert requests(machine)[0]["region"] == REGION
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    with pytest.raises(ConfigError) as raised:
+        anywhere.plan([spec(type="m7i.large")])
+    assert "name a `region`" in raised.value.hint
+
+
+def test_by_need_as_spot_machines_only(aws: Cloud, plan: Plan) -> None:
+    [machine] = plan(cpus="2+", spot="true")
+    assert {request["market"] for request in requests(machine)} == {"spot"}
+    assert len({request["type"] for request in requests(machine)}) == 4
+    assert aws.calls_of("GetProducts") == [] and machine.warnings == ()
 
 
 def test_errors_say_what_was_tried(aws: Cloud, plan: Plan) -> None:

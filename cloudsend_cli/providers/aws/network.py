@@ -36,7 +36,7 @@ def fetch_offerings(account: Account, region: str, names: Sequence[str]) -> dict
     """The zones that have each type; a type that is nowhere in the region has none."""
     found: dict[str, set[str]] = {name: set() for name in names}
     for page in account.pages(
-        f"list the zones of {region} that have {', '.join(names[:3])}",
+        f"list the zones of {region} that have {', '.join(names[:3])}{' …' if len(names) > 3 else ''}",
         "ec2",
         "describe_instance_type_offerings",
         region,

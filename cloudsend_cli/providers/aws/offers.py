@@ -18,6 +18,7 @@ from .settings import SPOT, UNADOPTED, Amount, Wanted
 MOST_OFFERS = 12  # for one machine
 SHORT_LIFE = 900  # seconds; a budget that lasts less long is probably a mistake
 REQUEST_VERSION = 1
+_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ def plan_candidates(wanted: Wanted, choices: Sequence[Choice], facts: Facts) -> 
     Types are in the user's order, or where he named none, the cheapest of that market first. With two markets each has
     half of the places, so that there is always something to fall back to.
     """
-    hopeless = [(c.type, m) for m in wanted.markets for c in choices if is_hopeless(c.type, m, facts.quotas)]
+    pairs = [(choice, market) for market in wanted.markets for choice in choices]
+    hopeless = [(c.type, market) for c, market in pairs if is_hopeless(c.type, market, facts.quotas, c.cpus)]
     found: list[Candidate] = []
     dear: list[Candidate] = []
     for market in wanted.markets:
@@ -229,10 +231,16 @@ def describe_refusal(wanted: Wanted, refused: Refused, region: str) -> str:
     if refused.dear is not None:
         price = f"${refused.dear.price:g}/h" if refused.dear.price is not None else "more"
         return f"max_price: ${wanted.max_price:g} is less than the cheapest costs: {price} ({refused.dear.note})"
-    names = ", ".join(dict.fromkeys(refused.absent))
+    names = _join(refused.absent)
     if refused.no_spot and wanted.markets == (SPOT,):
-        return f"spot: {', '.join(refused.no_spot)} cannot be had as spot machines"
+        return f"spot: {_join(refused.no_spot)} cannot be had as spot machines"
     where = f"{', '.join(wanted.zones)}" if wanted.zones else f"the subnets of {region}"
     if not names:
         return f"region: nothing that fits can be had in {where}"
     return f"{'type' if wanted.types else 'region'}: {names} cannot be had in {where}"
+
+
+def _join(names: Sequence[str]) -> str:
+    each = list(dict.fromkeys(names))
+    left = len(each) - _SHOWN
+    return ", ".join(each[:_SHOWN]) + (f" and {left} more" if left > 0 else "")

@@ -40,12 +40,12 @@ from .offers import (
 )
 from .prices import list_prices
 from .quotas import explain_hopeless, fetch_quotas, list_shortages
-from .settings import Wanted, parse_settings
+from .settings import SPOT, Wanted, parse_settings
 
 T = TypeVar("T")
 
 REMEMBERED = 120.0  # seconds: a config is checked and submitted with the answers to one set of questions
-_LOOKED_AT = 16  # of the types that would do, how many are looked for in the region
+_LOOKED_AT = 60  # of the types that would do, how many are looked for in the region
 _CONSIDERED = 4  # of those that are there, how many become offers
 
 
@@ -140,7 +140,10 @@ class Planner:
 
     def _plan_machine(self, region: str, wanted: Wanted, known: Mapping[str, InstanceType]) -> _Machine:
         image = self._remember(("image", region, wanted.image, wanted.user), lambda: self._fetch_image(region, wanted))
-        choices = list_choices(wanted, known, arm=image is not None and image.arch == "arm64")[:_LOOKED_AT]
+        choices = list_choices(wanted, known, arm=image is not None and image.arch == "arm64")
+        if not wanted.types and wanted.markets == (SPOT,):
+            choices = [choice for choice in choices if choice.type.spot]
+        choices = choices[:_LOOKED_AT]
         if not choices:
             raise _wrong(next(iter(list_type_problems(wanted, known)), "type: no type of AWS fits"))
         choices, facts, warnings = self._ask(region, wanted, choices, image)
@@ -154,7 +157,7 @@ class Planner:
         if wanted.types and refused.absent:
             warnings.append(f"type: {', '.join(refused.absent)} cannot be had in the subnets of {region}")
         chosen = facts.images[candidates[0].choice.type.name]
-        if chosen.disk > wanted.disk:
+        if wanted.disk_named and chosen.disk > wanted.disk:
             warnings.append(f"disk: the image {chosen.id} needs {chosen.disk} GB; machines get as much")
         if facts.prices.dated:
             about = "" if region == "us-east-1" else ", and are approximations for this region"

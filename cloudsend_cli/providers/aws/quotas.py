@@ -1,6 +1,6 @@
 """The account's limits: how many CPUs of a family and market may run at once in a region, and how many do.
 
-They are read before anything is rented. What AWS calls vCPUs counts here: those of the type, whatever is switched off.
+They are read before anything is rented. What AWS calls vCPUs counts here: those of the type, also where some are off.
 """
 
 from __future__ import annotations
@@ -170,10 +170,13 @@ def list_shortages(
     return warnings
 
 
-def is_hopeless(kind: InstanceType, market: str, quotas: Mapping[str, Quota]) -> bool:
-    """Whether the account could not have a single machine of the type even if it used nothing else."""
+def is_hopeless(kind: InstanceType, market: str, quotas: Mapping[str, Quota], cpus: int | None = None) -> bool:
+    """Whether the account could not have one such machine even if it used nothing else.
+
+    `cpus`: those that are switched on, of which AWS does not say whether they alone count.
+    """
     quota = quotas.get(quota_code(kind.name, market))
-    return quota is not None and quota.limit < kind.cpus
+    return quota is not None and quota.limit < (kind.cpus if cpus is None else cpus)
 
 
 def explain_hopeless(region: str, kind: InstanceType, market: str, quotas: Mapping[str, Quota]) -> str:

@@ -50,6 +50,7 @@ class Wanted:
     gpus: Amount | None = None
     gpu_kind: str = ""
     disk: int = 30  # GiB
+    disk_named: bool = False
     disk_type: str = "gp3"
     markets: tuple[str, ...] = (ON_DEMAND,)
     eco_life: int | None = None
@@ -94,6 +95,7 @@ def parse_settings(definition: ProviderDefinition, spec: InstanceSpec) -> tuple[
         gpus=gpus,
         gpu_kind=kind,
         disk=reader.read("disk", _parse_disk) or _parse_disk(str(DISK)),
+        disk_named="disk" in texts,
         disk_type=reader.read("disk_type", _parse_disk_type) or DISK_TYPES[0],
         markets=reader.read("spot", _parse_market) or MARKETS["false"],
         eco_life=reader.read("eco_life", _parse_seconds),

@@ -165,6 +165,14 @@ def test_what_the_account_may_never_have_is_not_tried() -> None:
     assert [(kind.name, market) for kind, market in refused.hopeless] == [("g5.xlarge", "on-demand")]
 
 
+def test_a_machine_with_cores_switched_off_is_tried() -> None:
+    """AWS does not say whether those count."""
+    quotas = {"L-1216C47A": Quota("L-1216C47A", "Standard on-demand", 4.0)}
+    wanted = Wanted(types=("c5.2xlarge",), cpus=Amount(4))
+    found, refused = plan_candidates(wanted, list_choices(wanted, KNOWN), facts("c5.2xlarge", quotas=quotas))
+    assert len(found) == 3 and refused.hopeless == ()
+
+
 def test_what_has_no_spot_market_is_said() -> None:
     wanted = Wanted(types=("hpc7a.12xlarge",), markets=("spot",))
     found, refused = plan_candidates(wanted, list_choices(wanted, KNOWN), facts("hpc7a.12xlarge"))
@@ -180,6 +188,14 @@ def test_what_the_region_does_not_have_is_said() -> None:
     assert describe_refusal(wanted, refused, REGION) == "type: m7i.large cannot be had in eu-west-3a"
     assert describe_refusal(Wanted(), Refused(), REGION) == (
         "region: nothing that fits can be had in the subnets of eu-west-3"
+    )
+
+
+def test_many_types_that_are_not_there_are_not_all_named() -> None:
+    names = tuple(f"m{n}i.large" for n in range(10))
+    assert describe_refusal(Wanted(types=names), Refused(absent=names), REGION) == (
+        "type: m0i.large, m1i.large, m2i.large, m3i.large, m4i.large, m5i.large and 4 more cannot be had in the "
+        "subnets of eu-west-3"
     )
 
 
