@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import cloudsend_cli.config
+from cloudsend_cli.cli.app import app
 from cloudsend_cli.config.document import render_inline
 from cloudsend_cli.config.load import Loaded
 from cloudsend_cli.config.providers import load_providers
@@ -84,6 +90,14 @@ def test_the_example_of_aws_is_thirteen_jobs_on_three_machines(desk, state_dir: 
     assert all(job.uploads and job.outputs and job.environment and job.persist for job in spec.jobs[:12])
 
 
+def test_a_config_of_aws_is_checked_without_its_sdk(tmp_path: Path) -> None:
+    code = "import sys; from cloudsend_cli import cli; from cloudsend_cli.__main__ import main\n"
+    code += "try: main()\nfinally: print([m for m in sys.modules if m.startswith(('boto', 'fabric', 'paramiko'))])"
+    words = [sys.executable, "-c", code, "--state-dir", str(tmp_path), "validate", str(ROOT / "examples" / "aws.yml")]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("[]\n"), done.stdout
+
+
 def test_the_worked_example_of_layers(desk, state_dir: Path) -> None:
     page = (ROOT / "PROVIDERS.md").read_text(encoding="utf-8")
     _, providers, config, *_ = blocks("PROVIDERS.md")
@@ -144,3 +158,23 @@ def test_the_example_of_hosts_is_sixty_jobs_on_three_machines(desk, state_dir: P
     assert [(plan.label, plan.capacity.cpus if plan.capacity else None) for plan in plans] == [
         ("gpu1", 2), ("gpu2.lab.example.org", 2), ("attic", 2),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_exist_with_their_options(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = [
+        line for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
+    ]
+    written = [" ".join(words.split()) for words in re.findall(r"`(cloudsend [^`]*)`", text)]
+    commands = [line.removeprefix("$ ") for line in shown + written]
+    for line in (line for line in commands if line.startswith("cloudsend ")):
+        words = shlex.split(line, comments=True)[1:]
+        command: Any = get_command(app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not words or not getattr(command, "commands", {}), line
+        known = {option for parameter in command.params for option in parameter.opts}
+        before = words[: words.index("--")] if "--" in words else words
+        used = {word for word in before if word.startswith("-")}
+        assert used <= known | {"-o", "--state-dir", "--no-color"}, line
