@@ -103,10 +103,8 @@ def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
             draft.put_job(replace(job, started_at=status.started))
     elif status.state == "exited":
         _settle_exit(draft, job, status)
-    elif status.state == "lost" and status.cause == "never-started":
-        never_started(draft, job, delay=draft.policy.retry_delay)
     elif status.state == "lost":
-        lose(draft, job, LOSSES.get(status.cause, status.cause or "lost"), ended_at=status.ended)
+        _settle_loss(draft, job, status)
     elif status.state == "cancelled" and job.cancel:
         _finish(draft, job, CANCELLED, cancel_reason(draft), None)
     elif status.state == "refused" and status.cause == DISK_FULL:
@@ -115,6 +113,15 @@ def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
         _finish(draft, job, FAILED, status.cause, None)
     elif status.state in ENDED:
         never_started(draft, job)
+
+
+def _settle_loss(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
+    if status.cause == "never-started":
+        never_started(draft, job, delay=draft.policy.retry_delay)
+    elif status.cause == PREEMPTED:  # its watcher went down while it was being ended
+        preempt(draft, job)
+    else:
+        lose(draft, job, LOSSES.get(status.cause, status.cause or "lost"), ended_at=status.ended)
 
 
 def _settle_exit(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:

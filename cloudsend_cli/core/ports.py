@@ -179,6 +179,7 @@ class Host(Protocol):
     """A reachable machine."""
 
     address: HostAddress
+    warning: str  # what the last login has found that the user should mend, or ""
     patience: float  # seconds without a word after which the channel is taken for dead; the agent speaks every 5 s
 
     def open_agent(self, source: bytes, sha256: str) -> ByteStream:

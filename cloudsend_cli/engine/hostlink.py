@@ -223,6 +223,9 @@ class HostLink:
         )
         self._view = take_rented(self._view, hello)
         self.vitals = parse_vitals(hello)
+        if self._host.warning:
+            self.vitals = replace(self.vitals, warning=self._host.warning)
+            self._log(f"{self._host.address.key}: {self._host.warning}")
         self._log(f"connected to {self._host.address.key}, agent {plain(hello.get('pid'), 20)}")
         self._take_report(report)
         for frame in (*early, *late):  # what the agent told of its own accord meanwhile

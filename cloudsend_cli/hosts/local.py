@@ -54,6 +54,7 @@ class LocalHost:
     """This machine. `address.home` is the agent's directory, inside the state directory."""
 
     patience = 20.0
+    warning = ""
 
     def __init__(self, address: HostAddress) -> None:
         self.address = address

@@ -190,14 +190,15 @@ def test_list_that_lags_makes_no_orphan_of_a_kept_machine() -> None:
 # ---- being taken back ----------------------------------------------------------------------------------------------
 
 
-def preempted(**job: Any) -> Decision:
-    state = running(serving(rented(persist=("state",), **job)))
-    news = {"n-0": {"rtest1.1.1": AttemptStatus("exited", 20.0, 30.0, None, 15, "preempted")}}
+def preempted(end: str = "exited") -> Decision:
+    news = {"n-0": {"rtest1.1.1": AttemptStatus(end, 20.0, 30.0, None, 15, "preempted")}}
+    state = running(serving(rented(persist=("state",))))
     return decide(state, seeing(replace(UP, leaving=True), attempts=news), POLICY)
 
 
-def test_preempted_attempt_leaves_what_the_next_one_goes_on_from() -> None:
-    decision = preempted()
+@pytest.mark.parametrize("state", ["exited", "lost"])
+def test_preempted_attempt_leaves_what_the_next_one_goes_on_from(state: str) -> None:
+    decision = preempted(state)
     job = decision.changes.jobs[1]
     assert (job.state, job.fetch, job.failures, job.losses, job.not_before) == ("pending", RESUME, 0, 0, NOW + 150)
     assert of_kind(decision, FetchResume) == [FetchResume("n-0", "rtest1.1.1", ("state",))]

@@ -71,6 +71,7 @@ class Liar:
     """A host as `core.ports.Host` has it. `answer` may be changed at any time; `greeting` is sent to each client."""
 
     patience = 10.0
+    warning = ""
 
     def __init__(self, name: str, answer: Answer = honest, greeting: bytes = GREETING + b"{}\n") -> None:
         self.address = HostAddress("ssh", f"ssh:{name}", host=name)
