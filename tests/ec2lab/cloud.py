@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -45,6 +46,8 @@ class Cloud:
         if missing:
             raise NotHere(f"machines need {', '.join(missing)} (apt-get install {' '.join(missing)})")
         self._closed = False
+        self._guard = threading.Lock()
+        self._session: Any = None
         self._delays = delays
         self.lab = Lab()
         self._moto: MotoServer | None = None
@@ -114,11 +117,14 @@ class Cloud:
         return str(self._router.client)
 
     def client(self, service: str = "ec2", region: str | None = None, **more: Any) -> Any:
-        """A plain boto3 client of this cloud, whatever the environment says."""
+        """A plain boto3 client of this cloud, whatever the environment says. One session makes all: EC2's model is
+        parsed once."""
         import boto3
 
-        session = boto3.session.Session(KEY, SECRET, region_name=region or self.region)
-        return session.client(service, endpoint_url=self.url, **more)
+        with self._guard:
+            if self._session is None:
+                self._session = boto3.session.Session(KEY, SECRET)
+            return self._session.client(service, region or self.region, endpoint_url=self.url, **more)
 
     def image(self, name: str = "noble", region: str | None = None, arch: str = "x86_64") -> str:
         """The id of an image of the lab by a part of its name; the stranger's is not among them."""
