@@ -112,6 +112,15 @@ def test_run_ends_what_it_took_although_tags_lag(user: User, ec2: Cloud) -> None
     ec2.wait(made, "terminated")
 
 
+def test_machine_rented_for_no_run_is_a_new_one_and_is_used_by_the_next_run(user: User, ec2: Cloud) -> None:
+    first = user.create("token-1", run="kept")
+    second = user.create("token-2", run="kept")
+    assert first != second and user.create("token-1", run="kept") == first
+    user.settle()
+    got = {user.provider.create_instance(NEXT, f"aws-{i}", 1, f"token-n{i}", user.request()) for i in range(2)}
+    assert got == {first, second}
+
+
 # ---- crashes ------------------------------------------------------------------------------------------------------
 
 

@@ -72,6 +72,7 @@ def test_machine_is_as_it_was_asked_for(user: User, ec2: Cloud) -> None:
     settings = dict(address.settings)
     assert settings["host_key"] == user.provider._tenant.identity.host_key("token-1").public
     assert (settings["alias"], settings["config"], settings["shared"]) == (made, "none", "true")
+    assert settings["rotate"] == "true"
     assert settings["key"] == str(user.state_dir / "aws/login")
 
 

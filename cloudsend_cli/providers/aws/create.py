@@ -21,7 +21,7 @@ from .errors import read_error
 from .firewall import open_group
 from .identity import record_region
 from .instances import list_machines
-from .kept import claim_machine, take_machine
+from .kept import KEPT, claim_machine, take_machine
 from .launch import Intent, Wish, parse_request, render_launch
 from .records import Choice
 from .records import Machine as Record
@@ -49,7 +49,8 @@ def create_machine(tenant: Tenant, intent: Intent, request: str) -> str:
 
 
 def _choose(tenant: Tenant, intent: Intent, wish: Wish, request: str) -> Choice:
-    kept = claim_machine(tenant, intent, wish) if wish.reuse else ""
+    # Whoever rents one for no run wants another one than those that wait already.
+    kept = claim_machine(tenant, intent, wish) if wish.reuse and intent.run != KEPT else ""
     if not kept:
         return _choose_launch(tenant, intent, wish, request)
     choice = Choice(intent.token, request, time.time(), instance_id=kept)
@@ -85,7 +86,9 @@ def _launch(tenant: Tenant, intent: Intent, wish: Wish, choice: Choice) -> str:
         instance_id = str(reply["Instances"][0]["InstanceId"])
     record = tenant.records.machine(instance_id)
     if record is None:
-        tenant.records.write_machine(Record(instance_id, wish.region, intent.run, intent.token, time.time()))
+        # Of one that is rented for no run, any run of its project that it fits may make use.
+        kind = wish.kind if intent.run == KEPT and wish.reuse else ""
+        tenant.records.write_machine(Record(instance_id, wish.region, intent.run, intent.token, time.time(), kind))
     return instance_id
 
 

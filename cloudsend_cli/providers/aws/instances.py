@@ -184,6 +184,7 @@ def find_address(tenant: Tenant, machine: Machine) -> HostAddress | None:
     settings = (
         ("host_key", tenant.identity.host_key(machine.token).public),
         ("alias", machine.id),
+        ("rotate", "true"),
         ("config", "none"),
         ("key", tenant.identity.login_path),
         ("rotate", "true"),
