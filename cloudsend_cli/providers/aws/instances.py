@@ -31,12 +31,13 @@ SETTLING = 900.0  # seconds in which a machine that was just made may not be see
 _STATES = {
     "pending": "pending",
     "running": "running",
-    "stopping": "stopped",
+    "stopping": "stopping",
     "stopped": "stopped",
     "shutting-down": "ending",
     "terminated": "terminated",
 }
 ENDED = ("ending", "terminated")
+RESTS = (*ENDED, "stopping", "stopped")
 
 # Why AWS says that it ended; `preempted` and `capacity` are words of the core.
 _REASONS = {
@@ -63,7 +64,7 @@ class Machine:
     id: str
     region: str
     zone: str
-    state: str  # in our words
+    state: str  # pending, running, stopping, stopped, ending, terminated, unknown
     type: str
     market: str
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +77,11 @@ class Machine:
 
     def tag(self, name: str) -> str:
         return self.tags.get(TAG + name, "")
+
+    @property
+    def shown_state(self) -> str:
+        """In the words of core.model. One that is stopping may execute still, so that it is not stopped yet."""
+        return "ending" if self.state == "stopping" else self.state
 
     @property
     def has_ended(self) -> bool:
@@ -99,7 +105,7 @@ def parse_machine(entry: Mapping[str, Any], region: str) -> Machine:
         token=entry.get("ClientToken") or "",
         public=entry.get("PublicIpAddress") or "",
         private=entry.get("PrivateIpAddress") or "",
-        reason=explain_state(entry) if state in {*ENDED, "stopped"} else "",
+        reason=explain_state(entry) if state in RESTS else "",
         launched_at=launched.timestamp() if isinstance(launched, datetime) else None,
         ended_at=_parse_time(changed[1]) if changed and ended else None,
     )
@@ -167,7 +173,7 @@ def _status(tenant: Tenant, machine: Machine) -> InstanceStatus:
         machine.id,
         machine.tag("node"),
         int(generation) if generation.isdecimal() else 0,
-        machine.state,
+        machine.shown_state,
         find_address(tenant, machine),
         machine.reason,
         launched_at=machine.launched_at,
@@ -218,7 +224,7 @@ def _rented(tenant: Tenant, machine: Machine, price: float | None) -> Rented:
         provider=tenant.provider,
         instance_id=machine.id,
         region=machine.region,
-        state=machine.state,
+        state=machine.shown_state,
         run=machine.tag("run"),
         node=machine.tag("node"),
         project=machine.tag("project"),
@@ -316,7 +322,7 @@ def start_machine(tenant: Tenant, instance_id: str) -> None:
 
 def stop_machine(tenant: Tenant, instance_id: str) -> None:
     machine = _need(tenant, instance_id)
-    if machine.state == "stopped":
+    if machine.state in {"stopping", "stopped"}:
         return
     if machine.market == SPOT:
         raise ProviderError(

@@ -36,7 +36,7 @@ def entry(state: str = "running", **more: Any) -> dict[str, Any]:
     [
         ("pending", "pending"),
         ("running", "running"),
-        ("stopping", "stopped"),
+        ("stopping", "ending"),
         ("stopped", "stopped"),
         ("shutting-down", "ending"),
         ("terminated", "terminated"),
@@ -44,7 +44,12 @@ def entry(state: str = "running", **more: Any) -> dict[str, Any]:
     ],
 )
 def test_states(theirs: str, ours: str) -> None:
-    assert parse_machine(entry(theirs), "eu-west-3").state == ours
+    assert parse_machine(entry(theirs), "eu-west-3").shown_state == ours
+
+
+def test_machine_that_is_stopping_has_not_ended() -> None:
+    """Its jobs may run still, and it may be started again."""
+    assert not parse_machine(entry("stopping"), "eu-west-3").has_ended
 
 
 @pytest.mark.parametrize(
