@@ -208,6 +208,8 @@ def test_an_image_of_a_stranger_is_used_with_a_warning_that_names_him(aws: Cloud
     [machine] = plan(type="m7i.large", image=stranger.id(REGION))
     [warning] = [text for text in machine.warnings if text.startswith("image:")]
     assert STRANGER in warning and "neither you, Amazon nor Canonical" in warning
+    for trusted in (aws.image(), aws.image("al2023")):
+        assert plan(type="m7i.large", image=trusted)[0].warnings == ()
     debian = next(image for image in IMAGES if image.owner == DEBIAN)
     [machine] = plan(type="m7i.large", image=debian.id(REGION))
     assert requests(machine)[0]["user"] == "admin"

@@ -76,14 +76,21 @@ def remove_leftover(tenant: Tenant, leftover: Leftover) -> None:
 
 
 def _list_kind(tenant: Tenant, region: str, name: str) -> Iterator[Leftover]:
-    kind, owner = _KINDS[name], tenant.identity.owner
-    for page in _read_pages(tenant, region, name, kind):
-        for entry in page.get(kind.items, []):
-            judged = kind.judge(entry)
-            # INVARIANT: the filter is believed only where the tag is there as well.
-            if judged is not None and read_tags(entry).get(f"{TAG}owner") == owner:
-                why, removable = judged
-                yield Leftover(tenant.provider, name, str(entry[kind.id]), region, why, removable, kind.price(entry))
+    for page in _read_pages(tenant, region, name, _KINDS[name]):
+        for entry in page.get(_KINDS[name].items, []):
+            found = parse_leftover(tenant, region, name, entry)
+            if found is not None:
+                yield found
+
+
+def parse_leftover(tenant: Tenant, region: str, name: str, entry: Mapping[str, Any]) -> Leftover | None:
+    """None: it is no left-over, or not ours. INVARIANT: a filter is believed only where the tag is there as well."""
+    kind = _KINDS[name]
+    judged = kind.judge(entry)
+    if judged is None or read_tags(entry).get(f"{TAG}owner") != tenant.identity.owner:
+        return None
+    why, removable = judged
+    return Leftover(tenant.provider, name, str(entry[kind.id]), region, why, removable, kind.price(entry))
 
 
 def _read_pages(tenant: Tenant, region: str, name: str, kind: _Kind) -> Iterator[Mapping[str, Any]]:
