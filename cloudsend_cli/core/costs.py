@@ -6,7 +6,7 @@ Amounts are dollars. A rental without a known price counts as nothing and is cou
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .model import Offer, Resources, list_known
 from .state import RentalRecord
@@ -44,6 +44,23 @@ def paid_seconds(rental: RentalRecord, now: float) -> float:
         return 0.0
     until = now if rental.until is None else min(now, rental.until)
     return max(until - rental.since, rental.least)
+
+
+def clip_waiting(rentals: Iterable[RentalRecord]) -> dict[str, RentalRecord]:
+    """By id, the waiting of machines that were taken again meanwhile: until then. Of the rentals of all runs."""
+    used: dict[str, list[float]] = {}
+    waits = []
+    for rental in rentals:
+        if rental.waiting:
+            waits.append(rental)
+        else:
+            used.setdefault(rental.instance_id, []).append(rental.since)
+    clipped = {}
+    for wait in waits:
+        taken = min((since for since in used.get(wait.instance_id, ()) if since > wait.kept_at), default=None)
+        if taken is not None and wait.until is not None and taken < wait.until:
+            clipped[wait.id] = replace(wait, until=max(wait.since, taken))
+    return clipped
 
 
 def rental_cost(rental: RentalRecord, now: float) -> Cost:

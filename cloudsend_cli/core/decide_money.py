@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .actions import LeaseHost
-from .costs import run_cost
+from .costs import clip_waiting, run_cost
 from .decide_jobs import cancel_job
 from .draft import Draft
 from .model import PENDING, InstanceStatus
@@ -63,6 +63,8 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
             note=current_offer(node).note if own else "",
         )
         draft.put_rental(replace(known, until=ended if ended is None else max(since, ended)))
+        for wait in clip_waiting([*draft.all_rentals()]).values():
+            draft.put_rental(wait)
     elif known is not None and known.until is None and ended is not None:
         draft.put_rental(replace(known, until=max(known.since, ended)))
 
@@ -72,6 +74,19 @@ def end_rental(draft: Draft, instance_id: str) -> None:
     for rental in draft.all_rentals():
         if rental.instance_id == instance_id and rental.until is None:
             draft.put_rental(replace(rental, until=max(rental.since, draft.seen.now)))
+
+
+def begin_waiting(draft: Draft, node: NodeRecord) -> None:
+    """The run that keeps a machine pays for its waiting as well; see costs.clip_waiting for when that ends sooner."""
+    seconds = current_offer(node).keep
+    for rental in draft.all_rentals():
+        if rental.instance_id == node.instance_id and rental.until is None:
+            since = max(draft.seen.now, rental.since + rental.least)
+            until = max(since, draft.seen.now + seconds)
+            name = f"{rental.id} waiting"
+            draft.put_rental(
+                replace(rental, id=name, since=since, until=until, least=0.0, waiting=True, kept_at=draft.seen.now)
+            )
 
 
 def keep_budget(draft: Draft) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from .actions import ConnectHost, CreateInstance, DisconnectHost, KeepInstance, TerminateInstance
 from .decide_builds import is_ending_build
 from .decide_jobs import PREEMPTED, go_on_without, lose, never_started, take_report
-from .decide_money import end_rental
+from .decide_money import begin_waiting, end_rental
 from .draft import Draft
 from .model import InstanceStatus
 from .naming import create_call, digest, keep_call, terminate_call, token
@@ -275,7 +275,7 @@ def _can_keep(draft: Draft, node: NodeRecord) -> bool:
     """Only a machine that was heard to watch over itself: nobody else will end it."""
     view = draft.seen.hosts.get(node.name)
     watched = view is not None and view.connected and view.armed and not view.leaving
-    return node.state == "running" and current_offer(node).keep and watched and not draft.run.stopped
+    return node.state == "running" and current_offer(node).keep > 0 and watched and not draft.run.stopped
 
 
 def _keep(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
@@ -284,6 +284,7 @@ def _keep(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     call = keep_call(node.instance_id, node.generation)
     code, message = draft.seen.call_errors.get(call, ("", ""))
     if call in draft.seen.calls_done:
+        begin_waiting(draft, node)
         end_rental(draft, node.instance_id)
         state = "wanted" if wanted else "released"
         draft.put_node(replace(node, state=state, kept=node.instance_id, instance_id="", not_before=0.0))

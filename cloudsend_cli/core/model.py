@@ -125,7 +125,7 @@ class Offer:
     price: float | None = None  # dollars per hour; None: it costs nothing, or nobody knows
     pool: str = ""  # what runs short for all offers of this pool at once, such as a type in a zone; "": nothing does
     quota: str = ""  # what the account's limit is on, for all offers of this quota at once
-    keep: bool = False  # after the run it waits for the next one, and ends itself when none comes
+    keep: float = 0.0  # seconds for which it waits for the next run after its own, before it ends itself
     note: str = ""  # in the user's words: type, place, market
 
 

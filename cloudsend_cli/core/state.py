@@ -115,6 +115,8 @@ class RentalRecord:
     until: float | None = None
     least: float = 0.0  # seconds that are paid for at least
     note: str = ""  # type, place, market
+    waiting: bool = False  # after the run, until another takes it or, at `until`, it ends itself
+    kept_at: float = 0.0  # ... since when: what is paid for at least may be paid until a later `since`
 
 
 @dataclass(frozen=True, slots=True)

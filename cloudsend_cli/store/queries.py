@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from cloudsend_cli.core.naming import match_names
+from cloudsend_cli.core.costs import clip_waiting
 from cloudsend_cli.core.state import RentalRecord
 from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
 
@@ -175,15 +176,17 @@ class Queries:
     def list_rentals(self, run: str | None = None) -> dict[str, list[RentalRecord]]:
         """What was rented, by run; of one run, or of all that ever rented anything."""
         with self._transaction() as db, self._decoding():
-            key = self._key(db, run) if run is not None else None
+            if run is not None:
+                self._key(db, run)
             rows = db.execute(
-                "SELECT r.id, body FROM rentals JOIN runs r ON r.key = rentals.run WHERE ?1 IS NULL OR r.key = ?1"
-                " ORDER BY rentals.rowid",
-                (key,),
+                "SELECT r.id, body FROM rentals JOIN runs r ON r.key = rentals.run ORDER BY rentals.rowid"
             ).fetchall()
-            found: dict[str, list[RentalRecord]] = {}
-            for name, body in rows:
-                found.setdefault(str(name), []).append(decode_rental(body))
+            rentals = [(str(name), decode_rental(body)) for name, body in rows]
+        clipped = clip_waiting(rental for _, rental in rentals)
+        found: dict[str, list[RentalRecord]] = {}
+        for name, rental in rentals:
+            if run in {None, name}:
+                found.setdefault(name, []).append(clipped.get(rental.id, rental))
         return found
 
     # ---- jobs ------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class FakeProvider:
 
     def _offer(self, spec: InstanceSpec) -> Offer:
         settings = json.dumps({"settings": [list(pair) for pair in spec.settings]})
-        return Offer(settings, self.largest(spec), PRICE, keep=self.keeping)
+        return Offer(settings, self.largest(spec), PRICE, keep=self.keep_seconds if self.keeping else 0.0)
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         self.edge("create before")

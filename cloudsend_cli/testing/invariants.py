@@ -203,7 +203,7 @@ class Judge:
                 self.blame(f"{rental.instance_id} is paid for without an end")
         for provider in providers:
             for instance in provider.instances.values():
-                mine = [r for r in stored.rentals.values() if r.instance_id == instance.instance_id]
+                mine = [r for r in stored.rentals.values() if r.instance_id == instance.instance_id and not r.waiting]
                 spans = sorted((r.since, r.until or r.since) for r in mine)
                 if any(later[0] < earlier[1] for earlier, later in pairwise(spans)):
                     self.blame(f"{instance.instance_id} is paid for twice: {spans}")

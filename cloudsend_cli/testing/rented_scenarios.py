@@ -20,7 +20,7 @@ NOTICE_SECONDS = 20.0
 GIVEN_UP = ("succeeded", "cancelled")
 
 
-def make_offers(*pools: str, keep: bool = False) -> tuple[Offer, ...]:
+def make_offers(*pools: str, keep: float = 0.0) -> tuple[Offer, ...]:
     """One of each pool, each dearer than the one before; all of them of one quota."""
     return tuple(
         Offer(f'{{"pool":"{pool}"}}', TWO_CPUS, PRICE * (1 + index), f"pool {pool}", "quota", keep)
@@ -101,7 +101,7 @@ def _withdrawn(world: World) -> None:
 def _kept(world: World) -> None:
     def again(world: World) -> None:
         spec = RunSpec("project", "/config.yml", (*three(), make_job("later")))
-        plans = [NodePlan("fake-0", "fake", make_offers("a", keep=True))]
+        plans = [NodePlan("fake-0", "fake", make_offers("a", keep=40.0))]
         world.change_by_user(lambda state: plan_continue(state, spec, plans, world.timeline.now)[0])
 
     world.user_at(45.0, again)
@@ -117,7 +117,7 @@ def _kept_unheard(world: World) -> None:
     world.provider.list_lag = 3.0
 
 
-KEPT = make_offers("a", keep=True)
+KEPT = make_offers("a", keep=40.0)
 LONG = JobPlan(200.0)
 
 RENTED: tuple[Scenario, ...] = (

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.core.actions import FetchResume, KeepInstance, LeaseHost, StartAttempts, TerminateInstance
+from cloudsend_cli.core.costs import clip_waiting
 from cloudsend_cli.core.decide import Decision, decide
 from cloudsend_cli.core.explain import explain
 from cloudsend_cli.core.model import (
@@ -31,7 +32,7 @@ from cloudsend_cli.core.state import RESUME, Changes, RentalRecord, RunState
 NOW = 1000.0
 POLICY = Policy()
 TWO = Resources(2.0)
-OFFERS = tuple(Offer(f'"{name}"', TWO, 0.1, f"pool {name}", "limit", keep=True) for name in "ab")
+OFFERS = tuple(Offer(f'"{name}"', TWO, 0.1, f"pool {name}", "limit", keep=40.0) for name in "ab")
 UP = HostView(True, "b1", 0.0, TWO, armed=True)
 LEFT = (Upload("state", "0" * 64, 1, 0o644, "/home/state"),)
 
@@ -149,7 +150,7 @@ def test_machine_that_watches_over_itself_is_kept_and_another_is_given_back() ->
     for view in (replace(UP, armed=False), replace(UP, leaving=True), replace(UP, connected=False)):
         decision = decide(done(serving(rented())), seeing(view), POLICY)
         assert decision.changes.nodes["n-0"].state == "releasing"
-    unkept = tuple(replace(offer, keep=False) for offer in OFFERS)
+    unkept = tuple(replace(offer, keep=0.0) for offer in OFFERS)
     assert decide(done(serving(rented(offers=unkept))), seeing(), POLICY).changes.nodes["n-0"].state == "releasing"
 
 
@@ -169,6 +170,28 @@ def keeping() -> RunState:
 def test_keeping_goes_on_until_it_is_certain(seen: dict[str, Any], state: str, instance: str) -> None:
     node = decide(keeping(), seeing(None, **seen), POLICY).changes.nodes["n-0"]
     assert (node.state, node.instance_id) == (state, instance)
+
+
+def test_run_that_keeps_a_machine_pays_for_its_waiting_until_it_is_taken() -> None:
+    state = keeping()
+    state.apply(Changes(rentals={"r": RentalRecord("r", "i-1", "n-0", "aws", 1.0, NOW - 20, least=60.0)}))
+    state.apply(decide(state, seeing(None, calls_done=frozenset({keep_call("i-1", 1)})), POLICY).changes)
+    used, wait = state.rentals.values()
+    assert (used.until, wait.since, wait.until, wait.waiting) == (NOW, NOW + 40, NOW + 40, True)
+    longer = replace(wait, until=NOW + 600)
+    again = replace(used, id="s", since=NOW + 100, until=None)
+    assert clip_waiting([used, longer, again]) == {wait.id: replace(longer, until=NOW + 100)}
+    assert clip_waiting([used, longer, replace(again, since=NOW + 10)])[wait.id].until == NOW + 40
+    assert clip_waiting([used, longer, replace(again, instance_id="i-2")]) == {}
+    assert clip_waiting([used, longer, replace(again, since=NOW + 900)]) == {}
+
+
+def test_machine_that_is_taken_again_by_its_run_waits_no_longer() -> None:
+    state = serving(rented())
+    wait = RentalRecord("w", "i-1", "n-0", "aws", 1.0, 2.0, NOW, waiting=True, kept_at=2.0)
+    state.apply(Changes(rentals={"w": wait}))
+    state.apply(decide(state, seeing(instances=listed()), POLICY).changes)
+    assert state.rentals["w"].until == 10.0
 
 
 def test_keeping_waits_for_a_call_under_way() -> None:
