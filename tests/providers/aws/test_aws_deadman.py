@@ -117,14 +117,15 @@ class Machine:
 
     # ---- boots ----------------------------------------------------------------------------------------------------
 
-    def power_on(self) -> None:
+    def power_on(self, *, clear: bool = True) -> None:
         """What a kernel has at a boot: an empty /run and another boot id."""
         self.boots += 1
-        shutil.rmtree(self.run, ignore_errors=True)
+        if clear:
+            shutil.rmtree(self.run, ignore_errors=True)
         shutil.rmtree(self.proc, ignore_errors=True)
         (self.proc / "sys/kernel/random").mkdir(parents=True)
         (self.proc / "sys/kernel/random/boot_id").write_text(f"boot-{self.boots}\n")
-        self.run.mkdir()
+        self.run.mkdir(exist_ok=True)
         self.set_uptime(3.0)
 
     def write_script(self) -> None:
@@ -188,11 +189,11 @@ class Machine:
         (self.rented / "active").touch()
         os.utime(self.rented / "active", ns=(time.time_ns(), time.time_ns()))
 
-    def start_agent(self, *words: str) -> subprocess.Popen[bytes]:
+    def start_agent(self, *words: str, verb: str = "serve") -> subprocess.Popen[bytes]:
         """One whose command line, session and child are those of our agent, a runner or a busy runner."""
         path = self.root / "agent-0123456789abcdef.pyz"
         path.write_text(AGENT)
-        command = [sys.executable, "-I", "-S", "-B", str(path), "serve", str(self.root / "home"), *words]
+        command = [sys.executable, "-I", "-S", "-B", str(path), verb, str(self.root / "home"), *words]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         self.started.append(process)
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
@@ -365,6 +366,16 @@ def test_agent_without_work_is_idle(machine: Machine, words: tuple[str, ...]) ->
     assert "idle" in machine.ended
 
 
+def test_client_that_is_attached_is_no_work(machine: Machine) -> None:
+    """What it does keeps the machine by way of `active`; left behind by a dead connection it does not."""
+    machine.start()
+    machine.adopt()
+    machine.start_agent("leader", "busy", verb="attach")
+    machine.pass_time(10)
+    machine.pass_time(700)
+    assert "idle" in machine.ended
+
+
 def test_it_asks_again_until_the_machine_is_off(machine: Machine) -> None:
     machine.fake("shutdown", 1)
     machine.start()
@@ -395,6 +406,21 @@ def test_killed_unadopted_it_does_not_begin_anew(machine: Machine) -> None:
     machine.kill()
     machine.watch()
     machine.pass_time(201)
+    assert "nobody has used it" in machine.ended
+
+
+def test_new_boot_counts_anew_although_run_was_not_cleared(machine: Machine) -> None:
+    machine.start()
+    machine.adopt()
+    machine.pass_time(10)
+    machine.kill()
+    machine.power_on(clear=False)
+    machine.watch()
+    machine.await_look()
+    assert not (machine.rented / "adopted").exists()
+    machine.pass_time(1100)
+    assert not machine.ended
+    machine.pass_time(110)
     assert "nobody has used it" in machine.ended
 
 
