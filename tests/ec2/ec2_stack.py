@@ -1,0 +1,188 @@
+"""A whole cloudsend that rents from the lab: its command, its maestro, and what must hold at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ec2lab import Cloud, Fault, Gate, Instance
+from ec2lab.instance import GONE
+from real_stack import DEADLINE, Stack
+
+from cloudsend_cli.core.state import NodeRecord
+from cloudsend_cli.errors import MaestroError
+from cloudsend_cli.maestro.client import ensure_maestro
+from cloudsend_cli.providers.aws.identity import open_identity
+from cloudsend_cli.store.sqlite import SqliteStore
+
+CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
+BUG = 70
+MDS = "http://169.254.169.254"
+PATH = "/ledger/"
+# A line of the ledger outlives the machine that it was written on: the lab notes what is read at the metadata service.
+LEDGER = (
+    f"t=$(curl -sX PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' {MDS}/latest/api/token); "
+    f'curl -so /dev/null -H "X-aws-ec2-metadata-token: $t" {MDS}{PATH}$CLOUDSEND_ATTEMPT'
+)
+# What a maestro calls, and no command that only plans.
+CHANGING = ("CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "CreateTags", "TerminateInstances")
+OF_MAESTRO = (*CHANGING, "DescribeSecurityGroups", "DescribeInstances")
+
+
+class Hook(Gate):
+    """Calls `do` where a gate would hold the call."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        super().__init__(after=False)
+        self._do = do
+
+    def hold(self) -> None:
+        self._do()
+        self.reached.set()
+
+
+class Ec2Stack(Stack):
+    """`region` is this stack's alone, for where several use one cloud at a time."""
+
+    def __init__(self, directory: Path, ec2: Cloud, region: str = "") -> None:
+        super().__init__(directory)
+        self.ec2 = ec2
+        self.region = region or ec2.region
+        self._earlier = {one.id for one in ec2.instances}
+
+    # ---- what is asked for
+
+    def machine(self, **keys: object) -> dict[str, object]:
+        return {"type": "m7i.large", "region": self.region, **keys}
+
+    def config(self, name: str = "jobs.json", **config: object) -> str:
+        return super().config(name, **{"project": "p", "provider": "aws", **config})
+
+    def start_cli(self, *words: str) -> subprocess.Popen[str]:
+        environ = {**os.environ, "CLOUDSEND_HOME": str(self.state), "COLUMNS": "240"}
+        return subprocess.Popen(
+            [*CLOUDSEND, *words],
+            cwd=self.files,
+            env=environ,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def cli(self, *words: str, status: int | None = 0, timeout: float = DEADLINE) -> str:
+        """What it wrote, both streams. `status`: what it must end with; None: anything but a bug."""
+        process = self.start_cli(*words)
+        out, err = process.communicate(timeout=timeout)
+        ended = process.returncode
+        assert ended == status if status is not None else ended != BUG, f"{words}: {ended}\n{out}{err}"
+        return out + err
+
+    # ---- what there is
+
+    @property
+    def machines(self) -> list[Instance]:
+        """All that this stack ever had."""
+        return [one for one in self.ec2.instances if one.region == self.region and one.id not in self._earlier]
+
+    @property
+    def alive(self) -> list[Instance]:
+        return [one for one in self.machines if one.state not in GONE]
+
+    def ledger(self) -> Counter[str]:
+        """How often each attempt, `run.number.attempt`, was executed on machines of this stack."""
+        mine = {one.id for one in self.machines}
+        asked = list(self.ec2.asked_metadata)
+        return Counter(path.removeprefix(PATH) for one, path in asked if one in mine and path.startswith(PATH))
+
+    def log(self) -> str:
+        path = self.state / "maestro.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def is_over(self, run: str) -> bool:
+        """Whether the run has nothing left to do, its machines included."""
+        store = SqliteStore.open(self.state)
+        try:
+            return run not in store.list_active_runs()
+        finally:
+            store.close()
+
+    def nodes(self, run: str) -> dict[str, NodeRecord]:
+        store = SqliteStore.open(self.state)
+        try:
+            return dict(store.load(run).nodes)
+        finally:
+            store.close()
+
+    # ---- what happens
+
+    def kill_maestro_at(self, number: int, *, after: bool, actions: Sequence[str] = OF_MAESTRO) -> Fault:
+        """kill -9 just before, or just after, the effect of the so-manieth of these calls from now on."""
+        return self.ec2._fault(
+            "*", gate=Hook(self.kill_maestro), drop=True, after=after, skip=number - 1, region=self.region,
+            when=lambda request: request.action in actions,
+        )  # fmt: skip
+
+    def kill_maestro(self) -> bool:
+        """Whether there was one."""
+        pid = self.maestro()
+        super().kill_maestro()
+        return pid is not None
+
+    def follow_to_end(self, run: str, deadline: float = DEADLINE) -> None:
+        """As commands that come again and again would: until the run is over and its machines are given back."""
+        until = time.monotonic() + deadline
+        while True:
+            try:
+                self.settle(run, until - time.monotonic())
+                break
+            except MaestroError:  # it was killed while it began
+                assert time.monotonic() < until
+        while not self.is_over(run):
+            told = f"{self.nodes(run)}\n{self.log()[-3000:]}"
+            assert time.monotonic() < until, told
+            if self.maestro() is None:
+                with contextlib.suppress(MaestroError):
+                    ensure_maestro(self.state).close()
+            time.sleep(0.05)
+
+    def give_back(self) -> None:
+        """All that waits for a run, as `terminate instance --all` does."""
+        for machine in self.client.list_terminable():
+            self.client.terminate_rented(machine)
+
+    def wait_until_gone(self, deadline: float = 30) -> None:
+        for one in self.machines:
+            self.ec2.wait(one.id, "terminated", deadline)
+
+    def leaks(self) -> list[str]:
+        """What is still there in this stack's region. The security group is meant to stay: see docs/guides/aws.md."""
+        return [
+            leak for leak in self.ec2.leaks() if leak.endswith(f" in {self.region}") and not leak.startswith("group ")
+        ]
+
+    def groups(self) -> list[str]:
+        """Security groups of this state directory."""
+        mine = [{"Name": "tag:cloudsend:owner", "Values": [open_identity(self.state).owner]}]
+        found = self.ec2.client("ec2", self.region).describe_security_groups(Filters=mine)["SecurityGroups"]
+        return [group["GroupId"] for group in found]
+
+    def check_jobs(self, run: str, number: int, earlier: int = 0) -> None:
+        """Each succeeded, in its first attempt, which was executed once. `earlier`: attempts of other runs."""
+        jobs = self.jobs(run).values()
+        assert [(job.state, job.attempt) for job in jobs] == [("succeeded", 1)] * number, [*jobs]
+        assert sorted(self.ledger().values()) == [1] * (number + earlier), self.ledger()
+
+    def check_nothing_left(self, machines: int) -> None:
+        """As many machines as were wanted, no more; all of them ended, and nothing left of them."""
+        assert len(self.machines) == machines, [(one.id, one.state, one.token) for one in self.machines]
+        self.give_back()
+        self.wait_until_gone()
+        assert self.leaks() == []
+        assert len(self.groups()) <= 1

@@ -1,0 +1,231 @@
+"""Maestros and commands are killed at the edges of what they ask of AWS: no machine is leaked, none is doubled.
+
+Points are sampled; CLOUDSEND_CRASH_POINTS=all takes every call, and more seeds of the chains.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cloud_user import surroundings
+from ec2_stack import LEDGER, Ec2Stack, Hook
+from ec2lab import Cloud
+from real_stack import wait_for
+
+from cloudsend_cli.maestro.client import ensure_maestro
+
+ALL = os.environ.get("CLOUDSEND_CRASH_POINTS") == "all"
+REGIONS = (
+    "eu-west-3",
+    "eu-west-1",
+    "eu-central-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-2",
+)  # as many stacks at one time
+JOBS, MACHINES = 3, 2
+SAMPLE = {
+    "kept": (2, 4, 9),
+    "given back": (3, 5, 10),
+    "taken again": (2, 3, 6),
+}  # calls of a maestro, of ten to twenty
+
+Summary = Callable[[str], None]
+
+
+@pytest.fixture
+def cloud(ec2: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    monkeypatch.setenv("CLOUDSEND_MAESTRO_LINGER", "0.2")
+    with surroundings(ec2):
+        yield ec2
+    assert ec2.failures == []
+
+
+@dataclass(frozen=True)
+class Point:
+    """`story`: what becomes of the machines. The maestro is killed at its call of this number."""
+
+    story: str
+    number: int
+    after: bool
+
+    def __str__(self) -> str:
+        return f"{self.story}, {'after' if self.after else 'before'} call {self.number}"
+
+
+def submit(stack: Ec2Stack, *, fresh: bool = False) -> str:
+    machine = stack.machine(number=MACHINES, idle="120s")
+    return stack.submit(fresh=fresh, instances=machine, jobs=[LEDGER] * JOBS)
+
+
+def kill_once(stack: Ec2Stack, point: Point) -> bool:
+    """A run whose maestro is killed at the point. False: it made fewer calls than that."""
+    taken = point.story == "taken again"
+    if taken:
+        stack.follow_to_end(submit(stack))
+    waiting, before = len(stack.alive), len(stack.machines)
+    run = submit(stack, fresh=taken)
+    fault = stack.kill_maestro_at(point.number, after=point.after)
+    stack.follow_to_end(run)
+    stack.ec2.lift(fault)
+    stack.check_jobs(run, JOBS, earlier=JOBS * taken)
+    stack.check_nothing_left(before + MACHINES - waiting)
+    return fault.hits > 0
+
+
+class Killer(threading.Thread):
+    """Kills the maestros of a run one after another, each at a moment of its own, and starts the next."""
+
+    def __init__(self, stack: Ec2Stack, run: str, seed: str, times: int) -> None:
+        super().__init__(daemon=True)
+        self.stack, self.target, self.times = stack, run, times
+        self.random = random.Random(seed)
+        self.killed: list[str] = []
+        self.problem: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            while len(self.killed) < self.times and not self.stack.is_over(self.target):
+                self.kill_one()
+        except Exception as problem:  # noqa: BLE001 - the test shows it
+            self.problem = problem
+
+    def kill_one(self) -> None:
+        ensure_maestro(self.stack.state).close()
+        how = self.random.choice(["call", "call", "call", "line", "moment"])
+        if how == "call":
+            number, after = self.random.randint(1, 4), self.random.random() < 0.5
+            fault = self.stack.kill_maestro_at(number, after=after)
+            assert fault.gate is not None
+            reached = self.wait(fault.gate.reached.is_set, 6)
+            self.stack.ec2.lift(fault)
+            if reached:
+                self.killed.append(f"{'after' if after else 'before'} call {number}")
+            return
+        if how == "line":
+            lines = self.stack.log().count("\n") + self.random.randint(1, 2)
+            self.wait(lambda: self.stack.log().count("\n") >= lines, 3)
+        else:
+            self.wait(lambda: False, self.random.uniform(0.2, 3))
+        if self.stack.kill_maestro():
+            self.killed.append(how)
+
+    def wait(self, happened: Callable[[], bool], seconds: float) -> bool:
+        """Until it has, the run is over, or so long."""
+        until = time.monotonic() + seconds
+        while not happened() and time.monotonic() < until and not self.stack.is_over(self.target):
+            time.sleep(0.02)
+        return happened()
+
+
+def kill_again_and_again(stack: Ec2Stack, seed: int, runs: int, kills: int) -> int:
+    """Runs of one project after another, whose maestros are killed at each turn. How many were."""
+    count = 0
+    for number in range(runs):
+        waiting, before = len(stack.alive), len(stack.machines)
+        run = submit(stack, fresh=number > 0)
+        killer = Killer(stack, run, f"{seed} {number}", kills)
+        stack.follow_to_end(run, 120)
+        killer.join(60)
+        assert killer.problem is None, killer.problem
+        count += len(killer.killed)
+        told = (number, killer.killed, before, waiting)
+        stack.check_jobs(run, JOBS, earlier=JOBS * number)
+        assert len(stack.machines) == before + MACHINES - waiting, told
+    stack.check_nothing_left(len(stack.machines))
+    return count
+
+
+def in_parallel(ec2: Cloud, work: Sequence[Callable[[Ec2Stack], int]]) -> list[int]:
+    """Each with a stack of its own, told apart by regions; the first failure of all is raised."""
+    regions: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for region in REGIONS:
+        regions.put(region)
+
+    def act(one: Callable[[Ec2Stack], int]) -> int:
+        region = regions.get()
+        directory = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
+        stack = Ec2Stack(directory, ec2, region)
+        try:
+            return one(stack)
+        finally:
+            stack.close()
+            for machine in stack.machines:
+                ec2.terminate(machine.id)
+            shutil.rmtree(directory, ignore_errors=True)
+            regions.put(region)
+
+    with ThreadPoolExecutor(len(REGIONS)) as pool:
+        return list(pool.map(act, work))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("story", ["kept", "given back", "taken again"])
+def test_maestro_killed_around_each_call(cloud: Cloud, story: str, summary_line: Summary) -> None:
+    if story == "given back":
+        cloud.deny("CreateTags")  # what cannot be kept is ended by the maestro
+    numbers = range(1, 21) if ALL else SAMPLE[story]
+    points = [Point(story, number, after) for number in numbers for after in (False, True)]
+
+    def one(stack: Ec2Stack, point: Point) -> bool:
+        try:
+            return kill_once(stack, point)
+        except Exception as problem:
+            raise AssertionError(f"{point}: {problem!r}\n{stack.log()[-2000:]}") from problem
+
+    reached = in_parallel(cloud, [lambda stack, point=point: one(stack, point) for point in points])
+    summary_line(f"crashes of AWS: {story}: {sum(map(bool, reached))} points, no leak, no double")
+
+
+def kill_command(stack: Ec2Stack, number: int) -> int:
+    """The command that submits is killed at its call of this number, 0: when it has committed; then it comes again."""
+    config = stack.config(instances=stack.machine(number=MACHINES, idle="120s"), jobs=[LEDGER] * JOBS)
+    hook = Hook(lambda: process.kill())  # noqa: PLW0108 - there is no process yet
+    fault = stack.ec2._fault("*", gate=hook, drop=True, skip=number - 1, region=stack.region) if number else None
+    process = stack.start_cli("run", config, "-d")
+    if not number:
+        wait_for(lambda: process.poll() is not None or stack.client.list_runs())
+        process.kill()
+    process.communicate(timeout=30)
+    if fault is not None:
+        stack.ec2.lift(fault)
+    stack.cli("run", config, "-d")
+    (run,) = stack.client.list_runs()
+    stack.follow_to_end(run.id)
+    stack.check_jobs(run.id, JOBS)
+    stack.check_nothing_left(MACHINES)
+    return process.returncode == -signal.SIGKILL
+
+
+def test_command_killed_while_it_submits(cloud: Cloud, summary_line: Summary) -> None:
+    numbers = range(8) if ALL else (0, 2, 6)
+    killed = in_parallel(cloud, [lambda stack, number=number: kill_command(stack, number) for number in numbers])
+    summary_line(f"crashes of AWS: {sum(killed)} commands killed while they submitted, no leak, no double")
+
+
+@pytest.mark.slow
+def test_maestros_killed_one_after_another(cloud: Cloud, summary_line: Summary) -> None:
+    """Double crashes too: also those that mend what a crash has left are killed."""
+
+    def one(stack: Ec2Stack, seed: int) -> int:
+        try:
+            return kill_again_and_again(stack, seed, runs=2, kills=5)
+        except Exception as problem:
+            raise AssertionError(f"seed {seed}: {problem!r}\n{stack.log()[-2000:]}") from problem
+
+    seeds = range(1, 1 + len(REGIONS) * (4 if ALL else 1))
+    killed = in_parallel(cloud, [lambda stack, seed=seed: one(stack, seed) for seed in seeds])
+    summary_line(f"crashes of AWS: {sum(killed)} maestros killed in {len(seeds)} chains, no leak, no double")
