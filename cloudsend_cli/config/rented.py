@@ -66,7 +66,7 @@ def warn_rented(report: Report, values: Values) -> None:
         message = f"{life.path} has no effect: the machine is not a spot machine"
         report.warn(message, life.key.place, "write spot: true, or spot: prefer", life.path)
     idle = values.get("idle")
-    if idle is not None and isinstance(idle.value, float) and idle.value < SHORTEST_IDLE and _is_bare(idle.node):
+    if idle is not None and isinstance(idle.value, float) and 0 < idle.value < SHORTEST_IDLE and _is_bare(idle.node):
         message = f"{idle.path}: a machine ends itself after {idle.value:g} seconds without work"
         report.warn(message, idle.node.place, f"write {idle.value:g}m for minutes", idle.path)
 

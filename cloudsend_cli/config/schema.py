@@ -268,10 +268,10 @@ INSTANCE = Table(
         _field("explode", flag_value, FLAG, "Split the CPUs into several machines.", "false"),
         _field(
             "idle idle_minutes",
-            read_value(duration_above_zero),
+            read_value(parse_duration),
             AMOUNT,
             "A machine without work ends itself after so long; default: 10m, with `dev` 1h. "
-            "`idle_minutes: 10` counts minutes.",
+            "`idle_minutes: 10` counts minutes. 0: it is given back as soon as its run has ended.",
             counts=(("idle_minutes", 60.0),),
         ),
         _field(

@@ -13,7 +13,7 @@ from .images import Image
 from .network import Place
 from .prices import Prices
 from .quotas import Quota, is_hopeless, quota_code
-from .settings import SPOT, UNADOPTED, Amount, Wanted
+from .settings import IDLE, SPOT, UNADOPTED, Amount, Wanted
 
 MOST_OFFERS = 12  # for one machine
 SHORT_LIFE = 900  # seconds; a budget that lasts less long is probably a mistake
@@ -208,7 +208,7 @@ def _render(wanted: Wanted, candidate: Candidate, facts: Facts, share: float | N
         "cores": choice.cores,
         "threads": choice.threads,
         "project": wanted.project,
-        "idle": wanted.idle,
+        "idle": wanted.idle or IDLE,  # what it watches over itself with, also where its run gives it back at once
         "life": decide_life(wanted, candidate, share),
         "unadopted": UNADOPTED,
         "eco_life": wanted.eco_life if spot else None,
@@ -221,7 +221,7 @@ def _render(wanted: Wanted, candidate: Candidate, facts: Facts, share: float | N
         price=candidate.price,
         pool=f"aws {facts.region} {place.zone} {choice.type.name} {market}",
         quota=f"aws {facts.region} {code}" if code else "",
-        keep=bool(wanted.project),
+        keep=float(wanted.idle) if wanted.project else 0.0,
         note=candidate.note,
     )
 

@@ -66,7 +66,7 @@ class Wanted:
     project: str = ""
     dev: bool = False
     budget: float | None = None
-    idle: int = IDLE
+    idle: int = IDLE  # 0: it waits for no other run
     life: int = LIFE
 
 
@@ -86,6 +86,7 @@ def parse_settings(definition: ProviderDefinition, spec: InstanceSpec) -> tuple[
     texts = {name: text.strip() for name, text in spec.settings if text.strip()}
     reader = _Reader(texts)
     dev = reader.flag("dev")
+    idle = reader.read("idle", _parse_wait)
     gpus, kind = reader.read("gpu", _parse_gpu) or (None, "")
     wanted = Wanted(
         number=max(1, spec.number),
@@ -111,7 +112,7 @@ def parse_settings(definition: ProviderDefinition, spec: InstanceSpec) -> tuple[
         project=texts.get("project", ""),
         dev=dev,
         budget=reader.read("budget", _parse_price),
-        idle=reader.read("idle", _parse_seconds) or (IDLE_DEV if dev else IDLE),
+        idle=(IDLE_DEV if dev else IDLE) if idle is None else idle,
         life=reader.read("life", _parse_seconds) or LIFE,
     )
     return wanted, reader.problems + _list_conflicts(wanted)
@@ -197,6 +198,11 @@ def _parse_gpu(text: str) -> tuple[Amount | None, str]:
 
 def _parse_seconds(text: str) -> int:
     return max(1, int(_parse_number(text)))
+
+
+def _parse_wait(text: str) -> int:
+    """As _parse_seconds; 0 is an answer as well."""
+    return int(_parse_number(text)) and _parse_seconds(text)
 
 
 def _parse_price(text: str) -> float:

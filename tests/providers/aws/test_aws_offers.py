@@ -255,9 +255,16 @@ def test_a_request_has_all_that_a_launch_needs() -> None:
     }  # fmt: skip
     assert offer.request == json.dumps(json.loads(offer.request), sort_keys=True, separators=(",", ":"))
     assert (offer.pool, offer.quota) == ("aws eu-west-3 eu-west-3b c5.4xlarge spot", "aws eu-west-3 L-34B43A08")
-    assert (offer.price, offer.keep, offer.note) == (0.25, True, "c5.4xlarge, eu-west-3b, spot")
+    assert (offer.price, offer.keep, offer.note) == (0.25, 900.0, "c5.4xlarge, eu-west-3b, spot")
     assert offer.capacity is not None and offer.capacity.cpus == 8.0
     assert parse_request(offer.request).cores == 8
+
+
+def test_machine_that_is_given_back_at_once_still_watches_over_itself() -> None:
+    wanted = Wanted(types=("c5.4xlarge",), project="p", idle=0)
+    known = facts("c5.4xlarge")
+    offer = render_offers(wanted, candidates(wanted, known), known, None)[0]
+    assert (offer.keep, json.loads(offer.request)["idle"]) == (0.0, 600)
 
 
 def test_on_demand_has_no_limit_of_price_or_time() -> None:
