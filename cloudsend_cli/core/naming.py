@@ -91,6 +91,13 @@ def token(run: str, node: str, generation: int, request_digest: str) -> str:
     return f"cs-{digest(run, node, generation, request_digest)}"
 
 
+LIST = "list "  # how the keys of calls begin that list a provider's machines
+
+
+def list_call(provider: str) -> str:
+    return LIST + provider
+
+
 def create_call(node: str, generation: int) -> str:
     """The key of a provider call under way; its error is never taken for that of another generation."""
     return f"create {node} {generation}"

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 
 from cloudsend_cli.core.model import AttemptStatus, InstanceStatus, Observation, Upload
+from cloudsend_cli.core.naming import LIST, list_call
 from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
 
 from .session import FindProvider, Session
 
-LIST = "list "  # the key of a call, before the provider's name
 LIST_INTERVAL = 15.0
 SLOW_PAUSE = 2.0
 UNSETTLED_NODES = frozenset({"creating", "releasing"})
@@ -33,12 +33,12 @@ def observe(session: Session, state: RunState, now: float) -> Observation:
     session.requests_hinted = False
     # ORDER: a call that ends meanwhile is still under way here and seen by the list, not over and unseen.
     pending, done, errors = session.calls.pending(), session.calls.done(), session.calls.errors()
-    blind = {key: error for key, error in errors.items() if key.startswith(LIST)}
-    session.blind.update({key.removeprefix(LIST): error for key, error in blind.items()})
+    session.troubles = {key: told for key, told in session.troubles.items() if key not in done}
+    session.troubles.update({key: message for key, (_, message) in errors.items()})
     return Observation(
         now=now,
         instances=_list_instances(session, state, now),
-        call_errors={key: error for key, error in errors.items() if key not in blind},
+        call_errors={key: error for key, error in errors.items() if not key.startswith(LIST)},
         calls_pending=pending,
         calls_done=done,
         hosts={node: item.view for node, item in news.items()},
@@ -67,12 +67,12 @@ def _list_instances(session: Session, state: RunState, now: float) -> dict[str, 
     for name in _due_lists(session, state, now):
         session.listed_at[name] = now
         ask = partial(_ask_for_list, session.find_provider, state.run, name)
-        session.calls.submit(LIST + name, ask, slow=session.is_slow(name, state.run))
+        session.calls.submit(list_call(name), ask, slow=session.is_slow(name, state.run))
     found = {}
     for key, result in session.calls.results().items():
         if key.startswith(LIST) and isinstance(result, tuple):
             found[key.removeprefix(LIST)] = result
-            session.blind.pop(key.removeprefix(LIST), None)
+            session.troubles.pop(key, None)
     return found
 
 
@@ -84,7 +84,7 @@ def _due_lists(session: Session, state: RunState, now: float) -> list[str]:
     due: set[str] = set()
     pending = session.calls.pending()
     for node in state.nodes.values():
-        if node.provider in due or LIST + node.provider in pending:
+        if node.provider in due or list_call(node.provider) in pending:
             continue
         last = session.listed_at.get(node.provider)
         if last is None or now - last >= _list_pause(session, state, node):

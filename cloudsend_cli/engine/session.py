@@ -48,7 +48,7 @@ class Session:
     state: RunState | None = None
     views: dict[str, HostView] = field(default_factory=dict)
     listed_at: dict[str, float] = field(default_factory=dict)
-    blind: dict[str, tuple[str, str]] = field(default_factory=dict)  # provider -> why its last list did not come
+    troubles: dict[str, str] = field(default_factory=dict)  # provider call -> why its last try came to nothing
     linked: dict[str, int] = field(default_factory=dict)  # node -> generation of the machine that it is linked to
     requests_hinted: bool = True
 

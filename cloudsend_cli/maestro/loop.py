@@ -7,8 +7,8 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -78,7 +78,8 @@ class Active:
     sequence: int = 0
     published: int = -1
     published_at: float = 0.0
-    links: tuple[tuple[str, bool, str], ...] = ()
+    links: tuple[tuple[object, ...], ...] = ()  # what is shown, and changes without a commit
+    told: Mapping[str, str] = field(default_factory=dict)
 
     def account(self, begun: float, ended: float) -> None:
         self.debt = max(0.0, self.debt - DUTY * (begun - self.ticked_at)) + ended - begun
@@ -271,7 +272,15 @@ class Loop:
             active.failures = RecentFailures(state)
         elif changed:
             active.failures.take(self._fenced.last_changes.pop(run))
-        links = tuple((name, view.connected, view.error) for name, view in active.session.views.items())
+        troubles = active.session.troubles
+        for call, told in troubles.items():
+            if active.told.get(call) != told:
+                self._log(f"run {run}: {call}: {told}")
+        active.told = troubles
+        links = (
+            *((name, view.connected, view.error) for name, view in active.session.views.items()),
+            *troubles.items(),
+        )
         if changed or links != active.links:
             active.links = links
             active.sequence += 1
@@ -369,7 +378,9 @@ class Loop:
             return
         followers = list(self._server.followers(run))
         if followers:
-            progress = render_progress(state, active.session.views, active.failures, active.sequence)
+            progress = render_progress(
+                state, active.session.views, active.session.troubles, active.failures, active.sequence
+            )
             for connection in followers:
                 connection.send({"progress": progress})
             active.published, active.published_at = active.sequence, now
