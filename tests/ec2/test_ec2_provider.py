@@ -453,6 +453,27 @@ def test_verbs_for_what_is_not_there(user: User) -> None:
     user.provider.terminate_rented("i-0123456789abcdef0")
 
 
+def test_machine_is_ended_although_another_region_is_out(user: User, ec2: Cloud) -> None:
+    """Its note is lost, so that every region has to be asked."""
+    user.create("t-1", user.request("eu-west-1"))
+    made = user.create("t-2")
+    user.running(made)
+    (user.state_dir / f"aws/machines/{made}.json").unlink()
+    ec2.outage("eu-west-1")
+    user.provider.terminate_rented(made)
+    ec2.wait(made, "terminated")
+    with pytest.raises(UnreachableError):
+        user.provider.terminate_rented("i-0123456789abcdef0")
+
+
+def test_lost_identity_is_no_empty_list(user: User) -> None:
+    user.create()
+    (user.state_dir / "aws/identity").unlink()
+    user.restart()
+    with pytest.raises(UnreachableError, match="identity` is gone"):
+        user.provider.list_instances(RUN)
+
+
 def test_request_that_cannot_be_read_rents_nothing(user: User, ec2: Cloud) -> None:
     with pytest.raises(ProviderError, match="cannot be read"):
         user.create(request=json.dumps({"v": 9}))

@@ -85,7 +85,8 @@ def open_client(profile: str, service: str, region: str, *, launching: bool = Fa
         made_of, client = _clients.get(key, (None, None))
         if made_of is not session:
             # INVARIANT: under the lock, as sessions of boto3 must not be used by two threads at once.
-            client = session.client(service, region_name=region, config=_config(launching))
+            with translating(f"open {service} in {region}"):
+                client = session.client(service, region_name=region, config=_config(launching))
             _clients[key] = (session, client)
     return client
 

@@ -53,6 +53,8 @@ def open_identity(state_dir: Path) -> Identity:
     """The identity of the state directory, made if there is none. Two processes at once agree on one."""
     folder = open_folder(state_dir)
     try:
+        if (folder / "secret").exists() and not (folder / "identity").exists():
+            raise ValueError("`identity` is gone, by whose tag our machines are known")
         owner = _keep(folder / "identity", secrets.token_hex(8))
         secret = _keep(folder / "secret", secrets.token_hex(32))
         if not (folder / "login").exists():

@@ -245,11 +245,17 @@ def find_machine(tenant: Tenant, instance_id: str) -> Machine | None:
     UnreachableError: one that we made a moment ago is not seen yet.
     """
     record = tenant.records.machine(instance_id)
+    blind: CloudsendError | None = None
     for region in [record.region] if record is not None else list_regions(tenant.state_dir):
         # A filter and not the id itself: an id that is no longer known is no error then.
         filters = [{"Name": "instance-id", "Values": [instance_id]}]
-        for machine in _describe(tenant, f"look at {instance_id} in {region}", region, filters):
-            return machine
+        try:
+            for machine in _describe(tenant, f"look at {instance_id} in {region}", region, filters):
+                return machine
+        except CloudsendError as error:
+            blind = error
+    if blind is not None:
+        raise blind
     if record is not None and abs(time.time() - record.at) < SETTLING:
         raise UnreachableError(f"{instance_id} in {record.region} was made a moment ago and is not seen yet")
     return None

@@ -31,4 +31,5 @@ class Tenant:
     @property
     def is_new(self) -> bool:
         """Whether nothing can ever have been rented from this state directory."""
-        return not (self.state_dir / FOLDER / "identity").exists()
+        folder = self.state_dir / FOLDER
+        return not ((folder / "identity").exists() or (folder / "secret").exists())

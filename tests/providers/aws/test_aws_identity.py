@@ -57,6 +57,14 @@ def test_damage_is_told_and_never_papered_over(tmp_path: Path, name: str) -> Non
         open_identity(tmp_path)
 
 
+def test_lost_owner_tag_is_not_replaced(tmp_path: Path) -> None:
+    open_identity(tmp_path)
+    (tmp_path / "aws/identity").unlink()
+    with pytest.raises(StateDirError, match="identity` is gone"):
+        open_identity(tmp_path)
+    assert not (tmp_path / "aws/identity").exists()
+
+
 def test_host_key_is_a_function_of_secret_and_token(tmp_path: Path) -> None:
     identity = open_identity(tmp_path)
     assert identity.host_key("cs-1") == open_identity(tmp_path).host_key("cs-1")
