@@ -47,7 +47,16 @@ class TestLocalHostsContract(HostsContract):
     def hosts(self, home: Path) -> Iterator[Hosts]:
         pool = HostPool(LocalHost, "tests", 1, lambda _: None)
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(home / "results"), dict)
-        hosts = RunHosts(RUN, pool, lambda: None, lambda: facts, lambda: None, home / "logs", weigh=lambda *_: HERE)
+        hosts = RunHosts(
+            RUN,
+            pool,
+            lambda: None,
+            lambda: facts,
+            lambda: None,
+            home / "logs",
+            resumes=home / "resume",
+            weigh=lambda *_: HERE,
+        )
         yield hosts
         hosts.close()
         pool.close()

@@ -42,7 +42,14 @@ class TestSshHostsContract(HostsContract):
         pool = HostPool(open_host, "tests", 1, lambda _: None)
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(server.directory / "results"), dict)
         hosts = RunHosts(
-            RUN, pool, lambda: None, lambda: facts, lambda: None, server.directory / "logs", weigh=lambda *_: HERE
+            RUN,
+            pool,
+            lambda: None,
+            lambda: facts,
+            lambda: None,
+            server.directory / "logs",
+            resumes=server.directory / "resume",
+            weigh=lambda *_: HERE,
         )
         yield hosts
         hosts.close()
