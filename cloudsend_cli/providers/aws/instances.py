@@ -26,6 +26,7 @@ from .launch import SPOT, TAG, Wish, parse_request
 from .tenant import Tenant
 
 PAGE = 1000
+LEAST_SECONDS = 60.0  # that EC2 charges for, each time a Linux machine was started
 SETTLING = 900.0  # seconds in which a machine that was just made may not be seen yet
 
 _STATES = {
@@ -178,6 +179,7 @@ def _status(tenant: Tenant, machine: Machine) -> InstanceStatus:
         machine.reason,
         launched_at=machine.launched_at,
         ended_at=machine.ended_at,
+        least_seconds=LEAST_SECONDS,
     )
 
 
@@ -190,7 +192,6 @@ def find_address(tenant: Tenant, machine: Machine) -> HostAddress | None:
     settings = (
         ("host_key", tenant.identity.host_key(machine.token).public),
         ("alias", machine.id),
-        ("rotate", "true"),
         ("config", "none"),
         ("key", tenant.identity.login_path),
         ("rotate", "true"),
