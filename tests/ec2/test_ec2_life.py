@@ -157,7 +157,7 @@ def enter(ec2: Cloud, one: Instance, command: str) -> str:
 def test_with_every_client_dead_each_machine_ends_itself(user: User, ec2: Cloud) -> None:
     """By each of its rules. What nobody adopts, what is idle, what is too old, whose lease is over."""
     unadopted = user.running(user.create("t-unadopted", unadopted=4))
-    idle = user.running(user.create("t-idle", idle=4))
+    idle = user.running(user.create("t-idle", idle=15))
     old = user.running(user.create("t-old", life=15, idle=600))
     leased = user.running(user.create("t-leased"))
     used = user.running(user.create("t-used"))

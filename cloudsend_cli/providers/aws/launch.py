@@ -16,6 +16,8 @@ from .userdata import Limits, render_user_data
 VERSION = 1
 SPOT = "spot"
 SCHEMA = "1"
+# The agent says every 5 s that it is used, and the switch looks every 5 s: less would end machines that are.
+SHORTEST_IDLE = 15
 TAG = "cloudsend:"
 _LONGEST_VALUE = 255
 
@@ -71,7 +73,7 @@ class Wish:
 
     @property
     def limits(self) -> Limits:
-        return Limits(self.idle, self.life, self.unadopted)
+        return Limits(max(self.idle, SHORTEST_IDLE), self.life, self.unadopted)
 
 
 def parse_request(text: str) -> Wish:

@@ -185,6 +185,10 @@ def test_user_data_is_what_cloud_init_reads(tmp_path: Path) -> None:
         assert f"\n{line}\n" in hook.read_text()
 
 
+def test_machine_in_use_is_not_ended_by_an_idle_time_that_is_too_short() -> None:
+    assert "\nidle=15\n" in render(idle=1)["UserData"]
+
+
 def test_user_data_has_no_secret_but_the_first_host_key() -> None:
     text = render()["UserData"]
     assert IDENTITY.secret.hex() not in text
