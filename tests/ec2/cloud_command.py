@@ -98,9 +98,12 @@ class Witness:
         return [words[0] for words in self.heard if words[-1] == "done"]
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         self._server.close()
-        for _, line in self._held:
-            line.close()
+        with self._changed:
+            for _, line in self._held:
+                line.close()
 
 
 class Desk:

@@ -1,68 +1,62 @@
-"""The example of AWS by the real command: results come home, machines are taken again, and end themselves."""
+"""examples/aws.yml by the real command: results come home, the machines end, and the bill is what `cost` has said."""
 
 from __future__ import annotations
 
-import json
-import os
+import csv
+import math
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from calendar import monthrange
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cloud_command import Desk, desk_of, dollars
 from ec2lab import Cloud
 
 ROOT = Path(__file__).parent.parent.parent
-CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
-IDLE = 15  # seconds, instead of ten minutes; a machine at work is seen to be so every ten
-
-Command = Callable[..., dict[str, Any]]
+IDLE = 15  # seconds, instead of ten minutes; a machine at work is seen to be so every five
+SETS = [word for index in range(2) for word in ("--set", f"instances[{index}].idle={IDLE}s")]
 
 
 @pytest.fixture
-def example(ec2: Cloud, state_dir: Path, tmp_path: Path) -> Iterator[Command]:
-    """`cloudsend … -o json` beside a copy of the examples, with the lab as its cloud."""
+def desk(ec2: Cloud, state_dir: Path, tmp_path: Path) -> Iterator[Desk]:
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("results"))
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    environ |= {"CLOUDSEND_HOME": str(state_dir), "CLOUDSEND_MAESTRO_LINGER": "1", **ec2.environ}
-    environ |= {"CLOUDSEND_CALLER_CIDR": ec2.client_address}
-
-    def run(*words: str) -> dict[str, Any]:
-        limits = [f"instances[{index}].idle={IDLE}s" for index in range(2)]
-        sets = [word for limit in limits for word in ("--set", limit)]
-        command = [*CLOUDSEND, "run", "examples/aws.yml", *sets, *words, "-o", "json"]
-        done = subprocess.run(
-            command, check=False, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=200
-        )
-        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-        return dict(json.loads(done.stdout))
-
-    yield run
-    subprocess.run([*CLOUDSEND, "maestro", "stop"], check=False, env=environ, capture_output=True, timeout=60)
+    with desk_of(ec2, state_dir, tmp_path) as made:
+        yield made
+    assert ec2.failures == []
 
 
-def test_the_example_of_aws(ec2: Cloud, example: Command, tmp_path: Path) -> None:
-    said = example()
-    assert (said["state"], len(said["jobs"])) == ("succeeded", 13)
-    results = tmp_path / "examples" / "results" / said["run"]
-    assert sorted(path.parent.name for path in results.glob("*/month.csv")) == sorted(
-        f"month-{n}" for n in range(1, 13)
-    )
-    assert len((results / "month-2" / "month.csv").read_text().splitlines()) == 29
-    launched = [one.id for one in ec2.instances]
+def _month(month: int) -> bytes:
+    """What examples/scripts/tide_month.py writes."""
+    with (ROOT / "examples/data/tides.csv").open(newline="", encoding="utf-8") as file:
+        week = list(csv.DictReader(file))
+    lines = ["day,high water,height in m"]
+    for day in range(1, monthrange(2026, month)[1] + 1):
+        tide = week[day % len(week)]
+        height = float(tide["height in m"]) + 0.4 * math.cos(2 * math.pi * day / 14.77)
+        lines.append(f"{day},{tide['high water']},{height:.2f}")
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def test_the_example_of_aws(ec2: Cloud, desk: Desk) -> None:
+    said = desk.json("run", "examples/aws.yml", *SETS)
+    assert (said["state"], said["counts"]["succeeded"]) == ("succeeded", 13)
+    results = desk.folder / "examples" / "results" / said["run"]
+    home = {path.parent.name: path.read_bytes() for path in results.glob("*/month.csv")}
+    assert home == {f"month-{n}": _month(n) for n in range(1, 13)}
+    assert desk("tail", f"{said['run']}.13", "--stdout").stdout == "a year of tides was computed\n"
     assert sorted((row.type, row.market) for row in ec2.ledger()) == [
         ("t3.medium", "on-demand"), ("t3.small", "spot"), ("t3.small", "spot"),
     ]  # fmt: skip
+    assert len(ec2.calls_of("RunInstances")) == 3
 
-    again = example("--fresh")
-    assert again["state"] == "succeeded" and again["run"] != said["run"]
-    assert [one.id for one in ec2.instances] == launched, "machines that wait are taken again"
-
-    for instance in launched:
-        ec2.wait(instance, "terminated", timeout=IDLE * 4)
-    assert not ec2.alive
-    assert all(row.end is not None for row in ec2.ledger())
+    for one in ec2.instances:
+        ec2.wait(one.id, "terminated", timeout=IDLE * 4)
+        assert f"it has been idle for {IDLE} seconds" in one.console
     assert [leak for leak in ec2.leaks() if not leak.startswith("group ")] == []
-    assert ec2.failures == []
+    assert desk.json("list", "instances") == []
+    (cost,) = desk.json("cost")["runs"]
+    assert cost["run"] == said["run"] and cost["cost_per_hour"] == 0
+    assert cost["cost"] == pytest.approx(dollars(ec2.ledger()), abs=0.005)
+    desk("gc", "--yes")
+    assert ec2.leaks() == []

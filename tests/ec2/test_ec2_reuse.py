@@ -1,0 +1,72 @@
+"""Machines that wait for the next run of their project: who takes them, with what is on them, and when they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cloud_command import Desk, desk_of
+from ec2lab import Cloud
+
+IDLE = 30
+CONFIG = f"""
+project: again
+provider: aws
+instances: {{type: t3.small, disk: 10GB, idle: {IDLE}s}}
+environments:
+  - {{name: tools, setup: "echo built; touch tool"}}
+jobs:
+  - name: job
+    env: tools
+    run: test -f "$CLOUDSEND_ENV/tool" && WORK job
+    upload: [work.py, big.bin]
+"""
+
+
+@pytest.fixture
+def desk(ec2: Cloud, state_dir: Path, tmp_path: Path) -> Iterator[Desk]:
+    with desk_of(ec2, state_dir, tmp_path) as made:
+        (tmp_path / "big.bin").write_bytes(bytes(range(256)) * 20_000)
+        yield made
+    assert ec2.failures == []
+
+
+def _files(ec2: Cloud, instance: str) -> str:
+    """The agent's uploads and environments, with the inodes that sending or building them again would change."""
+    found = "find /home -path '*/files/*' -o -path '*/envs/*/.ready' -o -path '*/attempts/*.env-*' -prune"
+    return ec2.host(instance).sh(f"{found} | sort | xargs ls -di", root=True)
+
+
+def test_next_run_of_the_project_takes_what_is_there(ec2: Cloud, desk: Desk) -> None:
+    desk.witness.let(lambda words: len(desk.witness.begun()) != 2)
+    config = desk.config(CONFIG)
+    first = desk.submit(config)
+    assert desk.wait(first)["state"] == "succeeded"
+    (machine,) = ec2.instances
+    files = _files(ec2, machine.id)
+    assert files.count("/files/") == 2 and ".ready" in files and ".env-" in files
+
+    # A run that takes it works longer than the machine would have waited for it.
+    taken = len(ec2.calls)
+    second = desk.submit(config, "--fresh")
+    desk.witness.until(lambda: len(desk.witness.begun()) == 2)
+    assert [call.action for call in ec2.calls[taken:] if call.action == "RunInstances"] == []
+    assert _files(ec2, machine.id) == files, "nothing is sent or built again"
+
+    # What another project asks for is another machine; `dev` has it wait for an hour.
+    words = ("--set", "project=other", "--set", "dev=true", "--set", "instances[0].idle=1h")
+    third = desk.submit(config, *words)
+    desk.witness.until(lambda: len(desk.witness.begun()) == 3)
+    (other,) = [one for one in ec2.instances if one.id != machine.id]
+    assert desk.wait(third)["state"] == "succeeded"
+    assert "idle=3600 " in ec2.host(other.id).sh("cat /run/cloudsend/armed", root=True)
+
+    ec2.host(machine.id).sh(f"sleep {IDLE}")
+    assert machine.state == "running", "it is in use, whatever it was told when it waited"
+    desk.witness.let(lambda words: True)
+    assert desk.wait(second)["state"] == "succeeded"
+    ec2.wait(machine.id, "terminated", timeout=IDLE * 3)
+    assert f"it has been idle for {IDLE} seconds" in machine.console
+    assert other.state == "running"
+    assert len(ec2.calls_of("RunInstances")) == 2
