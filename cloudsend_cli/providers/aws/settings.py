@@ -28,6 +28,7 @@ _IMAGE = re.compile(r"ami-[0-9a-f]{8,17}|ssm:/?[A-Za-z0-9_./-]{1,500}")
 _VPC = re.compile(r"vpc-[0-9a-f]{8,17}")
 _SUBNET = re.compile(r"subnet-[0-9a-f]{8,17}")
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
+_NOTHING = re.compile(r"0+(\.0*)?")
 _GPU = re.compile(r"(?:(?P<kind>[^:+]*?)\s*:)?\s*(?P<count>[0-9]{1,4})(?P<more>\+?)|(?P<alone>[^:+0-9][^:+]*)")
 
 
@@ -202,7 +203,7 @@ def _parse_seconds(text: str) -> int:
 
 def _parse_wait(text: str) -> int:
     """As _parse_seconds; 0 is an answer as well."""
-    return int(_parse_number(text)) and _parse_seconds(text)
+    return 0 if _NOTHING.fullmatch(text) else _parse_seconds(text)
 
 
 def _parse_price(text: str) -> float:

@@ -60,6 +60,8 @@ def test_nothing_said_is_the_defaults() -> None:
         ("subnet", "subnet-12345678", "subnet", "subnet-12345678"),
         ("budget", "20", "budget", 20.0),
         ("idle", "1800.5", "idle", 1800),
+        ("idle", "0", "idle", 0),
+        ("idle", "0.5", "idle", 1),
         ("dev", "true", "idle", 3600),
         ("project", "p", "project", "p"),
     ],
