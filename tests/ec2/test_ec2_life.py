@@ -121,6 +121,7 @@ def test_no_answer_to_a_change(user: User, action: str, fault: str) -> None:
     judge(ec2)
 
 
+@pytest.mark.slow
 def test_throttled_all_the_way(user: User) -> None:
     for action in (*CHANGES, "DescribeInstances", "DescribeSecurityGroups"):
         user.ec2.inject(action, "RequestLimitExceeded", status=503, times=5)
@@ -181,6 +182,7 @@ def test_switch_is_armed_again_by_every_boot(user: User, ec2: Cloud) -> None:
     assert user.status(one.id).reason == "shut down from within"
 
 
+@pytest.mark.slow
 def test_notice_reaches_the_agents_directory(user: User, ec2: Cloud) -> None:
     one = user.running(user.create(market="spot"))
     enter(ec2, one, "true")

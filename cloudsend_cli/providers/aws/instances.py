@@ -185,9 +185,12 @@ def _status(tenant: Tenant, machine: Machine) -> InstanceStatus:
 
 def find_address(tenant: Tenant, machine: Machine) -> HostAddress | None:
     """None while it has no address, and where we no longer know which user and host key it was launched with."""
-    host = machine.public or machine.private
     wish = find_wish(tenant, machine)
-    if not host or wish is None or machine.has_ended:
+    if wish is None or machine.has_ended:
+        return None
+    # Its public address may be seen later than that it runs: until then its private one leads nowhere, or elsewhere.
+    host = machine.public if wish.public else machine.private
+    if not host:
         return None
     settings = (
         ("host_key", tenant.identity.host_key(machine.token).public),

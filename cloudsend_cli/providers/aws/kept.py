@@ -38,16 +38,24 @@ def keep_machine(tenant: Tenant, run: str, instance_id: str) -> None:
 def claim_machine(tenant: Tenant, intent: Intent, wish: Wish) -> str:
     """A machine that waits and fits, now noted as this intent's; "" if there is none."""
     for record in _list_candidates(tenant, intent, wish):
-        machine = find_own(tenant, record.instance_id)
-        if machine is None or machine.state != "running" or not _lives_long_enough(machine, wish):
+        # ORDER: noted before AWS is asked, so that many who want machines at once do not all ask about each of them.
+        if not _note_claim(tenant, intent, record):
             continue
-        with locked(tenant.records.folder):
-            now = tenant.records.machine(record.instance_id)
-            if now is None or (now.run != KEPT and now.token != intent.token):
-                continue
-            tenant.records.write_machine(replace(now, run=intent.run, token=intent.token, at=time.time()))
-        return record.instance_id
+        machine = find_own(tenant, record.instance_id)
+        if machine is not None and machine.state == "running" and _lives_long_enough(machine, wish):
+            return record.instance_id
+        if record.run == KEPT:
+            tenant.records.write_machine(record)
     return ""
+
+
+def _note_claim(tenant: Tenant, intent: Intent, record: Record) -> bool:
+    with locked(tenant.records.folder):
+        now = tenant.records.machine(record.instance_id)
+        if now is None or (now.run != KEPT and now.token != intent.token):
+            return False
+        tenant.records.write_machine(replace(now, run=intent.run, token=intent.token, at=time.time()))
+    return True
 
 
 def _list_candidates(tenant: Tenant, intent: Intent, wish: Wish) -> Sequence[Record]:
@@ -78,7 +86,8 @@ def take_machine(tenant: Tenant, intent: Intent, wish: Wish, instance_id: str) -
     if machine.state == "unknown":
         raise UnreachableError(f"the state of {instance_id} in {machine.region} is not known")
     if not taken or machine.tag("run") != intent.run:
-        _retag(tenant, machine, render_tags(wish, intent, tenant.identity.owner))
+        tags = render_tags(wish, intent, tenant.identity.owner)
+        _retag(tenant, machine, [tag for tag in tags if tag["Key"] != f"{TAG}owner"])
     return True
 
 

@@ -84,7 +84,8 @@ class Records:
     def forget_old(self) -> None:
         """What belongs to machines that are gone for long."""
         limit = time.time() - KEPT_FOR
-        for path in [*self._choices.glob("*.json"), *self._machines.glob("*.json")]:
+        runs = (self.folder / "runs").glob("*.regions")
+        for path in [*self._choices.glob("*.json"), *self._machines.glob("*.json"), *runs]:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < limit:
                     path.unlink()

@@ -113,14 +113,20 @@ REQUEST = (
 )
 
 
-def test_address_is_public_else_private(tenant: Tenant) -> None:
+def test_address(tenant: Tenant) -> None:
     tenant.records.write_choice(Choice("cs-1", REQUEST, 1.0, launch={}))
     public = find_address(tenant, parse_machine(entry(), "eu-west-3"))
-    private = find_address(tenant, parse_machine(entry(PublicIpAddress=None), "eu-west-3"))
-    assert public is not None and private is not None
-    assert (public.host, private.host, public.user, public.key) == ("192.0.2.9", "10.0.0.9", "admin", "aws:i-1")
+    assert public is not None
+    assert (public.host, public.user, public.key) == ("192.0.2.9", "admin", "aws:i-1")
     assert find_address(tenant, parse_machine(entry("terminated"), "eu-west-3")) is None
-    assert find_address(tenant, parse_machine(entry("pending", PublicIpAddress="", PrivateIpAddress=""), "r")) is None
+    assert find_address(tenant, parse_machine(entry(PublicIpAddress=None), "eu-west-3")) is None, "not seen yet"
+
+
+def test_address_in_a_private_network(tenant: Tenant) -> None:
+    request = REQUEST.replace('"v":1', '"v":1,"public":false')
+    tenant.records.write_choice(Choice("cs-1", request, 1.0, launch={}))
+    private = find_address(tenant, parse_machine(entry(PublicIpAddress=None), "eu-west-3"))
+    assert private is not None and private.host == "10.0.0.9"
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"token": 1}'])
