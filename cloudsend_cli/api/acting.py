@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,7 @@ from .watching import follow
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.load import Loaded
-    from cloudsend_cli.core.model import RunSpec
-    from cloudsend_cli.core.plan import NodePlan
-    from cloudsend_cli.engine.submit import Submitter
+    from cloudsend_cli.engine.submit import Announce, Submitter
 
 FETCH_LIMIT = 24 * 3600.0
 CONNECT_LIMIT = 20.0
@@ -61,7 +59,7 @@ def submit(
     config: str | None,
     argv: Sequence[str],
     options: SubmitOptions,
-    announce: Callable[[RunSpec, Sequence[NodePlan]], None] | None = None,
+    announce: Announce,
 ) -> Submitted:
     open_state_dir(home.path)
     submitted = _submitter(home).submit(

@@ -16,7 +16,7 @@ from cloudsend_cli.errors import CloudsendError
 from cloudsend_cli.maestro import wiring
 
 from .directory import Directory
-from .renting import Note, list_definitions, list_known_runs, was_used
+from .renting import Note, end_waiting, list_definitions, list_known_runs, was_used
 
 MACHINE = "machine"
 
@@ -32,11 +32,15 @@ class Excess:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`problems`: providers that could not be asked. `kept`: machines that wait for a run and end themselves."""
+    """`problems`: providers that could not be asked. `kept`: machines that wait for a run and end themselves.
+
+    `used`: things that belong to machines, and go when those do.
+    """
 
     excess: tuple[Excess, ...] = ()
     problems: tuple[tuple[str, CloudsendError], ...] = ()
     kept: int = 0
+    used: int = 0
 
 
 def find_excess_of(home: Directory, provider: str | None, note: Note) -> Found:
@@ -46,10 +50,11 @@ def find_excess_of(home: Directory, provider: str | None, note: Note) -> Found:
     definitions = [d for d in list_definitions(home, everywhere=True) if provider in (None, d.name)]
     found: dict[tuple[str, str], Excess] = {}
     problems: list[tuple[str, CloudsendError]] = []
-    young, kept = 0, set()
+    young, kept, used = 0, set(), set()
     for name, renter, machines, leftovers, problem in each_in_parallel(definitions, lambda d: _ask(home, d)):
         if problem is not None:
             problems.append((name, problem))
+        regions = {machine.region for machine in machines if machine.state != "terminated"}
         for machine in machines:
             why = find_excess(machine, runs.active, runs.known, now)
             if why:
@@ -58,10 +63,14 @@ def find_excess_of(home: Directory, provider: str | None, note: Note) -> Found:
                 kept.add(machine.instance_id)
             young += is_too_young(machine, runs.active, runs.known, now)
         for leftover in leftovers:
-            found.setdefault((leftover.kind, leftover.id), Excess(_leftover_view(leftover), renter, leftover))
+            # A group belongs to all machines of its region, whichever of them say so.
+            if leftover.removable and not (leftover.kind == "group" and leftover.region in regions):
+                found.setdefault((leftover.kind, leftover.id), Excess(_leftover_view(leftover), renter, leftover))
+            else:
+                used.add((leftover.kind, leftover.id))
     if young:
         note(f"machines of unknown runs that are younger than 10 minutes were left out: {young}; look again later")
-    return Found(tuple(found.values()), tuple(problems), len(kept))
+    return Found(tuple(found.values()), tuple(problems), len(kept), len(used))
 
 
 def _ask(
@@ -99,19 +108,16 @@ def _leftover_view(leftover: Leftover) -> ExcessView:
         region=leftover.region,
         why=leftover.why,
         price=leftover.price,
-        removable=leftover.removable,
     )
 
 
-def remove(found: Found) -> Iterator[ExcessView]:
+def remove(home: Directory, found: Found) -> Iterator[ExcessView]:
     """Machines first: what belongs to them can be removed when they are gone. Each outcome as it comes."""
     for excess in sorted(found.excess, key=lambda e: e.leftover is not None):
-        if not excess.view.removable:
-            yield replace(excess.view, outcome=f"left: {excess.view.why}")
-            continue
         try:
             if excess.leftover is None:
                 excess.renter.terminate_rented(excess.view.id)
+                end_waiting(home, excess.view.id)
             else:
                 excess.renter.remove_leftover(excess.leftover)
         except CloudsendError as problem:

@@ -22,13 +22,13 @@ from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.load import Loaded
-    from cloudsend_cli.core.cost_views import JobCost, RunCost
+    from cloudsend_cli.core.cost_views import ExcessView, JobCost, RunCost
     from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderView
-    from cloudsend_cli.core.model import Rented, RunSpec
-    from cloudsend_cli.core.plan import NodePlan
+    from cloudsend_cli.core.model import Rented
     from cloudsend_cli.engine.claiming import Released
     from cloudsend_cli.engine.inventory import HostFound
     from cloudsend_cli.engine.rebuild import Rebuilt
+    from cloudsend_cli.engine.submit import Announce
 
     from .cleaning import Found
     from .money import Kept
@@ -77,11 +77,11 @@ class Client:
         config: str | None,
         argv: Sequence[str] = (),
         options: SubmitOptions = DEFAULTS,
-        announce: Callable[[RunSpec, Sequence[NodePlan]], None] | None = None,
+        announce: Announce = lambda spec, nodes, continued: None,
     ) -> Submitted:
         """Commit the run and wake the maestro. When this returns, the run is durable and will be carried on.
 
-        `announce` is told the plan before it is committed; what it raises stops that.
+        `announce` is told the plan before it is committed, with what it means for an earlier run's jobs.
         """
         return acting.submit(self._home, config, argv, options, announce)
 
@@ -327,10 +327,16 @@ class Client:
         return money.find_job_cost(self._home, ref)
 
     def find_excess(self, provider: str | None = None, *, note: Note = _unheard) -> Found:
-        """What carries our tags and nothing wants any more, in all regions used. `cleaning.remove` removes it."""
+        """What carries our tags and nothing wants any more, in all regions used."""
         from . import cleaning
 
         return cleaning.find_excess_of(self._home, provider, note)
+
+    def remove_excess(self, found: Found) -> Iterator[ExcessView]:
+        """Remove it, each outcome as it comes."""
+        from . import cleaning
+
+        return cleaning.remove(self._home, found)
 
     def render_policy(self, provider_type: str) -> str:
         """The least that an account has to allow cloudsend, as its provider takes it."""

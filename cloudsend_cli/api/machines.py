@@ -48,12 +48,14 @@ def list_instances(
     return views if note is None else _add_rented(home, views, provider, note)
 
 
-def _add_rented(home: Directory, views: list[InstanceView], provider: str | None, note: Note) -> list[InstanceView]:
+def _add_rented(
+    home: Directory, views: list[InstanceView], provider: str | None, note: Note, *, ended: bool = False
+) -> list[InstanceView]:
     asked = renting.ask_providers(home, provider)
     asked.tell(note)
     if not asked.machines:
         return views
-    return add_rented(views, asked.machines, renting.list_known_runs(home), time.time())
+    return add_rented(views, asked.machines, renting.list_known_runs(home), time.time(), ended=ended)
 
 
 def _list_claims(home: Directory) -> list[Claim]:
@@ -114,7 +116,7 @@ def _find(home: Directory, ref: str) -> InstanceView:
     """What is known here comes first: providers of rented machines are asked about other names alone."""
     found = list_instances(home, None, None)
     if not any(ref in names_of(machine) for machine in found):
-        found = _add_rented(home, found, None, lambda _: None)
+        found = _add_rented(home, found, None, lambda _: None, ended=True)
     if not any(ref in names_of(machine) for machine in found):
         recent = [r.run.id for r in home.reader().list_runs(RUNS_LOOKED_AT)]
         found = _list_machines(home, recent, None, gone=True, claims=_list_claims(home))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from cloudsend_cli.core.cost_views import JobCost, MachineCost, RunCost
 from cloudsend_cli.core.costs import NO_COST, Execution, job_cost, paid_seconds, rental_cost, run_cost, share_of
 from cloudsend_cli.core.model import PENDING, UNBOUNDED, Resources
 from cloudsend_cli.core.naming import job_id
+from cloudsend_cli.core.offers import current_offer
 from cloudsend_cli.core.renting import is_rented_node, parse_note
 from cloudsend_cli.core.state import JobRecord, RentalRecord, RunState
 from cloudsend_cli.core.views import run_state_word
@@ -72,6 +72,7 @@ def _machine_cost(rental: RentalRecord, now: float) -> MachineCost:
         price=rental.price,
         since=rental.since,
         until=rental.until,
+        waiting=rental.waiting,
         seconds=paid_seconds(rental, now),
         cost=rental_cost(rental, now),
     )
@@ -90,16 +91,8 @@ def count_kept(home: Directory, run: str) -> Kept:
     """As the run has left them; nobody is asked."""
     nodes = [node for node in home.reader().load_without_jobs(run).nodes.values() if is_rented_node(node)]
     kept = [node for node in nodes if node.state == "keeping" or (node.state == "released" and node.kept)]
-    idle = min((seconds for node in kept if (seconds := _idle_of(node.request))), default=0.0)
-    return Kept(len(kept), idle, sum(node.state in {"running", "releasing", "creating"} for node in nodes))
-
-
-def _idle_of(request: str) -> float:
-    """After which a machine ends itself, as providers that rent put it into a request; 0 where one does not."""
-    try:
-        return float(json.loads(request)["idle"])
-    except (ValueError, TypeError, KeyError):
-        return 0.0
+    seconds = min((current_offer(node).keep for node in kept), default=0.0)
+    return Kept(len(kept), seconds, sum(node.state in {"running", "releasing", "creating"} for node in nodes))
 
 
 # ---- jobs ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from cloudsend_cli.core.machine_views import CheckView, InstanceView
 from cloudsend_cli.core.model import Finding, ProviderDefinition, Rented
 from cloudsend_cli.core.ports import Renter
 from cloudsend_cli.core.renting import ENDED
+from cloudsend_cli.core.state import Changes
 from cloudsend_cli.core.submission import SubmitOptions
 from cloudsend_cli.engine.hires import list_hires
 from cloudsend_cli.engine.instances import Runs, name_rented, rented_view
@@ -201,6 +202,17 @@ def start(home: Directory, machine: Rented) -> None:
 
 def stop(home: Directory, machine: Rented) -> None:
     open_renter_of(home, machine).stop_instance(machine.instance_id)
+    end_waiting(home, machine.instance_id)
+
+
+def end_waiting(home: Directory, instance_id: str) -> None:
+    """The run that kept the machine for the next one pays no longer for its waiting."""
+    store, now = home.writer(), time.time()
+    for run, rentals in store.list_rentals().items():
+        waits = [r for r in rentals if r.instance_id == instance_id and r.waiting and (r.until or now) > now]
+        if waits:
+            ended = {wait.id: replace(wait, until=max(wait.since, now)) for wait in waits}
+            store.write_run(run, lambda _, ended=ended: Changes(rentals=ended))  # type: ignore[misc]
 
 
 def refuse_in_use(view: InstanceView, runs: Sequence[str], verb: str) -> None:
@@ -216,12 +228,14 @@ def terminate(home: Directory, machine: Rented) -> Released:
     """Give it back. One that has ended is fine."""
     from cloudsend_cli.engine.claiming import Released
 
-    if machine.state not in ENDED:
+    there = machine.state != "terminated"  # `ending` may be one that is about to be stopped
+    if there:
         open_renter_of(home, machine).terminate_rented(machine.instance_id)
+        end_waiting(home, machine.instance_id)
     return Released(
         name_rented(machine),
         machine.provider,
-        was_claimed=machine.state not in ENDED,
+        was_claimed=there,
         instance_id=machine.instance_id,
         price=machine.price,
         rented=True,

@@ -15,7 +15,7 @@ from .sanitise import one_line
 from .session import Session, session_of
 
 if TYPE_CHECKING:
-    from cloudsend_cli.core.cost_views import RunCost
+    from cloudsend_cli.core.cost_views import MachineCost, RunCost
     from cloudsend_cli.core.costs import Cost
     from cloudsend_cli.core.machine_views import InstanceView
 
@@ -47,6 +47,10 @@ def _budget(run: RunCost, screen: Screen) -> str:
     return "" if run.budget is None else describe_dollars(run.budget)
 
 
+def _until(machine: MachineCost, screen: Screen) -> str:
+    return "now" if machine.until is None or machine.until > screen.now else screen.moment(machine.until)
+
+
 RUN_COSTS = Listing(
     "runs that rented anything",
     (
@@ -64,7 +68,7 @@ RUN_COSTS = Listing(
 MACHINE_COSTS = Listing(
     "machines",
     (
-        column("MACHINE", "name"),
+        Column("MACHINE", lambda machine, screen: machine.name + (", waiting" if machine.waiting else "")),
         Column("TYPE", lambda machine, screen: machine.kind.type),
         Column("MARKET", lambda machine, screen: machine.kind.market),
         Column("PLACE", lambda machine, screen: machine.kind.place),
@@ -72,7 +76,7 @@ MACHINE_COSTS = Listing(
         Column("TIME", lambda machine, screen: duration(machine.seconds)),
         Column("COST", lambda machine, screen: dollars(machine.cost)),
         Column("SINCE", lambda machine, screen: screen.moment(machine.since)),
-        Column("UNTIL", lambda machine, screen: screen.moment(machine.until) or "now"),
+        Column("UNTIL", _until),
         column("ID", "instance_id"),
     ),
     lambda machine: str(machine.instance_id),
@@ -99,8 +103,8 @@ def cost(
 ) -> None:
     """Show what a run has cost, by machine; alone: the newest runs, and what is rented now.
 
-    A run pays for a machine from its launch, or from when it took one that waited, until it ends or waits again.
-    Prices are those of the machines; disks, addresses and traffic are not in them.
+    A run pays for a machine from its launch, or from when it took one that waited, until it ends or another run takes
+    it. Prices are those of the machines; disks, addresses and traffic are not in them.
     """
     session = session_of(ctx)
     if run is None:
@@ -167,7 +171,8 @@ def _show_all(session: Session, limit: int | None) -> None:
     if screen.machine:
         return
     if machines:
-        screen.write("\n")
+        if runs:
+            screen.write("\n")
         screen.list(machines, RENTED)
         screen.say(rate_text(machines))
     elif runs:

@@ -77,11 +77,9 @@ def gc(ctx: typer.Context, provider: OfProvider = None, yes: Yes = False) -> int
 
 
 def _remove(session: Session, found: Found) -> list[ExcessView]:
-    from cloudsend_cli.api.cleaning import remove
-
     screen = session.screen
     done = []
-    for view in remove(found):
+    for view in session.client.remove_excess(found):
         done.append(view)
         if not screen.machine:
             name = " ".join(filter(None, (view.kind, view.id, view.type, f"in {view.region}" if view.region else "")))
@@ -100,7 +98,7 @@ def _say_rest(screen: Screen, found: Found, views: list[ExcessView], *, yes: boo
         screen.say(
             f"{plural(len(views), 'thing')} left over{total}; nothing was removed: `cloudsend gc --yes` does it"
         )
-    elif yes:
+    elif yes and views:
         removed = [view for view in views if view.outcome == "removed"]
         saved = sum(view.price or 0.0 for view in removed)
         rest = f"; {len(views) - len(removed)} left" if len(removed) < len(views) else ""
@@ -109,6 +107,10 @@ def _say_rest(screen: Screen, found: Found, views: list[ExcessView], *, yes: boo
             + (f", which cost {describe_rate(saved)}" if saved else "")
             + rest
         )
+    elif yes and not found.problems:
+        screen.say("nothing is left over")
+    if found.used:
+        screen.say(f"{plural(found.used, 'thing')} of machines that are there: they go when those do")
     if found.kept:
         verb = "waits for a run, and ends itself" if found.kept == 1 else "wait for a run, and end themselves"
         screen.say(

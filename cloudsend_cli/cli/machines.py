@@ -146,6 +146,8 @@ def rate_text(machines: Iterable[InstanceView]) -> str:
 
     paid = [m.rental for m in machines if m.rental is not None and m.state not in UNPAID]
     prices = [rental.price for rental in paid if rental.price is not None]
+    if not paid:
+        return "nothing that is rented runs now"
     unknown = f", and {len(paid) - len(prices)} of unknown price" if len(prices) < len(paid) else ""
     together = " together" if len(prices) > 1 else ""
     verb = "costs" if len(prices) == 1 else "cost"

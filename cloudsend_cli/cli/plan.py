@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cloudsend_cli.api import PlanView, SubmitOptions
     from cloudsend_cli.core.model import Offer, RunSpec
     from cloudsend_cli.core.plan import Continued, NodePlan
+    from cloudsend_cli.engine.submit import Announce
 
 ALTERNATIVES: Final = 5  # that are shown of each kind of machine
 GROUPS: Final = {
@@ -70,13 +71,14 @@ def group_nodes(nodes: Iterable[NodePlan]) -> list[Group]:
 # ---- before it is submitted ----------------------------------------------------------------------------------------
 
 
-def announcer(screen: Screen) -> Callable[[RunSpec, Sequence[NodePlan]], None]:
+def announcer(screen: Screen) -> Announce:
     """Says in one line what will be rented; says nothing where nothing will be."""
 
-    def announce(spec: RunSpec, nodes: Sequence[NodePlan]) -> None:
+    def announce(spec: RunSpec, nodes: Sequence[NodePlan], continued: Continued | None) -> None:
         for warning in list_warnings(nodes):
             screen.warn(warning)
-        if rented_nodes(nodes):
+        idle = continued is not None and not (continued.attached or continued.reopened or continued.added)
+        if rented_nodes(nodes) and not idle:
             screen.say(one_line(announcement(spec, nodes)))
 
     return announce

@@ -141,11 +141,15 @@ def _ask(session: Session, machines: list[Rented]) -> None:
         screen.say(f"  {one_line(machine.instance_id)}  {one_line(what)}")
     if screen.machine or not screen.err_tty or not sys.stdin.isatty():
         raise UsageError(
-            f"{plural(len(machines), 'machine')} would end with all that is on them; nothing was ended",
+            f"{_them(machines)}; nothing was ended",
             hint="--yes ends them without a question, which is needed where no terminal is attached",
         )
-    if not confirm(session, f"End {plural(len(machines), 'machine')} with all that is on them?", default=False):
+    if not confirm(session, f"{_them(machines)}. Do it?", default=False):
         raise UsageError("nothing was ended")
+
+
+def _them(machines: list[Rented]) -> str:
+    return f"{plural(len(machines), 'machine')} would end with all that is on {'it' if len(machines) == 1 else 'them'}"
 
 
 class _Batch:

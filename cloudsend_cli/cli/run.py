@@ -140,7 +140,7 @@ def _dumb() -> bool:
 def _leave(session: Session, run: str) -> int:
     screen = session.screen
     if screen.format in {"json", "yaml"}:
-        screen.data(_run_json(session.client.find_run(run), session.client.list_jobs(run)))
+        screen.data(_run_json(session, session.client.find_run(run), session.client.list_jobs(run)))
     else:
         screen.write(run)
         screen.say(f"it goes on in the background: cloudsend wait {run}, cloudsend list jobs --run {run}")
@@ -167,7 +167,7 @@ def _conclude(session: Session, run: str) -> int:
     view = session.client.find_run(run)
     jobs = session.client.list_jobs(run)
     if screen.format in {"json", "yaml"}:
-        screen.data(_run_json(view, jobs))
+        screen.data(_run_json(session, view, jobs))
     elif screen.machine or len(jobs) <= ROWS_MOST:
         screen.list(jobs, JOBS)
     else:
@@ -209,7 +209,7 @@ def _say_cost(session: Session, run: str) -> None:
         screen.say(f"{plural(kept.ending, 'machine')} on the way out; `cloudsend list instances` shows them")
 
 
-def _run_json(run: RunView, jobs: list[JobView]) -> dict[str, Any]:
+def _run_json(session: Session, run: RunView, jobs: list[JobView]) -> dict[str, Any]:
     from cloudsend_cli.core.views import cost_json
 
     return {
@@ -218,6 +218,7 @@ def _run_json(run: RunView, jobs: list[JobView]) -> dict[str, Any]:
         "counts": {word: run.counts.get(word, 0) for word in COUNTED},
         "results_dir": run.results_dir or None,
         **cost_json(run.cost),
+        "kept": session.client.count_kept(run.id).machines if run.cost is not None else 0,
         "jobs": [job.as_json() for job in jobs],
     }
 

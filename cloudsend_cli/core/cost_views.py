@@ -22,6 +22,7 @@ class MachineCost:
     until: float | None
     seconds: float  # that are paid for
     cost: Cost
+    waiting: bool = False  # for the next run: after this one, at its cost
 
     def as_json(self) -> Json:
         return {
@@ -34,6 +35,7 @@ class MachineCost:
             "price_per_hour": self.price,
             "since": iso(self.since),
             "until": iso(self.until),
+            "waiting": self.waiting,
             "seconds": round(self.seconds, 3),
             "cost": None if self.cost.unknown else round(self.cost.total, 6),
         }
@@ -114,7 +116,6 @@ class ExcessView:
     price: float | None = None  # dollars per hour
     since: float | None = None
     type: str = ""
-    removable: bool = True
     outcome: str = "left"  # removed, or why not
     code: str = ""  # of the error that stood in the way
 
@@ -129,7 +130,6 @@ class ExcessView:
             "why": self.why,
             "price_per_hour": self.price,
             "since": iso(self.since),
-            "removable": self.removable,
             "outcome": self.outcome,
             "code": self.code or None,
         }

@@ -64,7 +64,8 @@ def clip_waiting(rentals: Iterable[RentalRecord]) -> dict[str, RentalRecord]:
 
 
 def rental_cost(rental: RentalRecord, now: float) -> Cost:
-    open_now = rental.until is None or now < rental.until
+    # One that was ended before its least time was over is not begun any more.
+    open_now = rental.until is None or max(now, rental.since) < rental.until
     if rental.price is None:
         return Cost(unknown=1)
     return Cost(rental.price * paid_seconds(rental, now) / HOUR, rental.price if open_now else 0.0)

@@ -72,11 +72,15 @@ def _carry_through(hirer: Hirer, renter: Renter, hire: Hire, offers: Sequence[Of
     """The offer that was asked for last is asked for again to the byte; then those after it."""
     requests = [offer.request for offer in offers]
     start = requests.index(hire.request) if hire.request in requests else -1
+    known = {offer.request: offer for offer in offers}
     notes = {offer.request: offer.note for offer in offers}
     queue = ([hire.request] if hire.request else []) + requests[start + 1 :]
     refusals: list[str] = []
+    used_up: set[str] = set()
     problem: CloudsendError = CapacityError("no machine was offered", hint="ask for less, or in another region")
     for request in queue:
+        if request in known and known[request].quota in used_up:
+            continue
         if request != hire.request:
             hire = replace(hire, request=request, generation=hire.generation + 1, at=time.time(), instance_id="")
         write_hire(hirer.state_dir, hire)
@@ -89,6 +93,8 @@ def _carry_through(hirer: Hirer, renter: Renter, hire: Hire, offers: Sequence[Of
             problem = error
             refusals.append(f"{notes.get(request) or hire.node}: {error.message}")
             hirer.note(error.message)
+            if isinstance(error, QuotaError) and request in known:
+                used_up.add(known[request].quota)
         except UnreachableError:
             raise
         except CloudsendError:

@@ -20,7 +20,6 @@ from cloudsend_cli.core.renting import (
 )
 from cloudsend_cli.core.silence import describe_silence
 from cloudsend_cli.core.state import NodeRecord, RentalRecord, RunRecord
-from cloudsend_cli.core.views import iso
 from cloudsend_cli.store.tables import JobRow
 
 from .lookup import SHARED_TYPES
@@ -145,14 +144,19 @@ class Runs:
     known: Collection[str]
 
 
-def add_rented(views: Sequence[InstanceView], rented: Iterable[Rented], runs: Runs, now: float) -> list[InstanceView]:
-    """What providers say of the machines in `views`, and machines of ours that are not among them."""
+def add_rented(
+    views: Sequence[InstanceView], rented: Iterable[Rented], runs: Runs, now: float, *, ended: bool = False
+) -> list[InstanceView]:
+    """What providers say of the machines in `views`, and machines of ours that are not among them.
+
+    `ended`: also those that are shown for a while after their end.
+    """
     told = {machine.instance_id: machine for machine in rented}
     found = []
     for view in views:
         machine = told.pop(view.instance_id, None)
         found.append(view if machine is None else _merge(view, machine))
-    found += [rented_view(m, runs, now) for m in told.values() if m.state != "terminated"]
+    found += [rented_view(m, runs, now) for m in told.values() if ended or m.state != "terminated"]
     return found
 
 
@@ -200,12 +204,11 @@ def rented_view(machine: Rented, runs: Runs, now: float) -> InstanceView:
 def _rented_remark(machine: Rented, leftover: str, kept: bool) -> str:
     if leftover:
         return f"left over: {leftover}; see `cloudsend gc`"
-    if machine.reason:
+    if machine.state == "stopped":
+        return "its disk is kept, and costs a little"
+    if machine.state in ENDED:
         return machine.reason
-    if not kept:
-        return ""
-    until = f", at the latest {iso(machine.expires)}" if machine.expires is not None else ""
-    return f"waits for a run of {machine.project or 'any project'}; ends itself when it is idle{until}"
+    return f"waits for a run of {machine.project or 'any project'}; ends itself when it is idle" if kept else ""
 
 
 def name_rented(machine: Rented) -> str:

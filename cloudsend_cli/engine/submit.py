@@ -25,6 +25,9 @@ from cloudsend_cli.store.sqlite import SqliteStore
 
 LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked by their hash when they are sent
 
+# Told what is planned before it is committed; what it raises stops that. None: a new run.
+Announce = Callable[[RunSpec, Sequence[NodePlan], Continued | None], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
@@ -82,21 +85,21 @@ class Submitter:
         argv: Sequence[str],
         options: SubmitOptions,
         keep_secrets: Callable[[str, Mapping[str, str]], None],
-        announce: Callable[[RunSpec, Sequence[NodePlan]], None] | None = None,
+        announce: Announce = lambda spec, nodes, continued: None,
     ) -> Submitted:
         """The run is durable when this returns. Before it is committed, `announce` is called with the plan, and
         `keep_secrets` with the run's id."""
         loaded = self.load(config, argv, options, keep=True)
         spec = loaded.spec
         nodes = self._plan_nodes(spec)
-        if announce is not None:
-            announce(spec, nodes)
         secrets = {name: self.environ[name] for job in spec.jobs for name in job.secrets}
         since = store.newest_event()
         old = self._earlier_run(store, spec, options)
         if old is not None:
             keep_secrets(old, secrets)
-            return Submitted(old, self._continue(store, old, spec, nodes), loaded.warnings, since)
+            continued = self._continue(store, old, spec, nodes, announce)
+            return Submitted(old, continued, loaded.warnings, since)
+        announce(spec, nodes, None)
         for _ in range(20):
             state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time())
             with contextlib.suppress(ConflictError):  # the id is taken: another one
@@ -105,11 +108,15 @@ class Submitter:
                 return Submitted(state.run.id, None, loaded.warnings, since)
         raise ConflictError("no free run id was found in 20 tries", hint="try again")
 
-    def _continue(self, store: SqliteStore, run: str, spec: RunSpec, nodes: Sequence[NodePlan]) -> Continued:
+    def _continue(
+        self, store: SqliteStore, run: str, spec: RunSpec, nodes: Sequence[NodePlan], announce: Announce
+    ) -> Continued:
         outcome: list[Continued] = []
 
         def update(state: RunState) -> Changes:
             changes, continued = plan_continue(state, spec, nodes, time.time())
+            if not outcome:
+                announce(spec, nodes, continued)
             outcome.append(continued)
             return changes
 

@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from cloudsend_cli.core.naming import match_names
 from cloudsend_cli.core.costs import clip_waiting
+from cloudsend_cli.core.naming import match_names
 from cloudsend_cli.core.state import RentalRecord
 from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
 

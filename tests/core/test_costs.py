@@ -52,6 +52,12 @@ def test_a_rental_of_the_future_costs_nothing_yet() -> None:
     assert rental_cost(replace(RENTAL, until=1100.0), 900.0).total == 0.0
 
 
+def test_waiting_that_was_ended_before_it_began_costs_nothing() -> None:
+    wait = replace(RENTAL, until=1000.0, waiting=True)
+    assert rental_cost(wait, 950.0) == Cost()
+    assert rental_cost(replace(wait, until=1600.0), 950.0) == Cost(0.0, 3.6)
+
+
 def test_what_has_no_price_is_counted() -> None:
     unknown = replace(RENTAL, price=None)
     assert rental_cost(unknown, 2000.0) == Cost(0.0, 0.0, 1)
