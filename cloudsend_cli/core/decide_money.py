@@ -14,6 +14,7 @@ from .naming import rental_id
 from .offers import current_offer
 from .state import NodeRecord, RentalRecord
 
+CLOCKS_APART = 30.0  # seconds between the provider's clock and ours; a machine that waits has lived for longer
 LEAST_RESERVE = 0.02  # of the budget: what runs is ended before it is spent, not after
 
 
@@ -50,7 +51,8 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
     if known is None and status.generation <= node.generation:
         own = status.generation == node.generation
         # A machine that waited for this run is paid for by it from the moment that it was asked for.
-        since = max(launched_at, node.created_at) if own else launched_at
+        waited = own and launched_at < node.created_at - CLOCKS_APART
+        since = node.created_at if waited else launched_at
         price = status.price if status.price is not None else node.price if own else None
         known = RentalRecord(
             name,
@@ -59,7 +61,7 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
             node.provider,
             price,
             since,
-            least=status.least_seconds if since == launched_at else 0.0,
+            least=0.0 if waited else status.least_seconds,
             note=current_offer(node).note if own else "",
         )
         draft.put_rental(replace(known, until=ended if ended is None else max(since, ended)))

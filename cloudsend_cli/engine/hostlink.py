@@ -147,6 +147,14 @@ class HostLink:
         self._wake()
         self._thread.join(timeout=10)
 
+    def leave(self) -> None:
+        """Stop when what was said is on its way; does not wait for it."""
+        self._post(self._leave)
+
+    def _leave(self) -> None:
+        self._stopping = True
+        self._wake()
+
     def _post(self, call: Callable[[], None]) -> None:
         self._inbox.append(call)
         self._wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +51,7 @@ class HostPool:
         self._log = log
         self._links: dict[str, HostLink] = {}
         self._addresses: dict[str, HostAddress] = {}  # by which each was asked for last
+        self._users: Counter[str] = Counter()
 
     def link(self, address: HostAddress) -> HostLink:
         link = self._links.get(address.key)
@@ -61,6 +63,18 @@ class HostPool:
             link.reach_by(self._open_host(address))
             self._addresses[address.key] = address
         return link
+
+    def join(self, address: HostAddress) -> None:
+        """Another run uses its link."""
+        self._users[address.key] += 1
+
+    def part(self, address: HostAddress) -> None:
+        """One uses it no longer. A link to a machine of the user's own stays for the next run; a rented machine is
+        let go at once: it is gone, or counts from now how long nobody has used it."""
+        self._users[address.key] -= 1
+        if self._users[address.key] <= 0 and any(name == "alias" for name, _ in address.settings):
+            del self._users[address.key], self._addresses[address.key]
+            self._links.pop(address.key).leave()
 
     def close(self) -> None:
         for link in self._links.values():
@@ -75,6 +89,7 @@ class _NodeListener:
         self.hosts = hosts
         self.node = node
         self.link = link
+        self.address = address
         self.is_here = address.kind == "local"
         self.view: HostView | None = None
         self.known_files: set[str] = set()
@@ -210,6 +225,7 @@ class RunHosts:
         if listener is not None:
             self.disconnect(node)
         listener = _NodeListener(self, node, link, address)
+        self._pool.join(address)
         with self._lock:
             self._listeners[node] = listener
         link.listen(listener, capacity)
@@ -220,6 +236,7 @@ class RunHosts:
             self._attempts.pop(node, None)
         if listener is not None:
             listener.link.unlisten(listener)
+            self._pool.part(listener.address)
 
     def link_of(self, node: str) -> HostLink | None:
         listener = self._listeners.get(node)

@@ -48,7 +48,7 @@ def change(run: RunState, /, **values: Any) -> RunState:
 
 
 def serving(state: RunState) -> RunState:
-    return change(state, state="running", generation=1, instance_id="i-1", token="t", created_at=10.0)
+    return change(state, state="running", generation=1, instance_id="i-1", token="t", created_at=100.0)
 
 
 def running(state: RunState, number: int = 1, **values: Any) -> RunState:
@@ -191,7 +191,7 @@ def test_machine_that_is_taken_again_by_its_run_waits_no_longer() -> None:
     wait = RentalRecord("w", "i-1", "n-0", "aws", 1.0, 2.0, NOW, waiting=True, kept_at=2.0)
     state.apply(Changes(rentals={"w": wait}))
     state.apply(decide(state, seeing(instances=listed()), POLICY).changes)
-    assert state.rentals["w"].until == 10.0
+    assert state.rentals["w"].until == 100.0
 
 
 def test_keeping_waits_for_a_call_under_way() -> None:
@@ -287,11 +287,11 @@ def test_stopped_machine_has_lost_what_ran() -> None:
 
 def test_machine_is_paid_for_from_its_launch_until_it_has_ended() -> None:
     state = serving(rented())
-    first = decide(state, seeing(instances=listed(launched_at=12.0, least_seconds=60.0)), POLICY)
+    first = decide(state, seeing(instances=listed(launched_at=99.0, least_seconds=60.0)), POLICY)
     (rental,) = first.changes.rentals.values()
-    assert (rental.since, rental.until, rental.price, rental.least) == (12.0, None, 0.1, 60.0)
+    assert (rental.since, rental.until, rental.price, rental.least) == (99.0, None, 0.1, 60.0)
     state.apply(first.changes)
-    ended = listed(launched_at=12.0, state="terminated", ended_at=500.0)
+    ended = listed(launched_at=99.0, state="terminated", ended_at=500.0)
     state.apply(decide(state, seeing(instances=ended), POLICY).changes)
     assert [r.until for r in state.rentals.values()] == [500.0]
 
@@ -299,7 +299,7 @@ def test_machine_is_paid_for_from_its_launch_until_it_has_ended() -> None:
 def test_machine_that_waited_for_this_run_is_paid_for_from_when_it_was_asked_for() -> None:
     seen = seeing(instances=listed(launched_at=5.0, least_seconds=60.0, price=0.5))
     (rental,) = decide(serving(rented()), seen, POLICY).changes.rentals.values()
-    assert (rental.since, rental.price, rental.least) == (10.0, 0.5, 0.0)
+    assert (rental.since, rental.price, rental.least) == (100.0, 0.5, 0.0)
 
 
 def test_orphan_is_paid_for_as_well_and_keeps_the_run_open() -> None:

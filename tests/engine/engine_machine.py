@@ -32,7 +32,14 @@ class Machine:
         self.fenced = threading.Event()
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(self.results), lambda: {"TOKEN": "s3cret"})
         self.hosts = RunHosts(
-            run, self.pool, self.wake, lambda: facts, self.fenced.set, directory / "logs", resumes=directory / "resume", weigh=lambda *_: HERE
+            run,
+            self.pool,
+            self.wake,
+            lambda: facts,
+            self.fenced.set,
+            directory / "logs",
+            resumes=directory / "resume",
+            weigh=lambda *_: HERE,
         )
         self.run = run
         self.view: HostView | None = None
@@ -71,8 +78,9 @@ class Machine:
                     self.log,
                 )
 
-    def connect(self, capacity: Resources | None = None) -> HostView:
-        address = HostAddress("local", f"local:{self.home}", home=str(self.home))
+    def connect(self, capacity: Resources | None = None, *, alias: str = "") -> HostView:
+        settings = (("alias", alias),) if alias else ()
+        address = HostAddress("local", f"local:{self.home}", home=str(self.home), settings=settings)
         self.hosts.connect("n", address, capacity)
         self.until(lambda: self.view is not None and self.view.connected)
         assert self.view is not None

@@ -43,6 +43,25 @@ def test_a_link_connects_reports_and_tells_each_end_once(machine: Machine) -> No
     assert (machine.home / "attempts" / f"{machine.run}.2.1" / "stdout").read_bytes() == b"s3cret\n"
 
 
+def test_a_rented_machine_is_let_go_by_its_last_run_and_others_stay_linked(machine: Machine) -> None:
+    other = Machine(machine.directory, run="r11111", pool=machine.pool)
+    machine.connect(alias="i-1")
+    other.connect(alias="i-1")
+    machine.start(machine.job(1, "exit 0"))
+    machine.ended(1)
+    machine.hosts.disconnect("n")
+    other.start(other.job(1, "exit 0"))
+    other.ended(1)
+    bridge = machine.bridge()
+    other.hosts.disconnect("n")
+    wait_for(lambda: not is_alive(bridge))
+    machine.connect()
+    bridge = machine.bridge()
+    machine.hosts.disconnect("n")
+    machine.connect()
+    assert machine.bridge() == bridge
+
+
 @pytest.mark.parametrize("victim", ["agent", "bridge"])
 def test_after_the_death_of_agent_or_bridge_the_link_is_back_and_jobs_went_on(
     machine: Machine, victim: str, tmp_path: Path
