@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from cloudsend_cli.core.views import run_state_word
+from cloudsend_cli.engine.hires import list_hires
 from cloudsend_cli.engine.places import Place
 from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.maestro import wiring
 
 from .directory import Directory
 from .machines import list_instances
@@ -22,6 +24,7 @@ def complete(home: Directory, kind: str, prefix: str) -> list[tuple[str, str]]:
         words = [(r.run.id, f"{r.run.project} {run_state_word(r.counts)}") for r in store.list_runs(50)]
     elif kind == "instances":
         words = [(i.name, " ".join((*i.runs, i.state))) for i in list_instances(home, None, None)]
+        words += [(h.node, "rented alone") for h in list_hires(home.path, wiring.RENTED_TYPES) if h.up]
         words += [(p.node, p.address.host) for p in _places(home)]
     elif kind == "hosts":
         words = [(word, p.address.host) for p in _places(home) for word in (p.node, p.label)]

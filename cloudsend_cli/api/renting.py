@@ -13,7 +13,7 @@ from cloudsend_cli.core.ports import Renter
 from cloudsend_cli.core.renting import ENDED
 from cloudsend_cli.core.state import Changes
 from cloudsend_cli.core.submission import SubmitOptions
-from cloudsend_cli.engine.hires import list_hires
+from cloudsend_cli.engine.hires import forget_hire, list_hires
 from cloudsend_cli.engine.instances import Runs, name_rented, rented_view
 from cloudsend_cli.engine.parallel import each_in_parallel
 from cloudsend_cli.errors import CloudsendError, ConfigError, UsageError
@@ -232,6 +232,9 @@ def terminate(home: Directory, machine: Rented) -> Released:
     if there:
         open_renter_of(home, machine).terminate_rented(machine.instance_id)
         end_waiting(home, machine.instance_id)
+    for hire in list_hires(home.path, wiring.RENTED_TYPES):
+        if hire.instance_id == machine.instance_id:
+            forget_hire(home.path, hire)
     return Released(
         name_rented(machine),
         machine.provider,

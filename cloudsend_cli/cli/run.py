@@ -11,7 +11,7 @@ import typer
 from cloudsend_cli.errors import UsageError
 
 from .cost import total_text
-from .listing import COUNTED, JOBS, counts_text, is_good, why_not_home
+from .listing import COUNTED, JOBS, counts_text, is_good, run_cost, why_not_home
 from .parameters import Set, UseProvider, whole_number
 from .plan import announcer, continued_text, show_plan
 from .progress import Block, Lines
@@ -148,7 +148,8 @@ def _leave(session: Session, run: str) -> int:
 
 
 def _say_detached(session: Session, run: str) -> None:
-    counts = session.client.find_run(run).counts
+    view = session.client.find_run(run)
+    counts = view.counts
     left = counts.get("running", 0) + counts.get("pending", 0)
     session.screen.say(
         f"\ndetached; {plural(left, 'job')} of run {run} {'goes' if left == 1 else 'go'} on.\n"
@@ -156,6 +157,8 @@ def _say_detached(session: Session, run: str) -> None:
         f"  cloudsend list jobs --run {run}\n"
         f"  cloudsend kill run {run}    to end them"
     )
+    if view.cost is not None:
+        session.screen.say(f"its machines go on, too: {run_cost(view)}")
 
 
 # ---- at the end ----------------------------------------------------------------------------------------------------

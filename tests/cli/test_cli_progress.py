@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.cli import progress
-from cloudsend_cli.cli.progress import Block, Lines, counts_line, fit
+from cloudsend_cli.cli.progress import Block, Lines, counts_line, fit, money_text
 from cloudsend_cli.cli.render import Screen
 from cloudsend_cli.cli.run import continued_text, merged_lines
 from cloudsend_cli.cli.settings import Settings
@@ -48,6 +48,15 @@ def test_counts() -> None:
 def test_what_waits_in_its_hosts_queue_is_not_told_as_running() -> None:
     handed_over = replace(moment(pending=4, running=6), executing=2)
     assert counts_line(handed_over) == "0 of 10 ended: 2 running, 8 pending"
+
+
+def test_money_is_told_where_something_is_rented() -> None:
+    assert money_text(moment(running=1), 3600.0) == ""
+    rented = replace(moment(running=1), rentals=[[0.5, 0.0, None, 60.0], [None, 0.0, None, 0.0]])
+    assert money_text(rented, 3600.0) == "$0.50, $0.50/h now, and 1 machine of unknown price"
+    err = io.StringIO()
+    Lines(Screen(Settings(), io.StringIO(), err)).update(replace(rented, rentals=[[0.5, 0.0, 3600.0, 0.0]]))
+    assert err.getvalue().endswith("run ab12cd: 0 of 1 ended: 1 running; $0.50\n")
 
 
 def test_lines_say_each_change_once_without_control_codes(monkeypatch: pytest.MonkeyPatch) -> None:

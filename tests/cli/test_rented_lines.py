@@ -1,0 +1,397 @@
+"""Commands about rented machines, on a provider that rents without a cloud and a state directory that is real."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from json_schema import check
+
+from cloudsend_cli.api import Client
+from cloudsend_cli.cli.execute import execute
+from cloudsend_cli.cli.session import Session
+from cloudsend_cli.cli.settings import Settings
+from cloudsend_cli.core.model import Finding, InstanceSpec, JobSpec, Leftover, ProviderDefinition, RunSpec
+from cloudsend_cli.core.plan import NodePlan, plan_run
+from cloudsend_cli.core.renting import KEPT
+from cloudsend_cli.core.state import Changes, RentalRecord, RunState
+from cloudsend_cli.errors import AuthError, CapacityError, QuotaError, UnreachableError
+from cloudsend_cli.maestro import wiring
+from cloudsend_cli.store.sqlite import SqliteStore
+from cloudsend_cli.testing.fake_renter import REGION, REQUESTS, FakeRenter
+
+AWS = ProviderDefinition("aws", "aws", '{"profile":null,"region":"eu-west-3"}')
+Line = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def renter(tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRenter:
+    made = FakeRenter(tmp_path / "machines", "aws")
+    # The place where implementations are chosen, as a provider of a later version would be.
+    monkeypatch.setattr(wiring, "open_renter", lambda definition, state_dir: made)
+    monkeypatch.chdir(tmp_path)
+    (state_dir / "aws").mkdir(mode=0o700)
+    (state_dir / "aws" / "regions").write_text("eu-west-3\n")
+    return made
+
+
+@pytest.fixture
+def line(renter: FakeRenter, state_dir: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Line]:
+    """Carry out a line; its exit status, stdout and stderr."""
+    client = Client(state_dir)
+    session: Any = Session(Settings())
+    session._clients = {None: client}
+
+    def carry_out(*argv: str) -> tuple[int, str, str]:
+        status = execute(argv, session)
+        return status, *capfd.readouterr()
+
+    yield carry_out
+    client.close()
+
+
+@pytest.fixture
+def data(line: Line) -> Callable[..., Any]:
+    def ask(*argv: str, status: int = 0) -> Any:
+        found, out, err = line(*argv, "-o", "json")
+        assert found == status, err
+        return json.loads(out)
+
+    return ask
+
+
+def put_run(
+    state_dir: Path, renter: FakeRenter, run: str = "rtest1", *, ended: bool = False, hours: float = 1.0
+) -> str:
+    """A run of two jobs, of which one has run for half the time that its machine is rented; the machine's id."""
+    now = time.time()
+    since = now - hours * 3600
+    machine = renter.create_instance(run, "aws-0", 1, f"token of {run}", REQUESTS[0])
+    renter.machines[machine].launched_at = since
+    jobs = tuple(JobSpec(name, (name,), name) for name in ("train", "report"))
+    spec = RunSpec("p", "", jobs, providers=(AWS,), budget=10.0)
+    (plan,) = renter.plan_machines([InstanceSpec("aws")])
+    state = plan_run(spec, [NodePlan("aws-0", "aws", plan.offers)], run, since)
+    node = replace(state.nodes["aws-0"], state="running", instance_id=machine, generation=1, created_at=since)
+    job = replace(
+        state.jobs[1], state="succeeded", attempt=1, node="aws-0", started_at=since, ended_at=since + hours * 1800
+    )
+    rental = RentalRecord(f"{machine}@1", machine, "aws-0", "aws", 0.02, since, note="small, here-1a, spot")
+    if ended:
+        node = replace(node, state="released", instance_id="")
+        rental = replace(rental, until=now)
+        state.run = replace(state.run, ended_at=now)
+        state.jobs[2] = replace(state.jobs[2], state="cancelled", ended_at=now)
+    state.nodes["aws-0"], state.jobs[1], state.rentals[rental.id] = node, job, rental
+    with SqliteStore.open(state_dir) as store:
+        store.create_run(
+            RunState(state.run, state.jobs.values(), state.nodes.values(), (), (), state.rentals.values())
+        )
+    return machine
+
+
+def test_nothing_is_asked_where_nothing_was_ever_rented(line: Line, renter: FakeRenter, state_dir: Path) -> None:
+    (state_dir / "aws" / "regions").unlink()
+    assert line("list", "instances") == (0, "", "no instances\n")
+    assert line("gc")[2] == "nothing is left over\n"
+    assert line("cost")[2] == "no runs that rented anything\n"
+    assert renter.calls == []
+
+
+# ---- what there is, and what it costs ------------------------------------------------------------------------------
+
+
+def test_a_machine_of_a_run_with_its_price_age_and_cost(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    machine = put_run(state_dir, renter)
+    (view,) = data("list", "instances")
+    check(view, "instance")
+    assert (view["name"], view["instance_id"], view["runs"]) == ("aws-0", machine, ["rtest1"])
+    assert (view["type"], view["place"], view["market"], view["price_per_hour"]) == ("small", "here-1a", "spot", 0.02)
+    assert view["cost"] == pytest.approx(0.02, rel=0.01)
+    _, out, err = line("list", "instances")
+    assert "$0.0200/h" in out and "1h00m" in out
+    assert "1 rented machine costs $0.0200/h" in err
+    assert line("info", "instance", "aws-0")[1].count("small, spot, here-1a") == 1
+
+
+def test_machines_that_wait_and_that_nobody_knows(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    put_run(state_dir, renter, ended=True)
+    renter.machines["i-1"].run = KEPT
+    renter.create_instance("rlost1", "aws-0", 1, "t", REQUESTS[2])
+    renter.machines["i-2"].launched_at -= 3600
+    views = {view["name"]: view for view in data("list", "instances")}
+    assert views["i-1"]["state"] == "kept" and views["i-1"]["kept"] and views["i-1"]["leftover"] is None
+    assert views["i-2"]["leftover"] == "run rlost1 is not known here"
+    assert "see `cloudsend gc`" in line("list", "instances")[1]
+
+
+def test_the_cost_of_a_run_by_machine_and_job(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    put_run(state_dir, renter, ended=True, hours=2.0)
+    cost = data("cost", "rtest1", "--jobs")
+    check(cost, "run_cost")
+    assert cost["cost"] == pytest.approx(0.04, rel=0.01)
+    assert (cost["cost_per_hour"], cost["budget"]) == (0, 10.0)
+    (job,) = cost["jobs"]  # what never started costs nothing, and is not told
+    assert job["cost"] == pytest.approx(0.01, rel=0.01)  # one of two CPUs for half the time
+    assert cost["unused"] == pytest.approx(0.03, rel=0.01)
+    _, out, err = line("cost", "rtest1", "--jobs")
+    assert "small" in out and "train" in out
+    assert "of a budget of $10.00; $0.0300 of it while machines started, were set up or waited" in err
+    assert "$0.0400" in line("list", "runs", "-o", "wide")[1]
+    assert "$0.0400" in line("info", "run", "rtest1")[1]
+    assert "its share of its machine" in line("info", "job", "rtest1.1")[1]
+    assert line("cost", "--jobs")[0] == 2
+    everything = data("cost")
+    check(everything, "costs")
+    assert [run["run"] for run in everything["runs"]] == ["rtest1"]
+
+
+def test_a_run_that_rented_nothing(line: Line, renter: FakeRenter, state_dir: Path) -> None:
+    with SqliteStore.open(state_dir) as store:
+        store.create_run(plan_run(RunSpec("p", "", ()), [], "rtest2", 0.0))
+    assert line("cost", "rtest2") == (0, "", "run rtest2 has rented nothing\n")
+
+
+def test_a_provider_that_does_not_answer_is_a_remark(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    put_run(state_dir, renter)
+    renter.refusals["list"] = [UnreachableError("no route")] * 4
+    status, out, err = line("list", "instances")
+    assert status == 0 and "aws-0" in out
+    assert "warning: aws could not be asked for its machines: no route" in err
+    assert data("cost")["remarks"] == ["aws could not be asked for its machines: no route"]
+    assert line("terminate", "instance", "--all", "--yes")[0] == 6
+    assert line("gc")[0] == 6
+
+
+# ---- renting and giving back ---------------------------------------------------------------------------------------
+
+
+def test_a_machine_is_rented_waited_for_and_given_back(
+    line: Line, data: Callable[..., Any], renter: FakeRenter
+) -> None:
+    view = data("create", "instance", "-p", "aws", "--set", "region=eu-west-3")
+    check(view, "instance")
+    assert (view["instance_id"], view["state"], view["price_per_hour"]) == ("i-1", "kept", 0.02)
+    assert ("create", view["name"]) in renter.calls
+    assert ("keep", "i-1") in renter.calls  # from now on a run of its project may take it
+    (done,) = data("terminate", "instance", view["name"])
+    check([done], "released")
+    assert (done["rented"], done["released"]) == (True, True)
+    assert renter.alive == []
+    assert line("terminate", "instance", "i-1")[1] == f"{view['name']} (i-1) has ended already\n"
+
+
+def test_what_is_wanted_is_noted_before_it_is_asked_for(
+    data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    noted: list[str] = []
+
+    def clock() -> float:
+        noted.extend(path.stem for path in (state_dir / "aws" / "created").glob("*.json"))
+        return time.time()
+
+    renter.clock = clock  # it is looked at when a machine is made
+    view = data("create", "instance", "-p", "aws", "--set", "region=eu-west-3")
+    assert noted[0] == view["name"]
+    assert ((state_dir / "aws" / "created" / f"{view['name']}.json").stat().st_mode & 0o777) == 0o600
+
+
+def test_an_interrupted_create_is_gone_on_with(line: Line, data: Callable[..., Any], renter: FakeRenter) -> None:
+    words = ("create", "instance", "-p", "aws", "--set", "region=eu-west-3")
+    renter.refusals["list"] = [KeyboardInterrupt()]  # type: ignore[list-item] # while it is waited for
+    status, _, err = line(*words)
+    assert status == 130
+    assert "the same command waits for it" in err
+    assert data(*words)["instance_id"] == "i-1"
+    assert data(*words)["instance_id"] == "i-2"  # that one is there: this is another
+
+
+def test_a_request_without_an_answer_is_repeated(data: Callable[..., Any], renter: FakeRenter) -> None:
+    lost = UnreachableError("no answer")
+    lost.retry_after = 0.01
+    renter.refusals["create"] = [lost]
+    data("create", "instance", "-p", "aws", "--set", "region=eu-west-3")
+    assert [verb for verb, _ in renter.calls if verb == "create"] == ["create", "create"]
+    assert len(renter.machines) == 1
+
+
+def test_what_is_short_is_passed_over_and_a_limit_is_not_asked_twice(
+    line: Line, data: Callable[..., Any], renter: FakeRenter
+) -> None:
+    renter.refusals["create"] = [CapacityError("none of small is free")]
+    assert data("create", "instance", "-p", "aws", "--set", "region=eu-west-3")["place"] == REGION
+    assert renter.machines["i-1"].request == REQUESTS[1]
+    renter.refusals["create"] = [QuotaError("your limit is 0", hint="ask for more"), CapacityError("no large either")]
+    status, _, err = line("create", "instance", "-p", "aws", "--set", "region=eu-west-3", "--set", "idle=1h")
+    assert status == 5
+    assert "your limit is 0" in err and "no large either" in err
+    assert len(renter.machines) == 1
+
+
+def test_credentials_that_do_not_serve(line: Line, renter: FakeRenter) -> None:
+    renter.refusals["create"] = [AuthError("the token has expired", hint="aws sso login")]
+    status, _, err = line("create", "instance", "-p", "aws", "--set", "region=eu-west-3")
+    assert status == 4
+    assert err.endswith("error: the token has expired\n  help: aws sso login\n")
+
+
+def test_what_a_run_uses_is_not_ended_by_mistake(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    put_run(state_dir, renter)
+    for words in (("terminate", "instance", "aws-0"), ("stop", "instance", "aws-0"), ("stop", "instance", "i-1")):
+        status, _, err = line(*words)
+        assert status == 2
+        assert "in use by run rtest1" in err and "--force" in err
+    assert data("terminate", "instance", "--all", "--yes") == []
+    assert renter.alive
+    (done,) = data("terminate", "instance", "aws-0", "--force")
+    assert done["instance_id"] == "i-1"
+    assert renter.alive == []
+
+
+def test_two_machines_of_one_name_are_not_confused(line: Line, renter: FakeRenter, state_dir: Path) -> None:
+    put_run(state_dir, renter, "rtest1")
+    put_run(state_dir, renter, "rtest2")
+    status, _, err = line("terminate", "instance", "aws-0", "--force")
+    assert status == 2
+    assert "rtest1/aws-0" in err and "rtest2/aws-0" in err
+    assert line("terminate", "instance", "rtest2/aws-0", "--force")[0] == 0
+    assert [machine.id for machine in renter.alive] == ["i-1"]
+
+
+def test_all_are_given_back_only_when_asked_for(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    for number in range(3):
+        renter.create_instance(KEPT, f"aws-a{number}", 1, f"t{number}", REQUESTS[0])
+    status, _, err = line("terminate", "instance", "--all")
+    assert status == 2
+    assert "3 machines would end with all that is on them; nothing was ended" in err
+    renter.refusals["terminate"] = [AuthError("you may not", hint="ask your administrator")]
+    status, out, err = line("terminate", "instance", "--all", "--yes")
+    assert status == 4
+    assert out.count(" ends; it cost ") == 2  # one that cannot be ended does not keep the others
+    assert "ask your administrator" in err
+    assert line("terminate", "instance", "aws-a0", "--all")[0] == 2
+    assert line("terminate", "instance")[0] == 2
+
+
+def test_waiting_is_paid_for_until_the_machine_is_given_back(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    machine = put_run(state_dir, renter, ended=True)
+    renter.machines[machine].run = KEPT
+    now = time.time()
+    with SqliteStore.open(state_dir) as store:
+        (paid,) = store.list_rentals("rtest1")["rtest1"]
+        wait = replace(paid, id="wait", since=now - 60, until=now + 540, waiting=True, kept_at=now - 60)
+        store.write_run("rtest1", lambda state: Changes(rentals={"wait": wait}))
+    assert data("cost", "rtest1")["cost_per_hour"] == 0.02
+    assert "aws-0, waiting" in line("cost", "rtest1")[1]
+    data("terminate", "instance", machine)
+    after = data("cost", "rtest1")
+    assert after["cost_per_hour"] == 0
+    assert after["machines"][1]["seconds"] == pytest.approx(60, abs=5)
+
+
+def test_power(line: Line, data: Callable[..., Any], renter: FakeRenter) -> None:
+    renter.create_instance(KEPT, "aws-abc", 1, "t", REQUESTS[2])
+    (stopped,) = data("stop", "instance", "aws-abc")
+    assert stopped["state"] == "stopped"
+    assert line("list", "instances")[2] == "nothing that is rented runs now\n"
+    assert line("ssh", "aws-abc", "--", "true")[0] == 6
+    (started,) = data("start", "instance", "aws-abc")
+    assert started["state"] == "kept"
+    assert line("stop", "job", "x")[0] == 3  # as `kill job`
+
+
+def test_the_console(line: Line, data: Callable[..., Any], renter: FakeRenter) -> None:
+    renter.create_instance(KEPT, "aws-abc", 1, "t", REQUESTS[0])
+    renter.console = "booting\n\x1b[31mno init found\n"
+    assert line("info", "instance", "aws-abc")[1].count("booting") == 0
+    assert line("info", "instance", "aws-abc", "--console")[1].endswith("console:\n  | booting\n  | no init found\n")
+    assert "booting" in data("info", "instance", "aws-abc", "--console")["console"]
+    renter.machines["i-1"].state = "pending"
+    renter.machines["i-1"].launched_at -= 300
+    assert "booting" in line("info", "instance", "aws-abc")[1]  # it never came up
+
+
+# ---- what is left over ---------------------------------------------------------------------------------------------
+
+
+def test_gc_shows_first_and_removes_when_told(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    put_run(state_dir, renter, ended=True)
+    renter.create_instance(KEPT, "aws-abc", 1, "t", REQUESTS[0])
+    renter.leftovers = {
+        "vol-1": Leftover("aws", "volume", "vol-1", REGION, "no machine uses it", price=0.003),
+        "vol-2": Leftover("aws", "volume", "vol-2", REGION, "i-2 uses it", removable=False),
+        "sg-1": Leftover("aws", "group", "sg-1", REGION, "made again"),
+    }
+    found = data("gc")
+    check(found, "leftovers")
+    assert [(one["kind"], one["id"]) for one in found] == [("machine", "i-1"), ("volume", "vol-1")]
+    status, out, err = line("gc")
+    assert status == 0 and "run rtest1 has ended" in out
+    assert "2 things left over, $0.0230/h together; nothing was removed" in err
+    assert "2 things of machines that are there" in err
+    assert "1 machine waits for a run" in err
+    assert len(renter.alive) == 2
+    renter.refusals["remove"] = [AuthError("you may not")]
+    status, out, err = line("gc", "--yes")
+    assert status == 4
+    assert "machine i-1 small spot in here-1: removed" in out
+    assert "volume vol-1 in here-1: failed: you may not" in out
+    assert "1 thing removed, which cost $0.0200/h; 1 left" in err
+    assert [one["outcome"] for one in data("gc", "--yes")] == ["removed"]
+    assert "nothing is left over" in line("gc", "--yes")[2]
+    assert [machine.node for machine in renter.alive] == ["aws-abc"]
+
+
+def test_gc_leaves_what_is_young_and_what_runs_use(line: Line, renter: FakeRenter, state_dir: Path) -> None:
+    put_run(state_dir, renter)
+    renter.create_instance("rlost1", "aws-0", 1, "t", REQUESTS[0])
+    status, out, err = line("gc", "--yes")
+    assert (status, out) == (0, "")
+    assert "younger than 10 minutes" in err
+    assert len(renter.alive) == 2
+
+
+# ---- accounts ------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_is_checked_and_mended(line: Line, data: Callable[..., Any], renter: FakeRenter) -> None:
+    renter.findings = [
+        Finding("credentials", True, "arn:aws:iam::1:user/me"),
+        Finding("firewall", False, "the group is open to another address", "cloudsend check --fix", "auth"),
+    ]
+    status, out, _ = line("check", "-p", "aws")
+    assert status == 4
+    assert "help: cloudsend check --fix" in out
+    views = data("check", "-p", "aws", "--fix")
+    check(views, "checks")
+    assert all(view["ok"] for view in views)
+    renter.refusals["check"] = [UnreachableError("no route", hint="is the network up?")]
+    assert line("check", "-p", "aws")[0] == 6
+    assert "aws" not in line("check")[1]  # nobody has named it
+
+
+def test_the_policy(line: Line) -> None:
+    status, out, _ = line("aws", "policy")
+    assert status == 0
+    assert json.loads(out)["Statement"]
