@@ -55,6 +55,8 @@ def find_excess_of(home: Directory, provider: str | None, note: Note) -> Found:
         if problem is not None:
             problems.append((name, problem))
         regions = {machine.region for machine in machines if machine.state != "terminated"}
+        if runs.active:  # a run that is about to rent a machine there has none yet, or none that is seen
+            regions |= {leftover.region for leftover in leftovers}
         for machine in machines:
             why = find_excess(machine, runs.active, runs.known, now)
             if why:
