@@ -1,0 +1,69 @@
+"""What many jobs ask of the provider: as much as few."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cloud_command import Desk, desk_of
+from ec2lab import Cloud
+
+MACHINES = 20
+CONFIG = f"""
+project: many
+provider: aws
+instances: {{type: t3.small, number: {MACHINES}, disk: 10GB}}
+jobs: {{run: ":", repeat: JOBS}}
+"""
+FULL = (
+    CONFIG.partition("jobs:")[0]
+    + f"""
+jobs: {{name: "job-{{n}}", run: WORK job, upload: work.py, matrix: {{n: {{range: [1, {MACHINES * 2}]}}}}}}
+"""
+)
+
+
+@pytest.fixture
+def desk(ec2: Cloud, state_dir: Path, tmp_path: Path) -> Iterator[Desk]:
+    with desk_of(ec2, state_dir, tmp_path) as made:
+        made.environ["CLOUDSEND_MAESTRO_LINGER"] = "60"
+        yield made
+    assert ec2.failures == []
+
+
+def _run(ec2: Cloud, desk: Desk, jobs: int) -> tuple[Counter[str], float]:
+    """Calls by action, and how long it took; a new run of the same project, until it is over."""
+    before, started = len(ec2.calls), time.monotonic()
+    said = desk.json("run", desk.config(CONFIG.replace("JOBS", str(jobs))), "--fresh")
+    lasted = time.monotonic() - started
+    assert said["counts"]["succeeded"] == jobs
+    return Counter(call.action for call in ec2.calls[before:]), lasted
+
+
+def test_calls_do_not_grow_with_the_number_of_jobs(
+    ec2: Cloud, desk: Desk, summary_line: Callable[[str], None]
+) -> None:
+    desk.witness.let(lambda words: len(desk.witness.begun()) == MACHINES * 2)  # two on each
+    started = time.monotonic()
+    desk("run", desk.config(FULL))
+    boot = time.monotonic() - started
+    first = Counter(call.action for call in ec2.calls)
+    assert len(ec2.instances) == MACHINES
+    few, short = _run(ec2, desk, 200)
+    many, long = _run(ec2, desk, 1000)
+    assert len(ec2.instances) == MACHINES, "the machines of before are used again"
+    pid = int(desk.json("maestro", "status")["pid"])
+    (memory,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    summary_line(f"AWS: {MACHINES * 2} jobs on {MACHINES} new machines in {boot:.1f} s: {dict(first)}")
+    summary_line(f"AWS: 200 jobs on the same machines in {short:.1f} s: {dict(few)}")
+    summary_line(f"AWS: 1,000 jobs on the same machines in {long:.1f} s: {dict(many)}; the maestro's {memory}")
+    assert first["RunInstances"] == MACHINES and few["RunInstances"] == many["RunInstances"] == 0
+    # Whole lists of machines are asked for every two seconds while any comes or goes, and every fifteen else.
+    lists = "DescribeInstances"
+    assert many[lists] <= few[lists] + (long + short) / 2 + 2
+    assert {action: count for action, count in many.items() if action != lists} == {
+        action: count for action, count in few.items() if action != lists
+    }
