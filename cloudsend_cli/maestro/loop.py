@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition, Vitals
+from cloudsend_cli.core.offers import current_offer
 from cloudsend_cli.core.ports import Event, Provider
-from cloudsend_cli.core.state import Changes, RunState
+from cloudsend_cli.core.state import Changes, NodeRecord, RunState
 from cloudsend_cli.engine.asking import Ask, Conversation, error_text
 from cloudsend_cli.engine.calls import ThreadedCalls
 from cloudsend_cli.engine.hearsay import weigh
@@ -45,7 +46,13 @@ READ_FIELDS = ("attempt", "stream", "offset", "length")
 RESUMES = "resume"  # in the state directory: what attempts left whose machines were taken back
 LOGS = "logs"  # in the state directory: logs of attempts on other machines that have ended
 TROUBLE_PAUSE = 5.0  # before a run whose tick failed is tried again
+LET_GO = 10.0  # how long a new run waits at most for what another one of its project lets go
+LET_GO_PAUSE = 0.1
 LINGER = float(os.environ.get("CLOUDSEND_MAESTRO_LINGER", "30"))
+
+
+def _goes_free(node: NodeRecord) -> bool:
+    return node.state in {"running", "keeping"} and current_offer(node).keep > 0
 
 
 class FencedStore:
@@ -80,6 +87,7 @@ class Active:
     published_at: float = 0.0
     links: tuple[tuple[object, ...], ...] = ()  # what is shown, and changes without a commit
     told: Mapping[str, str] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
 
     def account(self, begun: float, ended: float) -> None:
         self.debt = max(0.0, self.debt - DUTY * (begun - self.ticked_at)) + ended - begun
@@ -233,7 +241,20 @@ class Loop:
         now = time.monotonic()
         for run, active in list(self._active.items()):
             if active.due_at <= now:
-                self._tick(run, active)
+                if active.session.state is None and now - active.since < LET_GO and self._waits_for_machines(run):
+                    active.due_at = now + LET_GO_PAUSE
+                else:
+                    self._tick(run, active)
+
+    def _waits_for_machines(self, run: str) -> bool:
+        """Whether a run of its project that is over is about to let go of its machines: it would rent more of them."""
+        states = [other.session.state for other in self._active.values()]
+        over = [state for state in states if state is not None and state.settled]
+        projects = {state.run.project for state in over if any(map(_goes_free, state.nodes.values()))}
+        try:
+            return bool(projects) and self._store.load_without_jobs(run).run.project in projects
+        except NotFoundError:
+            return False
 
     def _tick(self, run: str, active: Active) -> None:
         begun = time.monotonic()

@@ -70,3 +70,14 @@ def test_next_run_of_the_project_takes_what_is_there(ec2: Cloud, desk: Desk) -> 
     assert f"it has been idle for {IDLE} seconds" in machine.console
     assert other.state == "running"
     assert len(ec2.calls_of("RunInstances")) == 2
+
+
+def test_run_that_begins_while_another_lets_go_of_its_machine_waits_for_it(ec2: Cloud, desk: Desk) -> None:
+    desk.witness.let(lambda words: True)
+    config = desk.config(CONFIG)
+    run = desk.submit(config)
+    desk.witness.until(desk.witness.done)
+    ec2.delay("CreateTags", 4)
+    desk.wait(run)
+    assert desk.wait(desk.submit(config, "--fresh"))["state"] == "succeeded"
+    assert len(ec2.instances) == 1
