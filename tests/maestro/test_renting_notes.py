@@ -1,0 +1,65 @@
+"""What those who follow a run are told of machines that are on their way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cloudsend_cli.core.model import JobSpec, Offer, Resources, RunSpec
+from cloudsend_cli.core.offers import take_offer
+from cloudsend_cli.core.plan import NodePlan, plan_run
+from cloudsend_cli.core.state import Changes, NodeRecord, RentalRecord, RunState
+from cloudsend_cli.maestro.progress import RecentFailures, render_progress
+
+FIRST = Offer('{"n":1}', Resources(2.0), 0.1, "pool a", "quota", note="m7i.large, eu-west-3a, spot")
+SECOND = Offer('{"n":2}', Resources(2.0), 0.1, "pool b", "quota", note="m7i.large, eu-west-3b, spot")
+
+
+def make(*nodes: str, offers: tuple[Offer, ...] = (FIRST, SECOND)) -> RunState:
+    plans = [NodePlan(name, "aws", offers) for name in nodes]
+    return plan_run(RunSpec("p", "/c", (JobSpec("a", ("true",), "true"),)), plans, "rtest1", 0)
+
+
+def put(state: RunState, node: NodeRecord) -> None:
+    state.apply(Changes(nodes={node.name: node}))
+
+
+def notes(state: RunState) -> object:
+    return render_progress(state, {}, {}, RecentFailures(state), 1)["notes"]
+
+
+def test_many_machines_are_one_line() -> None:
+    assert notes(make("aws-0", "aws-1", "aws-2")) == ["3 machines are on their way"]
+    assert notes(make("aws-0")) == ["aws-0 is on its way"]
+
+
+def test_what_is_short_and_what_is_tried() -> None:
+    state = make("aws-0", "aws-1")
+    put(state, replace(take_offer(state.nodes["aws-0"], SECOND), state="creating"))
+    assert notes(state) == [
+        "m7i.large, eu-west-3a, spot: none to be had; trying m7i.large, eu-west-3b, spot",
+        "2 machines are on their way",
+    ]
+
+
+def test_nothing_is_to_be_had() -> None:
+    state = make("aws-0")
+    state.run = replace(state.run, shortages=(("pool a", 600.0), ("pool b", 600.0)))
+    assert notes(state) == ["aws-0: none of 2 kinds of machine is to be had now; they are asked for again later"]
+
+
+def test_why_a_machine_is_asked_for_again() -> None:
+    state = make("aws-0", "aws-1", offers=(FIRST,))
+    put(state, replace(state.nodes["aws-0"], reason="preempted"))
+    assert notes(state) == ["aws-0: preempted", "2 machines are on their way"]
+
+
+def test_the_end_of_the_money_is_told() -> None:
+    state = make()
+    state.run = replace(state.run, stopped="the budget of $5.00 is spent")
+    assert notes(state) == ["the budget of $5.00 is spent: what has not started is given up"]
+
+
+def test_what_is_paid_is_told_so_that_costs_run_on_without_news() -> None:
+    state = make()
+    state.apply(Changes(rentals={"r": RentalRecord("r", "i-1", "aws-0", "aws", 0.1, 5.0, None, 60.0)}))
+    assert render_progress(state, {}, {}, RecentFailures(state), 1)["rentals"] == [[0.1, 5.0, None, 60.0]]
