@@ -61,6 +61,12 @@ def test_machine_of_another_kind_is_left_alone(user: User, ec2: Cloud, changes: 
     assert other != made
 
 
+def test_machine_serves_whatever_may_be_paid_for_it_and_wherever_it_is(user: User, ec2: Cloud) -> None:
+    made = keep(user, zoned=False)
+    request = user.request(zone="b", zoned=False, life=40000, max_price="0.5")
+    assert user.provider.create_instance(NEXT, "aws-0", 1, "token-2", request) == made
+
+
 def test_one_machine_goes_to_one_of_many_who_want_it(user: User, ec2: Cloud) -> None:
     made = keep(user)
     request = user.request()

@@ -42,7 +42,7 @@ def claim_machine(tenant: Tenant, intent: Intent, wish: Wish) -> str:
         if not _note_claim(tenant, intent, record):
             continue
         machine = find_own(tenant, record.instance_id)
-        if machine is not None and machine.state == "running" and _lives_long_enough(machine, wish):
+        if machine is not None and machine.state == "running" and _lives_long_enough(tenant, machine, wish):
             return record.instance_id
         if record.run == KEPT:
             tenant.records.write_machine(record)
@@ -67,9 +67,12 @@ def _list_candidates(tenant: Tenant, intent: Intent, wish: Wish) -> Sequence[Rec
     return ours + sorted((r for r in fitting if r.run == KEPT and r.at > idle_since), key=lambda r: -r.at)
 
 
-def _lives_long_enough(machine: Machine, wish: Wish) -> bool:
-    """A machine in the second half of its life would end under what it is given."""
-    return machine.launched_at is not None and time.time() - machine.launched_at < wish.life / 2
+def _lives_long_enough(tenant: Tenant, machine: Machine, wish: Wish) -> bool:
+    """One that has less of its life left than half of what is asked for would end under what it is given."""
+    launched = find_wish(tenant, machine)
+    if launched is None or machine.launched_at is None:
+        return False
+    return launched.life - (time.time() - machine.launched_at) > wish.life / 2
 
 
 def take_machine(tenant: Tenant, intent: Intent, wish: Wish, instance_id: str) -> bool:

@@ -22,7 +22,9 @@ TAG = "cloudsend:"
 _LONGEST_VALUE = 255
 
 # What may differ between a machine that was kept and the one that a later run asks for.
-_OF_ONE_RUN = ("reuse", "expires")
+# What makes no other machine of it. Its place does where the user named one; how long it may live: see kept.
+_OF_ONE_RUN = ("reuse", "expires", "zoned", "max_price", "life", "eco_life", "unadopted")
+_PLACE = ("zone", "subnet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def _read(words: Mapping[str, Any]) -> Wish:
     disk = words.get("disk") or {}
     life = int(words["life"])
     eco_life = words.get("eco_life")
+    apart = _OF_ONE_RUN if words.get("zoned", True) else (*_OF_ONE_RUN, *_PLACE)
     return Wish(
         region=str(words["region"]),
         zone=str(words.get("zone") or ""),
@@ -116,7 +119,7 @@ def _read(words: Mapping[str, Any]) -> Wish:
         reuse=bool(words.get("reuse")),
         public=bool(words.get("public", True)),
         expires=_number(words.get("expires")),
-        kind=digest({key: value for key, value in words.items() if key not in _OF_ONE_RUN}),
+        kind=digest({key: value for key, value in words.items() if key not in apart}),
     )
 
 

@@ -195,6 +195,7 @@ def _render(wanted: Wanted, candidate: Candidate, facts: Facts, share: float | N
         "v": REQUEST_VERSION,
         "region": facts.region,
         "zone": place.zone,
+        "zoned": bool(wanted.zones or wanted.subnet),
         "vpc": place.vpc,
         "subnet": place.subnet,
         "public": place.public,
