@@ -141,7 +141,8 @@ class Crowd:
         facts = RunFacts({"PATH": "/usr/bin:/bin"}, str(folder / "results"), dict)
         self.woken = threading.Event()
         self.hosts = RunHosts(
-            RUN, self.pool, self.woken.set, lambda: facts, lambda: None, folder / "logs", resumes=folder / "resume", weigh=lambda *_: HERE
+            RUN, self.pool, self.woken.set, lambda: facts, lambda: None, folder / "logs",
+            resumes=folder / "resume", weigh=lambda *_: HERE,
         )  # fmt: skip
         self.views: dict[str, HostView] = {}
         self.attempts: dict[str, AttemptStatus] = {}
@@ -263,7 +264,8 @@ def test_a_flood_fills_no_memory(name: str, state_dir: Path, summary_line: Calla
     liar = Liar("flood", greeting=b"" if name.startswith("noise") else GREETING + b"{}\n")
     pool = HostPool(lambda address: liar, "owner", 1, lambda _: None)
     hosts = RunHosts(
-        RUN, pool, lambda: None, lambda: RunFacts({}, "", dict), lambda: None, state_dir, resumes=state_dir, weigh=lambda *_: HERE
+        RUN, pool, lambda: None, lambda: RunFacts({}, "", dict), lambda: None, state_dir,
+        resumes=state_dir, weigh=lambda *_: HERE,
     )  # fmt: skip
     before = peak(reset=True)
     sent = 0

@@ -248,7 +248,8 @@ def test_a_request_has_all_that_a_launch_needs() -> None:
     known = facts("c5.4xlarge", spot=spot)
     offer = render_offers(wanted, candidates(wanted, known), known, None)[0]
     assert json.loads(offer.request) == {
-        "v": 1, "region": "eu-west-3", "zone": "eu-west-3b", "zoned": False, "vpc": "vpc-1", "subnet": "subnet-b", "public": True,
+        "v": 1, "region": "eu-west-3", "zone": "eu-west-3b", "zoned": False, "vpc": "vpc-1",
+        "subnet": "subnet-b", "public": True,
         "type": "c5.4xlarge", "market": "spot", "max_price": "0.30", "image": "ami-0", "user": "ubuntu",
         "root_device": "/dev/sda1", "disk": {"size": 50, "type": "gp2"}, "cores": 8, "threads": 1, "project": "p",
         "idle": 900, "life": 5000, "unadopted": 1200, "eco_life": 7200, "reuse": True,
