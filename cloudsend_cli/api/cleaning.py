@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from cloudsend_cli.core.cost_views import ExcessView
 from cloudsend_cli.core.model import Leftover, ProviderDefinition, Rented
 from cloudsend_cli.core.ports import Renter
 from cloudsend_cli.core.renting import ENDED, KEPT, find_excess, is_too_young
-from cloudsend_cli.engine.instances import name_rented
+from cloudsend_cli.engine.instances import Runs, name_rented
 from cloudsend_cli.engine.parallel import each_in_parallel
 from cloudsend_cli.errors import CloudsendError
 from cloudsend_cli.maestro import wiring
@@ -46,33 +46,49 @@ class Found:
 def find_excess_of(home: Directory, provider: str | None, note: Note) -> Found:
     if not was_used(home):
         return Found()
-    runs, now = list_known_runs(home), time.time()
+    sieve = _Sieve(list_known_runs(home), time.time())
     definitions = [d for d in list_definitions(home, everywhere=True) if provider in (None, d.name)]
-    found: dict[tuple[str, str], Excess] = {}
     problems: list[tuple[str, CloudsendError]] = []
-    young, kept, used = 0, set(), set()
     for name, renter, machines, leftovers, problem in each_in_parallel(definitions, lambda d: _ask(home, d)):
         if problem is not None:
             problems.append((name, problem))
-        regions = {machine.region for machine in machines if machine.state != "terminated"}
-        if runs.active:  # a run that is about to rent a machine there has none yet, or none that is seen
-            regions |= {leftover.region for leftover in leftovers}
+        sieve.take_machines(renter, machines)
+        sieve.take_leftovers(renter, leftovers, {m.region for m in machines if m.state != "terminated"})
+    if sieve.young:
+        count = len(sieve.young)
+        note(f"machines of unknown runs that are younger than 10 minutes were left out: {count}; look again later")
+    return Found(tuple(sieve.found.values()), tuple(problems), len(sieve.kept), len(sieve.used))
+
+
+@dataclass(slots=True)
+class _Sieve:
+    """Sorts what there is. Two providers of one account tell the same things: each counts once."""
+
+    runs: Runs
+    now: float
+    found: dict[tuple[str, str], Excess] = field(default_factory=dict)
+    young: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+    used: set[tuple[str, str]] = field(default_factory=set)
+
+    def take_machines(self, renter: Renter, machines: Sequence[Rented]) -> None:
         for machine in machines:
-            why = find_excess(machine, runs.active, runs.known, now)
+            why = find_excess(machine, self.runs.active, self.runs.known, self.now)
             if why:
-                found.setdefault((MACHINE, machine.instance_id), Excess(_machine_view(machine, why), renter))
+                self.found.setdefault((MACHINE, machine.instance_id), Excess(_machine_view(machine, why), renter))
             elif machine.run == KEPT and machine.state not in ENDED:
-                kept.add(machine.instance_id)
-            young += is_too_young(machine, runs.active, runs.known, now)
+                self.kept.add(machine.instance_id)
+            elif is_too_young(machine, self.runs.active, self.runs.known, self.now):
+                self.young.add(machine.instance_id)
+
+    def take_leftovers(self, renter: Renter, leftovers: Sequence[Leftover], regions: Collection[str]) -> None:
+        """`regions`: of machines that are there. A group belongs to all of them, whichever says so."""
         for leftover in leftovers:
-            # A group belongs to all machines of its region, whichever of them say so.
+            name = (leftover.kind, leftover.id)
             if leftover.removable and not (leftover.kind == "group" and leftover.region in regions):
-                found.setdefault((leftover.kind, leftover.id), Excess(_leftover_view(leftover), renter, leftover))
+                self.found.setdefault(name, Excess(_leftover_view(leftover), renter, leftover))
             else:
-                used.add((leftover.kind, leftover.id))
-    if young:
-        note(f"machines of unknown runs that are younger than 10 minutes were left out: {young}; look again later")
-    return Found(tuple(found.values()), tuple(problems), len(kept), len(used))
+                self.used.add(name)
 
 
 def _ask(
