@@ -91,7 +91,12 @@ def _view(home: Directory, info: ProviderInfo) -> ProviderView:
         defaults=tuple(
             (key, render_inline(node), f"{node.place.file}:{node.place.line}") for key, node in info.defaults.items()
         ),
+        settings=_list_settings(info) if info.type in wiring.RENTED_TYPES else (),
     )
+
+
+def _list_settings(info: ProviderInfo) -> tuple[tuple[str, str], ...]:
+    return tuple((key, _word(value)) for key, value in json.loads(info.rendered).items() if value is not None)
 
 
 def _file(home: Directory) -> str:

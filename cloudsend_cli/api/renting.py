@@ -45,9 +45,9 @@ class Asked:
 
 
 def list_definitions(home: Directory, *, everywhere: bool = False) -> list[ProviderDefinition]:
-    """Of providers that rent: those of the runs, of machines that were created alone, and of providers.yml.
+    """Of providers that rent: those of the newest runs and of machines that were created alone.
 
-    `everywhere`: of all runs there ever were.
+    `everywhere`: of all runs there ever were, and of providers.yml, of which a database that was lost may have known.
     """
     store = home.reader()
     runs = store.list_runs(None if everywhere else RUNS_LOOKED_AT)
@@ -55,7 +55,7 @@ def list_definitions(home: Directory, *, everywhere: bool = False) -> list[Provi
     for hire in list_hires(home.path, wiring.RENTED_TYPES):
         found.setdefault(hire.settings, hire.definition)
     infos = _list_infos(home)
-    for info in infos:
+    for info in infos if everywhere or not found else ():
         if not info.implicit:
             found.setdefault(info.definition.settings, info.definition)
     if not found:  # the database was lost, or nothing was ever rented

@@ -60,7 +60,7 @@ RUN_COSTS = Listing(
         Column("COST", lambda run, screen: dollars(run.cost)),
         Column("NOW", _now),
         Column("BUDGET", _budget),
-        Column("MACHINES", lambda run, screen: str(len(run.machines))),
+        Column("MACHINES", lambda run, screen: str(len({machine.instance_id for machine in run.machines}))),
         Column("CREATED", lambda run, screen: screen.moment(run.created_at)),
     ),
     lambda run: str(run.run),

@@ -243,6 +243,7 @@ def info_provider(ctx: typer.Context, provider: Provider) -> None:
             ("status", found.status),
             ("has", found.capacity),
             ("file", found.file),
+            *found.settings,
         ]
     )
     if found.hosts:

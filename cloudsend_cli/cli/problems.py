@@ -71,7 +71,7 @@ def _config_error_text(error: ConfigError, paint: Paint) -> str:
     files = {problem.file for problem in problems if problem.file}
     where = f" in {one_line(_short(files.pop()))}" if len(files) == 1 else ""
     texts.append(f"{count}{where}; nothing was started.\n")
-    if error.hint:
+    if error.hint and all(problem.hint != error.hint for problem in shown):
         texts[-1] += f"  help: {untrusted(error.hint)}\n"
     return "\n".join(texts)
 

@@ -123,6 +123,7 @@ class ProviderView:
     file: str = ""
     hosts: tuple[ProviderHost, ...] = ()
     defaults: tuple[tuple[str, str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()  # its own, such as its region
 
     def as_json(self) -> Json:
         return {
@@ -133,6 +134,7 @@ class ProviderView:
             "file": self.file or None,
             "hosts": [host.as_json() for host in self.hosts],
             "defaults": {key: {"value": value, "origin": origin} for key, value, origin in self.defaults},
+            "settings": dict(self.settings),
         }
 
 

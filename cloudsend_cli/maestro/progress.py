@@ -17,6 +17,7 @@ from cloudsend_cli.core.views import live_counts, run_state_word
 from .sockets import Message
 
 SHOWN = 10
+PREEMPTED = "preempted"
 
 
 class RecentFailures:
@@ -101,8 +102,17 @@ def _awaited(state: RunState) -> list[str]:
             for node in awaited
         ]
     notes = [note for node in awaited if (note := _fallback(node, state))]
-    notes += [f"{node.name}: {node.reason}" for node in awaited if node.reason and not _fallback(node, state)]
+    # What was short is told by what is tried instead.
+    reasons = [
+        n for n in awaited if n.reason and not _fallback(n, state) and not (n.offers[1:] and _is_short(n, state))
+    ]
+    notes += [f"{node.name}: {node.reason}" for node in reasons]
     return [*dict.fromkeys(notes), f"{len(awaited)} machines are on their way"]
+
+
+def _is_short(node: NodeRecord, state: RunState) -> bool:
+    short = {key for key, _ in state.run.shortages}
+    return node.reason != PREEMPTED and any({offer.pool, offer.quota} & short for offer in list_offers(node))
 
 
 def _fallback(node: NodeRecord, state: RunState) -> str:

@@ -53,6 +53,14 @@ def test_why_a_machine_is_asked_for_again() -> None:
     assert notes(state) == ["aws-0: preempted", "2 machines are on their way"]
 
 
+def test_a_shortage_is_told_by_what_is_tried_instead() -> None:
+    state = make("aws-0", "aws-1")
+    state.run = replace(state.run, shortages=(("pool a", 600.0),))
+    put(state, replace(state.nodes["aws-0"], reason="AWS would not launch m7i.large"))
+    put(state, replace(state.nodes["aws-1"], reason="preempted"))
+    assert notes(state) == ["aws-1: preempted", "2 machines are on their way"]
+
+
 def test_the_end_of_the_money_is_told() -> None:
     state = make()
     state.run = replace(state.run, stopped="the budget of $5.00 is spent")
