@@ -225,7 +225,8 @@ def _never_came_up(found: InstanceView, screen: Screen) -> bool:
     since = found.rental.since if found.rental is not None else None
     if since is None or screen.now - since < BOOT_TIME:
         return False
-    return found.remark == "never came up" or (found.state in {"creating", "pending"} and not found.connected)
+    silent = found.state in {"creating", "pending"} and not found.connected
+    return silent or found.connected is False or found.remark == "never came up"
 
 
 def info_provider(ctx: typer.Context, provider: Provider) -> None:

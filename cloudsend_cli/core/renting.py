@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from .costs import Cost, rental_cost, run_cost
+from .costs import Cost, rental_cost
 from .model import Offer, Rented
 from .state import NodeRecord, RentalRecord
 
@@ -75,12 +75,6 @@ def machine_cost(machine: Rented, now: float) -> Cost:
     until = None if running else machine.ended_at if machine.ended_at is not None else now
     name = machine.instance_id
     return rental_cost(RentalRecord(name, name, "", "", machine.price, machine.launched_at, until), now)
-
-
-def cost_of_machine(rentals: Iterable[RentalRecord], instance_id: str, now: float) -> Cost | None:
-    """What a run has paid for one machine; None: nothing is known of that."""
-    mine = [rental for rental in rentals if rental.instance_id == instance_id]
-    return run_cost(mine, now) if mine else None
 
 
 def describe_plan(machines: Sequence[Sequence[Offer]]) -> str:

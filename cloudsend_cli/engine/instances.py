@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cloudsend_cli.core.costs import run_cost
 from cloudsend_cli.core.machine_views import InstanceView, RentalView
 from cloudsend_cli.core.model import HostAddress, HostView, Rented, list_known
 from cloudsend_cli.core.offers import current_offer
@@ -12,7 +13,6 @@ from cloudsend_cli.core.renting import (
     ENDED,
     KEPT,
     Kind,
-    cost_of_machine,
     find_excess,
     is_rented_node,
     machine_cost,
@@ -106,11 +106,12 @@ def _rental(fact: NodeFacts) -> RentalView | None:
     if not is_rented_node(node):
         return None
     mine = [rental for rental in fact.rentals if rental.instance_id == node.instance_id]
+    paid = mine if node.instance_id else fact.rentals  # without a machine: for all that it ever had
     return RentalView(
         kind=parse_note(current_offer(node).note),
         price=mine[-1].price if mine else node.price,
         since=mine[-1].since if mine else None,
-        cost=cost_of_machine(fact.rentals, node.instance_id, fact.now),
+        cost=run_cost(paid, fact.now) if paid else None,
         expires=node.lease,
         project=fact.run.project,
     )

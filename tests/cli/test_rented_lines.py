@@ -157,6 +157,13 @@ def test_the_cost_of_a_run_by_machine_and_job(
     assert [run["run"] for run in everything["runs"]] == ["rtest1"]
 
 
+def test_the_machines_that_a_run_has_had(data: Callable[..., Any], renter: FakeRenter, state_dir: Path) -> None:
+    put_run(state_dir, renter, ended=True)
+    (view,) = data("list", "instances", "--run", "rtest1")
+    assert (view["name"], view["state"], view["instance_id"]) == ("aws-0", "released", None)
+    assert view["cost"] == pytest.approx(0.02, rel=0.01)
+
+
 def test_a_run_that_rented_nothing(line: Line, renter: FakeRenter, state_dir: Path) -> None:
     with SqliteStore.open(state_dir) as store:
         store.create_run(plan_run(RunSpec("p", "", ()), [], "rtest2", 0.0))

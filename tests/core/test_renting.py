@@ -11,7 +11,6 @@ from cloudsend_cli.core.model import Offer, Rented, Resources
 from cloudsend_cli.core.renting import (
     KEPT,
     Kind,
-    cost_of_machine,
     describe_plan,
     find_excess,
     is_rented,
@@ -20,7 +19,7 @@ from cloudsend_cli.core.renting import (
     machine_cost,
     parse_note,
 )
-from cloudsend_cli.core.state import NodeRecord, RentalRecord
+from cloudsend_cli.core.state import NodeRecord
 
 NOW = 10_000.0
 MACHINE = Rented("aws", "i-1", "eu-west-3", "running", "rlive1", "aws-0", "p", "m7i.large", "spot", 3.6, NOW - 3600)
@@ -97,13 +96,6 @@ def test_a_machine_costs_something_while_it_runs() -> None:
     assert machine_cost(replace(MACHINE, launched_at=None), NOW) == Cost()
     assert machine_cost(replace(MACHINE, state="stopped"), NOW) == Cost(3.6)
     assert machine_cost(replace(MACHINE, state="terminated", ended_at=NOW - 1800), NOW) == Cost(1.8)
-
-
-def test_what_a_run_paid_for_one_machine() -> None:
-    rental = RentalRecord("i-1@0", "i-1", "aws-0", "aws", 3.6, 0.0, 1000.0)
-    other = replace(rental, id="i-2@0", instance_id="i-2")
-    assert cost_of_machine([rental, other], "i-1", NOW) == Cost(1.0)
-    assert cost_of_machine([other], "i-1", NOW) is None
 
 
 def test_a_plan_in_words() -> None:
