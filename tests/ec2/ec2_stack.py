@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from ec2lab import Cloud, Fault, Gate, Instance
+from cloud_user import surroundings
+from ec2lab import Call, Cloud, Fault, Gate, Instance
+from ec2lab.access import Credential
 from ec2lab.instance import GONE
 from real_stack import DEADLINE, Stack
 
+from cloudsend_cli.api import Client
 from cloudsend_cli.core.state import NodeRecord
 from cloudsend_cli.errors import MaestroError
 from cloudsend_cli.maestro.client import ensure_maestro
 from cloudsend_cli.providers.aws.identity import open_identity
 from cloudsend_cli.store.sqlite import SqliteStore
 
+T = TypeVar("T")
+REGIONS = ("eu-west-3", "eu-west-1", "eu-central-1", "us-east-1", "us-east-2", "us-west-2")
 CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
 BUG = 70
 MDS = "http://169.254.169.254"
@@ -55,6 +66,7 @@ class Ec2Stack(Stack):
         self.ec2 = ec2
         self.region = region or ec2.region
         self._earlier = {one.id for one in ec2.instances}
+        self._since = time.time()
 
     # ---- what is asked for
 
@@ -135,6 +147,17 @@ class Ec2Stack(Stack):
         super().kill_maestro()
         return pid is not None
 
+    def use_key(self, key: str) -> Credential:
+        """What commands, and so the maestro, call with from now on: a credential of this stack alone."""
+        made = self.ec2.add_credential(key, self.ec2.environ["AWS_SECRET_ACCESS_KEY"])
+        self.client = Client(self.state, environ={**os.environ, "AWS_ACCESS_KEY_ID": key})
+        return made
+
+    def calls_of(self, *actions: str) -> list[Call]:
+        """Those of this stack."""
+        made = list(self.ec2.calls_of(*actions))
+        return [call for call in made if call.region == self.region and call.time >= self._since]
+
     def follow_to_end(self, run: str, deadline: float = DEADLINE) -> None:
         """As commands that come again and again would: until the run is over and its machines are given back."""
         until = time.monotonic() + deadline
@@ -186,3 +209,84 @@ class Ec2Stack(Stack):
         self.wait_until_gone()
         assert self.leaks() == []
         assert len(self.groups()) <= 1
+
+
+def in_parallel(ec2: Cloud, work: Sequence[Callable[[Ec2Stack], T]], at_once: int = len(REGIONS)) -> list[T]:
+    """Each with a stack of its own, told apart by regions; the first failure of all is raised."""
+    with AtOnce(ec2, at_once) as pool:
+        return [one.result() for one in [pool.start(one) for one in work]]
+
+
+class AtOnce:
+    """Scenarios that mostly wait, several at a time: each has a stack in a region that is its own meanwhile."""
+
+    def __init__(self, ec2: Cloud, at_once: int = len(REGIONS)) -> None:
+        self.ec2 = ec2
+        self._regions: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for region in REGIONS[:at_once]:
+            self._regions.put(region)
+        self._pool = ThreadPoolExecutor(at_once)
+        self._started: dict[str, Future[None]] = {}
+
+    def start(self, scenario: Callable[[Ec2Stack], T]) -> Future[T]:
+        return self._pool.submit(self._play, scenario)
+
+    def start_all(self, scenarios: Sequence[Callable[[Ec2Stack], None]]) -> None:
+        self._started = {one.__name__: self.start(one) for one in scenarios}
+
+    def finish(self, name: str) -> None:
+        self._started[name].result()
+
+    def _play(self, scenario: Callable[[Ec2Stack], T]) -> T:
+        region = self._regions.get()
+        directory = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
+        stack = Ec2Stack(directory, self.ec2, region)
+        try:
+            return scenario(stack)
+        except Exception as problem:
+            raise AssertionError(f"{problem!r}\n{stack.log()[-2000:]}") from problem
+        finally:
+            stack.close()
+            for one in stack.machines:
+                self.ec2.terminate(one.id)
+            shutil.rmtree(directory, ignore_errors=True)
+            self._regions.put(region)
+
+    def __enter__(self) -> AtOnce:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def together(scenario: Callable[[Ec2Stack], None]) -> Callable[[AtOnce], None]:
+    """A test that is played at the same time as all others of its file that are chosen."""
+
+    def test(at_once: AtOnce) -> None:
+        at_once.finish(scenario.__name__)
+
+    test.__name__, test.__doc__ = scenario.__name__, scenario.__doc__
+    test.scenario = scenario  # type: ignore[attr-defined]
+    return test
+
+
+@contextmanager
+def play_together(ec2: Cloud, tests: Sequence[object]) -> Iterator[AtOnce]:
+    scenarios = [test.scenario for test in tests if hasattr(test, "scenario")]
+    with surroundings(ec2), AtOnce(ec2) as pool:
+        os.environ["CLOUDSEND_MAESTRO_LINGER"] = "0.2"
+        pool.start_all(scenarios)
+        yield pool
+    assert ec2.failures == []
+
+
+@contextmanager
+def stack_of(ec2: Cloud, directory: Path) -> Iterator[Ec2Stack]:
+    """Nothing of it, and no machine, is alive afterwards."""
+    with surroundings(ec2):
+        stack = Ec2Stack(directory, ec2)
+        try:
+            yield stack
+        finally:
+            stack.close()
+    assert ec2.failures == []

@@ -6,35 +6,22 @@ Points are sampled; CLOUDSEND_CRASH_POINTS=all takes every call, and more seeds 
 from __future__ import annotations
 
 import os
-import queue
 import random
-import shutil
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from cloud_user import surroundings
-from ec2_stack import LEDGER, Ec2Stack, Hook
+from ec2_stack import LEDGER, REGIONS, Ec2Stack, Hook, in_parallel
 from ec2lab import Cloud
 from real_stack import wait_for
 
 from cloudsend_cli.maestro.client import ensure_maestro
 
 ALL = os.environ.get("CLOUDSEND_CRASH_POINTS") == "all"
-REGIONS = (
-    "eu-west-3",
-    "eu-west-1",
-    "eu-central-1",
-    "us-east-1",
-    "us-east-2",
-    "us-west-2",
-)  # as many stacks at one time
 JOBS, MACHINES = 3, 2
 SAMPLE = {
     "kept": (2, 4, 9),
@@ -147,29 +134,6 @@ def kill_again_and_again(stack: Ec2Stack, seed: int, runs: int, kills: int) -> i
         assert len(stack.machines) == before + MACHINES - waiting, told
     stack.check_nothing_left(len(stack.machines))
     return count
-
-
-def in_parallel(ec2: Cloud, work: Sequence[Callable[[Ec2Stack], int]]) -> list[int]:
-    """Each with a stack of its own, told apart by regions; the first failure of all is raised."""
-    regions: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for region in REGIONS:
-        regions.put(region)
-
-    def act(one: Callable[[Ec2Stack], int]) -> int:
-        region = regions.get()
-        directory = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
-        stack = Ec2Stack(directory, ec2, region)
-        try:
-            return one(stack)
-        finally:
-            stack.close()
-            for machine in stack.machines:
-                ec2.terminate(machine.id)
-            shutil.rmtree(directory, ignore_errors=True)
-            regions.put(region)
-
-    with ThreadPoolExecutor(len(REGIONS)) as pool:
-        return list(pool.map(act, work))
 
 
 @pytest.mark.slow

@@ -1,0 +1,107 @@
+"""What AWS does to calls of a whole cloudsend: answers that are lost, errors, lists that lag; and a dead machine.
+
+Numbers of the catalogue of faults: P2 lost answers, P3 errors, P6 lags, P9 machines that never come up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ec2_stack import CHANGING, LEDGER, Ec2Stack, in_parallel, stack_of
+from ec2lab import Cloud
+from real_stack import wait_for
+
+JOBS = 3
+
+
+@pytest.fixture
+def stack(ec2: Cloud, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ec2Stack]:
+    monkeypatch.setenv("CLOUDSEND_MAESTRO_LINGER", "0.2")
+    with stack_of(ec2, state_dir) as made:
+        yield made
+
+
+def submit(stack: Ec2Stack, machines: int = 1, jobs: int = JOBS, command: str = LEDGER, **machine: object) -> str:
+    return stack.submit(instances=stack.machine(number=machines, **{"idle": "0", **machine}), jobs=[command] * jobs)
+
+
+def finish(stack: Ec2Stack, run: str, machines: int = 1) -> None:
+    stack.follow_to_end(run)
+    stack.check_jobs(run, JOBS)
+    stack.check_nothing_left(machines)
+
+
+# ---- P2, P3 -------------------------------------------------------------------------------------------------------
+
+
+def strike(stack: Ec2Stack, action: str, kind: str) -> None:
+    """One call of the engine, with all that the SDK does about it, comes to nothing, as far as it can see."""
+    times, region = {"RunInstances": 2}.get(action, 4), stack.region
+    if kind == "reply lost":
+        fault = stack.ec2.lose_reply(action, times=times, region=region)
+    elif kind == "request lost":
+        fault = stack.ec2.lose_request(action, times=times, region=region)
+    else:
+        after = kind == "error after"
+        fault = stack.ec2.inject(action, "InternalError", status=500, times=times, region=region, after=after)
+    if action == "CreateTags":  # made for a machine that is kept, as its agent has told that it watches over itself
+        run = submit(stack, command=f"{LEDGER}; sleep 6", jobs=1, idle="60s")
+    else:
+        run = submit(stack, jobs=1)
+    stack.follow_to_end(run)
+    assert fault.hits == times, f"{fault.hits} of {times}"
+    stack.check_jobs(run, 1)
+    stack.check_nothing_left(1)
+
+
+@pytest.mark.slow
+def test_p2_p3_no_answer_to_any_change(stack: Ec2Stack) -> None:
+    """Of each call that changes something: answer lost, call lost, an error before and after its effect."""
+    kinds = ("reply lost", "request lost", "error before", "error after")
+
+    def one(action: str, kind: str) -> Callable[[Ec2Stack], None]:
+        def play(stack: Ec2Stack) -> None:
+            try:
+                strike(stack, action, kind)
+            except Exception as problem:
+                raise AssertionError(f"{action}, {kind}") from problem
+
+        return play
+
+    in_parallel(stack.ec2, [one(action, kind) for action in CHANGING for kind in kinds])
+
+
+# ---- P6 -----------------------------------------------------------------------------------------------------------
+
+
+def test_p6_lists_that_lag_kill_nothing_and_double_nothing(stack: Ec2Stack) -> None:
+    """Not found after its launch, states of seconds ago, pages of one; then lists that are empty in mid-run."""
+    lag = stack.ec2.lag
+    lag.hidden, lag.stale, lag.page = 3, 1, 1
+    run = submit(stack, 2)
+    wait_for(lambda: len(stack.machines) == 2)
+    assert stack.cli("gc", "--yes", "-o", "json").strip().endswith("[]"), "gc during it ends nothing"
+    lag.empty = 4
+    finish(stack, run, 2)
+
+
+# ---- P9 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_p9_machine_without_sshd_ends_itself_and_the_next_is_used(
+    stack: Ec2Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudsend_cli.providers.aws.offers.UNADOPTED", 5)
+    stack.ec2.break_next("no sshd")
+    run = submit(stack, jobs=1)
+    wait_for(lambda: stack.machines and stack.machines[0].boots)
+    (first,) = stack.machines
+    shown = stack.cli("info", "instance", first.id, "--console")
+    assert "console:" in shown and "nothing yet" not in shown, shown
+    stack.follow_to_end(run)
+    stack.check_jobs(run, 1)
+    assert first.reason is not None and first.reason.code == "Client.InstanceInitiatedShutdown"
+    stack.check_nothing_left(2)
