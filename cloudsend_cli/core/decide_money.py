@@ -50,9 +50,10 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
     ended = (status.ended_at or draft.seen.now) if over else None
     if known is None and status.generation <= node.generation:
         own = status.generation == node.generation
-        # A machine that waited for this run is paid for by it from the moment that it was asked for.
+        # A machine that waited for this run is paid for by it from the moment that it was asked for. What is charged
+        # for at least is the matter of the run before.
         waited = own and launched_at < node.created_at - CLOCKS_APART
-        since = node.created_at if waited else launched_at
+        since = max(node.created_at, launched_at + status.least_seconds) if waited else launched_at
         price = status.price if status.price is not None else node.price if own else None
         known = RentalRecord(
             name,

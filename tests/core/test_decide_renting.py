@@ -300,6 +300,9 @@ def test_machine_that_waited_for_this_run_is_paid_for_from_when_it_was_asked_for
     seen = seeing(instances=listed(launched_at=5.0, least_seconds=60.0, price=0.5))
     (rental,) = decide(serving(rented()), seen, POLICY).changes.rentals.values()
     assert (rental.since, rental.price, rental.least) == (100.0, 0.5, 0.0)
+    seen = seeing(instances=listed(launched_at=65.0, least_seconds=60.0))
+    (rental,) = decide(serving(rented()), seen, POLICY).changes.rentals.values()
+    assert (rental.since, rental.least) == (125.0, 0.0), "its first minute is paid for by the run before"
 
 
 def test_orphan_is_paid_for_as_well_and_keeps_the_run_open() -> None:
