@@ -230,7 +230,6 @@ def test_machines_of_ones_own_are_not_switched_on_or_off(cluster: MakeCluster) -
         said = command(verb, "instance", made.hosts[0].name, status=2).stderr
         assert "does not switch it on or off" in said
     assert "is not claimed" in command("create", "instance", "-p", "local", status=2).stderr
-    assert "\n  start " not in command("--help").stdout
 
 
 def test_a_machine_of_several_runs_is_one_line(cluster: MakeCluster) -> None:
