@@ -82,10 +82,14 @@ class _Sieve:
                 self.young.add(machine.instance_id)
 
     def take_leftovers(self, renter: Renter, leftovers: Sequence[Leftover], regions: Collection[str]) -> None:
-        """`regions`: of machines that are there. A group belongs to all of them, whichever says so."""
+        """`regions`: of machines that are there. A group belongs to all of them, whichever says so.
+
+        A run that is about to rent a machine has none yet, or none that is seen; it may have made its group.
+        """
         for leftover in leftovers:
             name = (leftover.kind, leftover.id)
-            if leftover.removable and not (leftover.kind == "group" and leftover.region in regions):
+            needed = leftover.kind == "group" and (self.runs.active or leftover.region in regions)
+            if leftover.removable and not needed:
                 self.found.setdefault(name, Excess(_leftover_view(leftover), renter, leftover))
             else:
                 self.used.add(name)
