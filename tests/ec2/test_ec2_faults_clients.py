@@ -1,0 +1,263 @@
+"""What happens to those who rent: they are killed, for a while or for ever, doubled, paused, copied; users interfere.
+
+Numbers of the catalogue of faults: C of the client and its maestro, U of users. Every call: see test_ec2_crashes.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ec2_stack import LEDGER, AtOnce, Ec2Stack, Hook, play_together, together
+from ec2lab import Cloud, Instance
+from real_stack import is_alive, wait_for
+
+from cloudsend_cli.maestro.client import ensure_maestro
+
+pytestmark = pytest.mark.slow
+HELD = f"{LEDGER}; until [ -e ~/go ]; do sleep 0.05; done"
+UNADOPTED = 15  # seconds, instead of twenty minutes
+TICK = 5  # of the dead man's switch
+SLACK = 15  # for two busy cores
+
+
+@pytest.fixture(scope="module")
+def at_once(one_cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[AtOnce]:
+    one_cloud.reset()
+    chosen = [getattr(item, "obj", None) for item in request.session.items if item.path == request.path]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cloudsend_cli.providers.aws.offers.UNADOPTED", UNADOPTED)
+        with play_together(one_cloud, chosen) as made:
+            yield made
+
+
+def submit(stack: Ec2Stack, command: str = LEDGER, jobs: int = 1, **machine: object) -> str:
+    return stack.submit(instances=stack.machine(**{"idle": "0", **machine}), jobs=[command] * jobs)
+
+
+def let_go(stack: Ec2Stack) -> None:
+    for one in stack.alive:
+        stack.ec2.host(one.id).sh("touch go")
+
+
+def finish(stack: Ec2Stack, run: str, machines: int = 1) -> None:
+    stack.follow_to_end(run)
+    stack.check_jobs(run, 1)
+    stack.check_nothing_left(machines)
+
+
+# ---- killed, and another one comes --------------------------------------------------------------------------------
+
+
+def kill_at(stack: Ec2Stack, action: str, *, after: bool) -> None:
+    run = submit(stack)
+    fault = stack.kill_maestro_at(1, after=after, actions=[action])
+    assert fault.gate is not None and fault.gate.reached.wait(60)
+    finish(stack, run)
+
+
+@together
+def test_c2_killed_after_the_intent_and_before_the_launch(stack: Ec2Stack) -> None:
+    kill_at(stack, "RunInstances", after=False)
+    tokens = {call.params["ClientToken"] for call in stack.calls_of("RunInstances")}
+    assert len(tokens) == 1
+
+
+@together
+def test_c3_killed_after_the_launch_and_before_its_id_is_known(stack: Ec2Stack) -> None:
+    kill_at(stack, "RunInstances", after=True)
+    first, second, *_ = stack.calls_of("RunInstances")
+    assert first.params == second.params, "repeated to the byte"
+
+
+@together
+def test_c4_killed_before_the_login(stack: Ec2Stack) -> None:
+    kill_at(stack, "DescribeInstances", after=True)
+
+
+@together
+def test_c8_killed_after_the_results_and_before_the_machine_is_given_back(stack: Ec2Stack) -> None:
+    kill_at(stack, "TerminateInstances", after=False)
+
+
+# ---- killed, and nobody comes, ever -------------------------------------------------------------------------------
+
+
+def check_bounded(stack: Ec2Stack, one: Instance, seconds: float) -> None:
+    """It ended itself, soon enough to be paid for no longer than that; nothing of it is left."""
+    stack.ec2.wait(one.id, "terminated", timeout=seconds + 60)
+    assert stack.maestro() is None
+    assert one.reason is not None and one.reason.code == "Client.InstanceInitiatedShutdown"
+    (row,) = [row for row in stack.ec2.ledger() if row.instance_id == one.id]
+    assert row.end is not None and row.end - row.start < seconds + TICK + SLACK
+    assert stack.leaks() == []
+
+
+@together
+def test_dead_for_ever_at_the_launch(stack: Ec2Stack) -> None:
+    submit(stack)
+    fault = stack.kill_maestro_at(1, after=True, actions=["RunInstances"])
+    assert fault.gate is not None and fault.gate.reached.wait(60)
+    (machine,) = stack.machines
+    check_bounded(stack, machine, UNADOPTED)
+
+
+@together
+def test_dead_for_ever_in_mid_run_and_the_job_ends(stack: Ec2Stack) -> None:
+    """What it holds is done; then it is idle."""
+    submit(stack, HELD, idle="8s")
+    wait_for(lambda: len(stack.ledger()) == 1)
+    stack.kill_maestro()
+    (machine,) = stack.machines
+    let_go(stack)
+    check_bounded(stack, machine, 8 + 10)
+
+
+@together
+def test_dead_for_ever_in_mid_run_and_the_job_does_not_end(stack: Ec2Stack) -> None:
+    submit(stack, HELD, life="20s")
+    wait_for(lambda: len(stack.ledger()) == 1)
+    stack.kill_maestro()
+    (machine,) = stack.machines
+    check_bounded(stack, machine, 20)
+
+
+@together
+def test_dead_for_ever_while_the_machine_waits_for_a_run(stack: Ec2Stack) -> None:
+    run = submit(stack, f"{LEDGER}; sleep 6", idle="8s")
+    stack.follow_to_end(run)
+    wait_for(lambda: stack.maestro() is None)
+    (machine,) = stack.machines
+    assert stack.ec2.tags(machine.id)["cloudsend:run"] == "kept"
+    check_bounded(stack, machine, 8 + 20)
+
+
+# ---- doubled, copied, paused --------------------------------------------------------------------------------------
+
+
+@together
+def test_c14_commands_at_the_same_time(stack: Ec2Stack) -> None:
+    """They are one after another in truth: one run, one machine."""
+    config = stack.config(instances=stack.machine(idle="0"), jobs=[LEDGER])
+    commands = [stack.start_cli("run", config, "-d") for _ in range(4)]
+    said = [one.communicate(timeout=60) for one in commands]
+    assert [one.returncode for one in commands] == [0] * 4, said
+    (run,) = stack.client.list_runs()
+    finish(stack, run.id)
+
+
+@together
+def test_c15_two_maestros_of_a_copied_state_directory(stack: Ec2Stack) -> None:
+    """One token is one machine, and one attempt is executed once, whoever asks. Neither leaves anything."""
+    run = submit(stack)
+    fault = stack.kill_maestro_at(1, after=False, actions=["RunInstances"])
+    assert fault.gate is not None and fault.gate.reached.wait(60)
+    with tempfile.TemporaryDirectory(prefix="cs-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        other = Ec2Stack(Path(folder), stack.ec2, stack.region)
+        shutil.copytree(stack.state, other.state, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
+        try:
+            ensure_maestro(stack.state).close()
+            ensure_maestro(other.state).close()
+            stack.follow_to_end(run)
+            other.follow_to_end(run)
+        finally:
+            other.close()
+    assert set(stack.ledger().values()) == {1}, stack.ledger()
+    for one in (stack, other):
+        tokens = [machine.token for machine in one.machines]
+        assert len(tokens) == len(set(tokens))
+    stack.check_nothing_left(len(stack.machines))
+
+
+@together
+def test_c17_paused_maestro_wakes_after_another_has_taken_over(stack: Ec2Stack) -> None:
+    run = submit(stack, HELD)
+    wait_for(lambda: len(stack.ledger()) == 1)
+    paused = stack.maestro()
+    assert paused is not None
+    os.kill(paused, signal.SIGSTOP)
+    try:
+        ensure_maestro(stack.state).close()
+        let_go(stack)
+        stack.settle(run)
+    finally:
+        os.kill(paused, signal.SIGCONT)
+    wait_for(lambda: not is_alive(paused))
+    assert "a newer maestro has taken over" in stack.log()
+    finish(stack, run)
+
+
+# ---- users --------------------------------------------------------------------------------------------------------
+
+
+@together
+def test_u1_gc_while_a_machine_is_launched(stack: Ec2Stack) -> None:
+    """Neither the group, which no machine uses yet, nor the machine that nobody knows yet is left over."""
+    gate = stack.ec2.hold("RunInstances", region=stack.region)
+    run = submit(stack)
+    assert gate.reached.wait(60)
+    assert stack.cli("gc", "--yes", "-o", "json").strip() == "[]"
+    gate.release()
+    wait_for(lambda: stack.machines)
+    assert stack.cli("gc", "--yes", "-o", "json").strip() == "[]"
+    finish(stack, run)
+
+
+@together
+def test_u1_kill_twice_while_a_machine_is_launched(stack: Ec2Stack) -> None:
+    """The launch is followed up until the machine has an id, and that one is ended."""
+    gate = stack.ec2.hold("RunInstances", after=True, region=stack.region)
+    run = submit(stack)
+    assert gate.reached.wait(60)
+    stack.cli("kill", "run", run, status=None)
+    stack.cli("kill", "run", run, status=None)
+    gate.release()
+    stack.follow_to_end(run)
+    assert {job.state for job in stack.jobs(run).values()} == {"cancelled"}
+    assert not stack.ledger()
+    stack.check_nothing_left(1)
+
+
+@together
+def test_u2_state_directory_is_deleted(stack: Ec2Stack) -> None:
+    """The machine ends itself; the gc of somebody else in the same account neither shows nor touches it."""
+    submit(stack, HELD, idle="8s", life="30s")
+    wait_for(lambda: len(stack.ledger()) == 1)
+    pid = stack.maestro()
+    assert pid is not None
+    (machine,) = stack.machines
+    shutil.rmtree(stack.state)
+    wait_for(lambda: not is_alive(pid))
+    with tempfile.TemporaryDirectory(prefix="cs-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        other = Ec2Stack(Path(folder), stack.ec2, stack.region)
+        try:
+            run = submit(other)
+            other.follow_to_end(run)
+            assert machine.id not in other.cli("gc", "--yes", status=None)
+            assert machine.id not in other.cli("list", "instances")
+            assert machine.id not in str([call.params for call in stack.calls_of("TerminateInstances")])
+        finally:
+            other.close()
+    stack.ec2.wait(machine.id, "terminated", timeout=60)
+    assert machine.reason is not None and machine.reason.code == "Client.InstanceInitiatedShutdown"
+    assert stack.leaks() == []
+
+
+@together
+def test_u3_terminate_is_cut_off_and_comes_again(stack: Ec2Stack) -> None:
+    run = submit(stack, f"{LEDGER}; sleep 6", idle="60s")
+    stack.follow_to_end(run)
+    hook = Hook(lambda: command.kill())  # noqa: PLW0108 - there is no process yet
+    fault = stack.ec2._fault("TerminateInstances", gate=hook, drop=True, region=stack.region)
+    command = stack.start_cli("terminate", "instance", "--all", "--yes")
+    command.communicate(timeout=60)
+    assert (fault.hits, command.returncode) == (1, -signal.SIGKILL)
+    (machine,) = stack.alive
+    assert machine.id in stack.cli("list", "instances", "-o", "json")
+    stack.cli("terminate", "instance", "--all", "--yes")
+    stack.check_nothing_left(1)
