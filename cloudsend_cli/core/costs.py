@@ -46,8 +46,9 @@ def paid_seconds(rental: RentalRecord, now: float) -> float:
     return max(until - rental.since, rental.least)
 
 
-def clip_waiting(rentals: Iterable[RentalRecord]) -> dict[str, RentalRecord]:
-    """By id, the waiting of machines that were taken again meanwhile: until then. Of the rentals of all runs."""
+def clip_waiting(rentals: Iterable[RentalRecord]) -> dict[RentalRecord, RentalRecord]:
+    """The waiting of machines that were taken again meanwhile: until then. Of the rentals of all runs, whose ids are
+    each run's own."""
     used: dict[str, list[float]] = {}
     waits = []
     for rental in rentals:
@@ -59,7 +60,7 @@ def clip_waiting(rentals: Iterable[RentalRecord]) -> dict[str, RentalRecord]:
     for wait in waits:
         taken = min((since for since in used.get(wait.instance_id, ()) if since > wait.kept_at), default=None)
         if taken is not None and wait.until is not None and taken < wait.until:
-            clipped[wait.id] = replace(wait, until=max(wait.since, taken))
+            clipped[wait] = replace(wait, until=max(wait.since, taken))
     return clipped
 
 

@@ -186,7 +186,7 @@ class Queries:
         found: dict[str, list[RentalRecord]] = {}
         for name, rental in rentals:
             if run in {None, name}:
-                found.setdefault(name, []).append(clipped.get(rental.id, rental))
+                found.setdefault(name, []).append(clipped.get(rental, rental))
         return found
 
     # ---- jobs ------------------------------------------------------------------------------------------------------
