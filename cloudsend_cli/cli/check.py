@@ -35,9 +35,10 @@ def check(
         bool, typer.Option("--fix", help="Mend what is ours in accounts, such as the address that may log in.")
     ] = False,
 ) -> int:
-    """Check this machine, the state directory, every host and account of providers.yml: one line each.
+    """Check this machine, the state directory, every host and account.
 
-    Of an account: credentials, permissions, limits, clock, ways in; `-p aws` also where providers.yml names none.
+    One line each, for all of providers.yml. Of an account: credentials, permissions, limits, clock, ways in; `-p aws`
+    also where providers.yml names none.
     A host whose key is not known is shown with its fingerprint; on a terminal you are asked whether to accept it.
     The exit status is that of the worst line: 4 a key, credentials or permissions, 5 a limit, 6 no answer, 7 the
     machine is not fit.

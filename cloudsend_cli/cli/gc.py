@@ -45,11 +45,11 @@ OUTCOMES = Listing(
 
 
 def gc(ctx: typer.Context, provider: OfProvider = None, yes: Yes = False) -> int:
-    """Show what is left over of what was rented, in all regions ever used; with --yes, remove it.
+    """Show what is left over of what was rented; with --yes, remove it.
 
-    Left over are machines whose run has ended or is not known here, machines past their time, and disks, addresses,
-    keys and groups that belong to none. Only what carries this state directory's mark is seen at all. Machines of runs
-    that are not over, and machines that wait for the next run, are left alone.
+    Left over, in any region ever used, are machines whose run has ended or is not known here, machines past their
+    time, and disks, addresses, keys and groups that belong to none. Only what carries this state directory's mark is
+    seen at all. Machines of runs that are not over, and machines that wait for the next run, are left alone.
     """
     session = session_of(ctx)
     screen = session.screen

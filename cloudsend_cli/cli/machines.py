@@ -264,10 +264,10 @@ def _host_row(host: ProviderHost) -> tuple[str, str, str, str]:
 
 
 def ssh(ctx: typer.Context, instance: Instance) -> int:
-    """Open a shell on a machine, or run the command after `--` there; its exit status is passed on.
+    """Open a shell on a machine, or run the command after `--` there.
 
     INSTANCE is a machine of a run, one that is claimed or rented, or a host of providers.yml as PROVIDER/HOST or HOST.
-    A rented machine does not end itself while a shell is open.
+    The exit status is that of the command. A rented machine does not end itself while a shell is open.
     """
     session = session_of(ctx)
     settings = session.settings
