@@ -145,6 +145,16 @@ class Desk:
         """Submit and leave; the run's id."""
         return str(self.json("run", config, "--detach", *words)["run"])
 
+    def submit_aged(self, config: str, *words: str) -> tuple[str, Instance]:
+        """The same, and its one machine, which was started a minute ago: what is paid for whole is over."""
+        gate = self.ec2.hold("RunInstances", after=True)
+        run = self.submit(config, *words)
+        assert gate.reached.wait(60)
+        machine = self.ec2.instances[-1]
+        machine.launched -= 60
+        gate.release()
+        return run, machine
+
     def wait(self, run: str, status: int | None = 0) -> dict[str, Any]:
         """Until it is over: what `info run` says."""
         self("wait", run, "--timeout", "200", status=status)

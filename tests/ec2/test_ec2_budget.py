@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cloud_command import Desk, desk_of, until
-from ec2lab import Cloud, Instance
+from ec2lab import Cloud
 
 PRICE = 3600.0  # a dollar for a second
 BUDGET = 25
@@ -38,21 +38,10 @@ def desks(ec2: Cloud, state_dir: Path, tmp_path: Path) -> Iterator[tuple[Desk, D
     assert ec2.failures == []
 
 
-def _submit(ec2: Cloud, desk: Desk) -> tuple[str, Instance]:
-    """Its machine was started a minute ago, so that the minute that is paid for whole is over."""
-    gate = ec2.hold("RunInstances", after=True)
-    run = desk.submit(desk.config(CONFIG), "--set", f"budget={BUDGET}")
-    assert gate.reached.wait(60)
-    machine = ec2.instances[-1]
-    machine.launched -= 60
-    gate.release()
-    return run, machine
-
-
 def test_end_of_the_money(ec2: Cloud, desks: tuple[Desk, Desk]) -> None:
     desk, left = desks
-    run, machine = _submit(ec2, desk)
-    _, orphan = _submit(ec2, left)
+    run, machine = desk.submit_aged(desk.config(CONFIG), "--set", f"budget={BUDGET}")
+    _, orphan = left.submit_aged(left.config(CONFIG), "--set", f"budget={BUDGET}")
     for one in desks:
         one.witness.until(lambda one=one: len(one.witness.begun()) == 2)
     host = ec2.host(orphan.id)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cloud_command import Desk, desk_of
+from cloud_command import Desk, desk_of, dollars
 from ec2lab import Cloud
 
-IDLE = 30
+IDLE = 20
+SECONDS = 12  # between two looks of the switch, and of ours
 CONFIG = f"""
 project: again
 provider: aws
@@ -39,26 +40,23 @@ def _files(ec2: Cloud, instance: str) -> str:
 
 
 def test_next_run_of_the_project_takes_what_is_there(ec2: Cloud, desk: Desk) -> None:
-    desk.witness.let(lambda words: len(desk.witness.begun()) != 2)
-    config = desk.config(CONFIG)
-    first = desk.submit(config)
+    desk.witness.let(lambda words: words[0] != "held")
+    first, machine = desk.submit_aged(desk.config(CONFIG))
     assert desk.wait(first)["state"] == "succeeded"
-    (machine,) = ec2.instances
     files = _files(ec2, machine.id)
     assert files.count("/files/") == 2 and ".ready" in files and ".env-" in files
 
     # A run that takes it works longer than the machine would have waited for it.
     taken = len(ec2.calls)
-    second = desk.submit(config, "--fresh")
-    desk.witness.until(lambda: len(desk.witness.begun()) == 2)
+    second = desk.submit(desk.config(CONFIG.replace("WORK job", "WORK held"), "next.yml"), "--fresh")
+    desk.witness.until(lambda: desk.witness.begun("held"))
     assert [call.action for call in ec2.calls[taken:] if call.action == "RunInstances"] == []
     assert _files(ec2, machine.id) == files, "nothing is sent or built again"
 
     # What another project asks for is another machine; `dev` has it wait for an hour.
     words = ("--set", "project=other", "--set", "dev=true", "--set", "instances[0].idle=1h")
-    third = desk.submit(config, *words)
-    desk.witness.until(lambda: len(desk.witness.begun()) == 3)
-    (other,) = [one for one in ec2.instances if one.id != machine.id]
+    third, other = desk.submit_aged("run.yml", *words)
+    desk.witness.until(lambda: len(desk.witness.begun("job")) == 2)
     assert desk.wait(third)["state"] == "succeeded"
     assert "idle=3600 " in ec2.host(other.id).sh("cat /run/cloudsend/armed", root=True)
 
@@ -70,6 +68,20 @@ def test_next_run_of_the_project_takes_what_is_there(ec2: Cloud, desk: Desk) -> 
     assert f"it has been idle for {IDLE} seconds" in machine.console
     assert other.state == "running"
     assert len(ec2.calls_of("RunInstances")) == 2
+
+    # What the runs have paid is what the cloud asks for, the waiting too. A switch looks every five seconds.
+    desk("terminate", "instance", "--all", "--yes")
+    ec2.wait(other.id, "terminated")
+    rows = {row.instance_id: row for row in ec2.ledger()}
+    assert all(row.seconds > 60 for row in rows.values())
+    costs = [desk.json("cost", run) for run in (first, second, third)]
+    for one in (machine, other):
+        told = [m["seconds"] for cost in costs for m in cost["machines"] if m["instance_id"] == one.id]
+        assert sum(told) == pytest.approx(rows[one.id].seconds, abs=SECONDS)
+    assert all(cost["cost_per_hour"] == 0 for cost in costs)
+    assert sum(cost["cost"] for cost in costs) == pytest.approx(dollars(list(rows.values())), abs=0.005)
+    desk("gc", "--yes")
+    assert ec2.leaks() == []
 
 
 def test_run_that_begins_while_another_lets_go_of_its_machine_waits_for_it(ec2: Cloud, desk: Desk) -> None:
