@@ -10,10 +10,11 @@ from .decide_builds import is_ending_build
 from .decide_jobs import PREEMPTED, go_on_without, lose, never_started, take_report
 from .decide_money import begin_waiting, end_rental
 from .draft import Draft
-from .model import InstanceStatus
+from .model import HostView, InstanceStatus
 from .naming import create_call, digest, keep_call, terminate_call, token
 from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
-from .silence import REFUSALS, REFUSED
+from .renting import is_rented_node
+from .silence import REFUSALS, REFUSED, SILENT
 from .state import FETCHED, RESULTS_GONE, RESUME, NodeRecord
 
 # Each is the provider's word that the token has no living machine (see ports.Provider.create_instance). `auth` is so
@@ -225,8 +226,8 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
         _replace(draft, node, status.reason or "terminated")
     elif status is not None and status.state == "stopped":
         _lose_stopped(draft, node)
-    elif view is not None and not connected and view.error_code in REFUSALS and not _is_used(draft, node):
-        _start_release(draft, node, node.instance_id, f"{REFUSED}{view.error}")
+    elif useless := _why_useless(draft, node, view):
+        _start_release(draft, node, node.instance_id, useless)
     elif connected or status is not None or node.provider not in draft.seen.instances:
         if node.not_before and (connected or status is not None):
             draft.put_node(replace(node, not_before=0.0))
@@ -245,6 +246,19 @@ def _lose_stopped(draft: Draft, node: NodeRecord) -> None:
     """PROOF: its provider says that it has no power. Its disk is kept, and it may come back under another boot."""
     for job in draft.running_jobs(node.name):
         lose(draft, job, "lost: the machine was stopped")
+
+
+def _why_useless(draft: Draft, node: NodeRecord, view: HostView | None) -> str:
+    """Why a machine that has nothing of this run is given back: it refuses, or is paid for and does not answer.
+
+    One whose image has no cloud-init has no switch that would end it.
+    """
+    if view is None or view.connected or _is_used(draft, node):
+        return ""
+    if view.error_code in REFUSALS:
+        return f"{REFUSED}{view.error}"
+    silent = view.error_code == SILENT and draft.seen.now - view.since > draft.policy.boot_limit
+    return NEVER_CAME_UP if silent and is_rented_node(node) else ""
 
 
 def _is_used(draft: Draft, node: NodeRecord) -> bool:

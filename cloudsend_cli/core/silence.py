@@ -10,6 +10,7 @@ from .model import HostView
 REFUSALS = frozenset({"auth", "host-key", "unfit"})
 REFUSED = "refused: "  # begins the reason of a node that is left out for it
 TAKEN = "capacity"
+SILENT = "unreachable"
 
 
 def describe_silence(node: str, view: HostView) -> str:

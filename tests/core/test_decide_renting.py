@@ -10,6 +10,7 @@ import pytest
 from cloudsend_cli.core.actions import FetchResume, KeepInstance, LeaseHost, StartAttempts, TerminateInstance
 from cloudsend_cli.core.costs import clip_waiting
 from cloudsend_cli.core.decide import Decision, decide
+from cloudsend_cli.core.decide_nodes import NEVER_CAME_UP
 from cloudsend_cli.core.explain import explain
 from cloudsend_cli.core.model import (
     AttemptStatus,
@@ -79,6 +80,35 @@ def listed(**values: Any) -> dict[str, tuple[InstanceStatus, ...]]:
 
 def of_kind(decision: Decision, kind: type) -> list[Any]:
     return [action for action in decision.actions if isinstance(action, kind)]
+
+
+# ---- no answer -----------------------------------------------------------------------------------------------------
+
+
+def test_machine_that_runs_and_never_answers_is_given_back_and_asked_for_anew() -> None:
+    """An image without cloud-init has no switch: it would be paid for until somebody looks."""
+    late = HostView(False, since=NOW - POLICY.boot_limit - 1, error="no answer in time", error_code="unreachable")
+    state = serving(rented())
+    decision = decide(state, seeing(late, instances=listed()), POLICY)
+    assert (decision.changes.nodes["n-0"].state, decision.changes.nodes["n-0"].reason) == ("releasing", NEVER_CAME_UP)
+    assert [action.instance_id for action in of_kind(decision, TerminateInstance)] == ["i-1"]
+    state.apply(decision.changes)
+    gone = decide(state, seeing(None, instances=listed(state="terminated")), POLICY)
+    assert gone.changes.nodes["n-0"].state == "wanted"
+
+
+@pytest.mark.parametrize("why", ["soon", "used", "own", "taken"])
+def test_machine_that_does_not_answer_is_waited_for(why: str) -> None:
+    """For as long as a boot may take; and for ever where it has something of the run, or costs nothing."""
+    since = NOW - POLICY.boot_limit - (1 if why != "soon" else -1)
+    silent = HostView(
+        False, since=since, error="no answer", error_code="capacity" if why == "taken" else "unreachable"
+    )
+    state = serving(rented(offers=(Offer("{}", TWO),) if why == "own" else OFFERS))
+    if why == "used":
+        state = running(state)
+    decision = decide(state, seeing(silent, instances=listed()), POLICY)
+    assert state.nodes["n-0"].state == "running" and "n-0" not in decision.changes.nodes
 
 
 # ---- offers --------------------------------------------------------------------------------------------------------
