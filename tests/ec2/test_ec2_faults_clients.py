@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -174,13 +176,25 @@ def test_c15_two_maestros_of_a_copied_state_directory(stack: Ec2Stack) -> None:
     stack.check_nothing_left(len(stack.machines))
 
 
+def pause_maestro(stack: Ec2Stack) -> int:
+    """Not while it commits: then nobody can write before it is ended."""
+    pid = stack.maestro()
+    assert pid is not None
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(stack.state / "state.db", timeout=0, isolation_level=None)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                return pid
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+
+
 @together
 def test_c17_paused_maestro_wakes_after_another_has_taken_over(stack: Ec2Stack) -> None:
     run = submit(stack, HELD)
     wait_for(lambda: len(stack.ledger()) == 1)
-    paused = stack.maestro()
-    assert paused is not None
-    os.kill(paused, signal.SIGSTOP)
+    paused = pause_maestro(stack)
     try:
         ensure_maestro(stack.state).close()
         let_go(stack)
