@@ -130,19 +130,21 @@ def _check_permissions(tenant: Tenant, region: str) -> list[Finding]:
     network = Finding("network", True, f"{places[0].vpc}, zones {', '.join(place.zone for place in places)}")
     may: list[str] = []
     may_not: list[str] = []
+    later: list[str] = []
     unknown: list[str] = []
     for trial in _list_dry_runs(tenant, region, image, places[0]):
         allowed, words = try_dry_run(account, region, trial.verb, trial.parameters)
         if allowed is None:
             unknown.append(words)
-        elif allowed or not trial.only_good:
-            (may if allowed else may_not).append(trial.name)
+        else:
+            (may if allowed else later if trial.only_good else may_not).append(trial.name)
     found = [network, *(Finding("network", True, text) for text in warnings)]
     if may_not:
         text = f"may not: {', '.join(may_not)}" + (f"; may: {', '.join(may)}" if may else "")
         found.append(Finding("permissions", False, text, POLICY_HINT, "auth"))
     elif may:
-        found.append(Finding("permissions", True, f"may: {', '.join(may)}"))
+        shown = f"; not known before the first machine: {', '.join(later)}" if later else ""
+        found.append(Finding("permissions", True, f"may: {', '.join(may)}{shown}"))
     return found + [Finding("permissions", False, text, POLICY_HINT, "provider") for text in unknown]
 
 
