@@ -17,14 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import real_stack
 from cloud_user import surroundings
 from ec2lab import Call, Cloud, Fault, Gate, Instance
 from ec2lab.access import Credential
 from ec2lab.instance import GONE
-from real_stack import DEADLINE, Stack
+from real_stack import Stack
 
 from cloudsend_cli.api import Client
 from cloudsend_cli.core.state import NodeRecord
+from cloudsend_cli.core.views import Progress
 from cloudsend_cli.errors import MaestroError
 from cloudsend_cli.maestro.client import ensure_maestro
 from cloudsend_cli.providers.aws.identity import open_identity
@@ -34,6 +36,7 @@ T = TypeVar("T")
 REGIONS = ("eu-west-3", "eu-west-1", "eu-central-1", "us-east-1", "us-east-2", "us-west-2")
 CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
 BUG = 70
+PATIENCE = 180.0  # seconds: with machines that many use
 MDS = "http://169.254.169.254"
 PATH = "/ledger/"
 # A line of the ledger outlives the machine that it was written on: the lab notes what is read at the metadata service.
@@ -44,6 +47,10 @@ LEDGER = (
 # What a maestro calls, and no command that only plans.
 CHANGING = ("CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "CreateTags", "TerminateInstances")
 OF_MAESTRO = (*CHANGING, "DescribeSecurityGroups", "DescribeInstances")
+
+
+def wait_for(happened: Callable[[], T]) -> T:
+    return real_stack.wait_for(happened, PATIENCE)
 
 
 class Hook(Gate):
@@ -88,7 +95,7 @@ class Ec2Stack(Stack):
             stderr=subprocess.PIPE,
         )
 
-    def cli(self, *words: str, status: int | None = 0, timeout: float = DEADLINE) -> str:
+    def cli(self, *words: str, status: int | None = 0, timeout: float = PATIENCE) -> str:
         """What it wrote, both streams. `status`: what it must end with; None: anything but a bug."""
         process = self.start_cli(*words)
         out, err = process.communicate(timeout=timeout)
@@ -158,7 +165,10 @@ class Ec2Stack(Stack):
         made = list(self.ec2.calls_of(*actions))
         return [call for call in made if call.region == self.region and call.time >= self._since]
 
-    def follow_to_end(self, run: str, deadline: float = DEADLINE) -> None:
+    def settle(self, run: str, deadline: float = PATIENCE) -> Progress:
+        return super().settle(run, deadline)
+
+    def follow_to_end(self, run: str, deadline: float = PATIENCE) -> None:
         """As commands that come again and again would: until the run is over and its machines are given back."""
         until = time.monotonic() + deadline
         while True:
@@ -180,7 +190,7 @@ class Ec2Stack(Stack):
         for machine in self.client.list_terminable():
             self.client.terminate_rented(machine)
 
-    def wait_until_gone(self, deadline: float = 30) -> None:
+    def wait_until_gone(self, deadline: float = PATIENCE) -> None:
         for one in self.machines:
             self.ec2.wait(one.id, "terminated", deadline)
 

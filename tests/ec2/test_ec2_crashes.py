@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 import pytest
 from cloud_user import surroundings
-from ec2_stack import LEDGER, REGIONS, Ec2Stack, Hook, in_parallel
+from ec2_stack import LEDGER, REGIONS, Ec2Stack, Hook, in_parallel, wait_for
 from ec2lab import Cloud
-from real_stack import wait_for
 
 from cloudsend_cli.maestro.client import ensure_maestro
 
@@ -186,7 +185,7 @@ def test_maestros_killed_one_after_another(cloud: Cloud, summary_line: Summary) 
 
     def one(stack: Ec2Stack, seed: int) -> int:
         try:
-            return kill_again_and_again(stack, seed, runs=2, kills=5)
+            return kill_again_and_again(stack, seed, runs=2, kills=3)
         except Exception as problem:
             raise AssertionError(f"seed {seed}: {problem!r}\n{stack.log()[-2000:]}") from problem
 

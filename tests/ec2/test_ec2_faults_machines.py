@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ec2_stack import LEDGER, OF_MAESTRO, AtOnce, Ec2Stack, play_together, together
+from ec2_stack import LEDGER, OF_MAESTRO, AtOnce, Ec2Stack, play_together, together, wait_for
 from ec2lab import Cloud
-from real_stack import wait_for
 
 pytestmark = pytest.mark.slow
 HELD = f"{LEDGER}; until [ -e ~/go ]; do sleep 0.05; done"
