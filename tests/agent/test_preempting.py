@@ -52,7 +52,7 @@ def test_what_runs_is_ended_and_what_waits_never_starts(
     hook = "echo saving in $PWD at $CLOUDSEND_PREEMPT_AT with $MINE; echo to out"
     client.start(
         sh("a.1", STEADY, on_preempt=hook, cwd="sub", env={"MINE": "this"}),
-        sh("a.2", "echo up; sleep 600", grace=0.2),
+        sh("a.2", "echo up; exec sleep 600", grace=0.2),
         sh("a.3", "true"),
         sh("a.4", "true"),
     )

@@ -214,7 +214,7 @@ def test_nothing_is_left_behind(how: str) -> None:
         child.wait(60)
     ended = [Path(f"/proc/{pid}") for pid in (moto, keeper)]
     wait_for(lambda: not any(path.exists() for path in ended), "moto and the hosts end")
-    wait_for(lambda: not Path(f"/sys/class/net/cslab{slot}").exists(), "its interface goes")
+    wait_for(lambda: not Path(f"/sys/class/net/cslab{slot}").exists(), "its interface goes", deadline=90)
     mounts = Path("/proc/self/mounts").read_text()
     rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     assert ("cslab" in mounts, "table ip lab" in rules) == (False, False)

@@ -104,6 +104,7 @@ def test_four_evil_hosts_of_five_neither_stop_the_fifth_nor_fill_the_maestro(
         wait_for(
             lambda: five.phase(five.client.find_job("many").run, "many") == "RUNNING" and many.exists(".cloudsend")
         )
+        wait_for(lambda: five.phase(five.client.find_job("endless").run, "endless") == "RUNNING")
         wait_for(lambda: five.tail("endless"))
         reader = five.command("tail", "-f", "endless")
         beside = work(five, good, "beside")

@@ -68,6 +68,8 @@ class Hands:
             try:
                 forget_descriptors(writer)
                 write_all(writer, work())
+            except BrokenPipeError:  # the daemon died: nobody waits for it
+                pass
             except BaseException:  # noqa: BLE001
                 log_exception("hand")
             finally:
