@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,13 @@ from cloudsend_cli.errors import CloudsendError, ConfigError, Problem
 
 from .sanitise import one_line, untrusted
 
+_SECRETS = (
+    re.compile(
+        r"(?i)([\w-]*(?:secret|passw|passphrase|token|access_?key|api_?key|private_?key|credential)[\w-]*[\"']?\s*[:=]\s*)"
+        r"([^\s,}\]#][^,}\]#]*?)(\s*(?:[,}\]#].*)?$|\s*(?=[,}\]#]))"
+    ),
+    re.compile(r"([\w.-]+:)([^\s:@/]+)(@)"),
+)
 _PROBLEMS_MOST = 50
 _SOURCE_MOST = 160  # letters of a source line
 
@@ -134,8 +142,15 @@ def _source_lines(problems: Sequence[Problem]) -> dict[tuple[str, int], str]:
         wanted = {problem.line for problem in problems if problem.file == file}
         for number, text in _read_lines(file, max(wanted)):
             if number in wanted:
-                found[file, number] = text
+                found[file, number] = hide_secrets(text)
     return found
+
+
+def hide_secrets(line: str) -> str:
+    """The line with stars for what stands behind a secret's name, and for a password before an `@`; no wider."""
+    for pattern in _SECRETS:
+        line = pattern.sub(lambda found: found[1] + "*" * len(found[2]) + found[3], line)
+    return line
 
 
 def _read_lines(file: str, last: int) -> Iterable[tuple[int, str]]:

@@ -10,7 +10,7 @@ from .decide_builds import is_ending_build
 from .decide_jobs import PREEMPTED, go_on_without, lose, never_started, take_report
 from .decide_money import begin_waiting, end_rental
 from .draft import Draft
-from .model import HostView, InstanceStatus
+from .model import PENDING, HostView, InstanceStatus
 from .naming import create_call, digest, keep_call, terminate_call, token
 from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
 from .renting import is_rented_node
@@ -25,6 +25,7 @@ SHORTAGES = frozenset({"capacity", "quota"})
 CAPACITY = "capacity"  # InstanceStatus.reason
 NEVER_CAME_UP = "never came up"
 GONE = "given up by the user"
+LEAST_IDLE = 60.0  # seconds for which a machine of a run is kept at hand at least
 
 
 def take_nodes(draft: Draft, *, wanted: bool) -> None:
@@ -36,8 +37,10 @@ def take_nodes(draft: Draft, *, wanted: bool) -> None:
             _intend(draft, node, wanted=wanted)
         elif node.state == "creating":
             _await_instance(draft, node, wanted=wanted)
+        elif node.state == "running" and wanted and _has_been_idle(draft, node):
+            _start_release(draft, node, node.instance_id, "")
         elif node.state == "running" and (wanted or _is_ending_build(draft, node)):
-            _watch(draft, node)
+            _watch(draft, draft.nodes.get(node.name, node))
         elif node.state == "running":
             _start_release(draft, node, node.instance_id, "")
         elif node.state == "keeping":
@@ -97,6 +100,7 @@ def _intend(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
         instance_id="",
         created_at=draft.seen.now,
         not_before=0.0,
+        idle_since=0.0,
         lease=None,
     )
     draft.put_node(node)
@@ -127,7 +131,8 @@ def _await_instance(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
         _start_release(draft, node, status.instance_id, "")
     elif status.state == "running" and status.address is not None:
         price = status.price if status.price is not None else node.price
-        draft.put_node(replace(node, state="running", instance_id=status.instance_id, price=price, not_before=0.0))
+        node = replace(node, state="running", instance_id=status.instance_id, price=price, reason="")
+        draft.put_node(replace(node, not_before=0.0))
         draft.actions.append(ConnectHost(node.name, status.address))
     elif draft.seen.now - node.created_at > draft.policy.boot_limit:
         _start_release(draft, node, status.instance_id, NEVER_CAME_UP)
@@ -248,6 +253,23 @@ def _lose_stopped(draft: Draft, node: NodeRecord) -> None:
         lose(draft, job, "lost: the machine was stopped")
 
 
+def _has_been_idle(draft: Draft, node: NodeRecord) -> bool:
+    """Whether a rented machine has had nothing to do for as long as it may wait, while others still work.
+
+    What fails there later is done where it failed: a job that is open again keeps its machine.
+    """
+    if not is_rented_node(node):
+        return False
+    idle = not draft.state.counts.get(PENDING) and not _is_used(draft, node)
+    if idle != bool(node.idle_since):
+        draft.put_node(replace(node, idle_since=draft.seen.now if idle else 0.0))
+        return False
+    limit = max(LEAST_IDLE, current_offer(node).keep)
+    if idle:
+        draft.wake(node.idle_since + limit)
+    return idle and draft.seen.now - node.idle_since >= limit
+
+
 def _why_useless(draft: Draft, node: NodeRecord, view: HostView | None) -> str:
     """Why a machine that has nothing of this run is given back: it refuses, or is paid for and does not answer.
 
@@ -285,6 +307,17 @@ def _start_release(draft: Draft, node: NodeRecord, instance_id: str, reason: str
     _release(draft, node, wanted=reason == NEVER_CAME_UP)
 
 
+def _note_trouble(draft: Draft, node: NodeRecord, call: str) -> NodeRecord:
+    """What the provider said, kept until it takes the machine back: it goes on costing money."""
+    _, told = draft.seen.call_errors.get(call, ("", node.trouble))
+    if call in draft.seen.calls_done:
+        told = ""
+    if told != node.trouble:
+        node = replace(node, trouble=told)
+        draft.put_node(node)
+    return node
+
+
 def _can_keep(draft: Draft, node: NodeRecord) -> bool:
     """Only a machine that was heard to watch over itself: nobody else will end it."""
     view = draft.seen.hosts.get(node.name)
@@ -296,7 +329,8 @@ def _keep(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     """Ask until the machine is out of this run. What cannot be kept is given back."""
     status = find_instance(draft, node)
     call = keep_call(node.instance_id, node.generation)
-    code, message = draft.seen.call_errors.get(call, ("", ""))
+    code, _ = draft.seen.call_errors.get(call, ("", ""))
+    node = _note_trouble(draft, node, call)
     if call in draft.seen.calls_done:
         begin_waiting(draft, node)
         end_rental(draft, node.instance_id)
@@ -310,7 +344,7 @@ def _keep(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
         draft.put_node(node)
         _release(draft, node, wanted=wanted)
     elif node.not_before <= draft.seen.now and call not in draft.seen.calls_pending:
-        draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.create_retry, reason=message))
+        draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.create_retry))
         draft.actions.append(KeepInstance(node.name, node.provider, node.generation, node.instance_id))
     draft.wake(draft.seen.now + draft.policy.look_again)
 
@@ -324,11 +358,13 @@ def _release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     """
     status = find_instance(draft, node)
     call = terminate_call(node.instance_id)
+    node = _note_trouble(draft, node, call)
     absent = status is None and node.provider in draft.seen.instances and call in draft.seen.calls_done
     draft.wake(draft.seen.now + draft.policy.look_again)
     gone = (status is not None and status.state == "terminated") or absent
     if gone:
         end_rental(draft, node.instance_id)
+        node = replace(node, trouble="")
     if gone and node.reason.startswith((REFUSED, GONE)):
         draft.put_node(replace(node, state="failed", instance_id="", not_before=0.0))
     elif gone:

@@ -83,6 +83,8 @@ class NodeRecord:
     not_before: float = 0.0
     created_at: float = 0.0
     price: float | None = None  # dollars per hour
+    trouble: str = ""  # why its provider did not take it back when it was asked last
+    idle_since: float = 0.0  # since when it has nothing to do and nothing waits for it; 0: it has
     kept: str = ""  # the machine that this run gave out of its hands last: it may be another run's by now
     lease: float | None = None  # when it ends itself at the latest, as it was last told
     offers: tuple[Offer, ...] = ()  # in the order in which they are tried; capacity, request, price are of one of them

@@ -42,7 +42,7 @@ class DirectCalls:
         try:
             result = call()
         except CloudsendError as error:
-            self.failed[key] = (error.code, error.message)
+            self.failed[key] = (error.code, _words(error))
         else:
             self.returned[key] = result
             self.succeeded |= {key}
@@ -60,6 +60,11 @@ class DirectCalls:
 
     def done(self) -> frozenset[str]:
         return self.succeeded
+
+
+def _words(error: CloudsendError) -> str:
+    """What happened and what to do: this is all that is kept of it."""
+    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 class ThreadedCalls:
@@ -101,7 +106,7 @@ class ThreadedCalls:
             key, result, error = self._results.get()
             self._pending.discard(key)
             if error is not None:
-                self._direct.failed[key] = (error.code, error.message)
+                self._direct.failed[key] = (error.code, _words(error))
             else:
                 self._direct.returned[key] = result
                 self._direct.succeeded |= {key}

@@ -123,6 +123,7 @@ def is_unfinished(hire: Hire, definition: ProviderDefinition, words: Iterable[st
 def _folder(state_dir: Path, kind: str) -> Path:
     folder = state_dir / kind / FOLDER
     try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (state_dir / kind).chmod(0o700)
     except OSError as problem:

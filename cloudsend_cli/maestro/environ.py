@@ -7,13 +7,14 @@ from collections.abc import Mapping
 
 AGENT = "SSH_AUTH_SOCK"
 SSH_CONFIG = "CLOUDSEND_SSH_CONFIG"
+ADDRESS = "CLOUDSEND_CALLER_CIDR"  # from which machines of a cloud are logged in to
 CLOUD = "AWS_"  # how the names begin
 
 
 def pick_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """What a command sends along. It goes through a socket that only this user can open, and is never stored."""
     cloud = {name: value for name, value in environ.items() if name.startswith(CLOUD)}
-    return {AGENT: environ.get(AGENT, ""), SSH_CONFIG: environ.get(SSH_CONFIG, ""), **cloud}
+    return {**{name: environ.get(name, "") for name in (AGENT, SSH_CONFIG, ADDRESS)}, **cloud}
 
 
 def take_variables(given: object) -> None:
@@ -25,8 +26,9 @@ def take_variables(given: object) -> None:
     if not isinstance(given, dict):
         return
     words = {name: value for name, value in given.items() if isinstance(name, str) and isinstance(value, str)}
-    if words.get(AGENT):
-        os.environ[AGENT] = words[AGENT]
+    for name in (AGENT, ADDRESS):
+        if words.get(name):
+            os.environ[name] = words[name]
     if SSH_CONFIG in words:
         _set(SSH_CONFIG, words[SSH_CONFIG])
     cloud = {name: value for name, value in words.items() if name.startswith(CLOUD) and "\0" not in value}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from cloudsend_cli.core.explain import NO_ROOM
 from cloudsend_cli.core.model import FAILED, RUNNING, HostView
-from cloudsend_cli.core.naming import job_id, keep_call, list_call, terminate_call
+from cloudsend_cli.core.naming import job_id, list_call
 from cloudsend_cli.core.offers import choose_offer, current_offer, list_offers
 from cloudsend_cli.core.renting import is_rented_node
 from cloudsend_cli.core.silence import REFUSED, describe_silence, way_out
@@ -66,13 +66,8 @@ def _list_troubles(state: RunState, troubles: Mapping[str, str]) -> list[str]:
     providers = dict.fromkeys(node.provider for node in state.nodes.values())
     blind = [f"{name}: {told}" for name in providers if (told := troubles.get(list_call(name)))]
     nodes = [node for node in state.nodes.values() if node.state in {"releasing", "keeping"}]
-    stuck = [f"{node.name} is not given back yet: {told}" for node in nodes if (told := _refusal(node, troubles))]
+    stuck = [f"{node.name} is not given back yet: {node.trouble}" for node in nodes if node.trouble]
     return blind + stuck
-
-
-def _refusal(node: NodeRecord, troubles: Mapping[str, str]) -> str:
-    calls = (terminate_call(node.instance_id), keep_call(node.instance_id, node.generation))
-    return next((troubles[call] for call in calls if call in troubles), "")
 
 
 def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:

@@ -405,3 +405,29 @@ def test_run_without_a_budget_ends_the_lease_of_an_earlier_one() -> None:
 def test_budget_without_machines_changes_nothing() -> None:
     decision = decide(rented(budget=0.0), seeing(None), POLICY)
     assert decision.changes.run is None
+
+
+def test_machine_without_work_is_let_go_while_others_still_work() -> None:
+    state = running(serving(rented()))
+    state.apply(Changes(nodes={"n-1": replace(state.nodes["n-0"], name="n-1", instance_id="i-2")}))
+    views = {"n-0": UP, "n-1": UP}
+    state.apply(decide(state, replace(seeing(), hosts=views), POLICY).changes)
+    assert (state.nodes["n-0"].idle_since, state.nodes["n-1"].idle_since) == (0.0, NOW)
+    early = decide(state, replace(seeing(), hosts=views, now=NOW + 59), POLICY)
+    assert "n-1" not in early.changes.nodes
+    late = decide(state, replace(seeing(), hosts=views, now=NOW + 60), POLICY)
+    assert {name: node.state for name, node in late.changes.nodes.items()} == {"n-1": "keeping"}
+    state.apply(Changes(jobs={1: replace(state.jobs[1], state="pending")}))
+    assert decide(state, replace(seeing(), hosts=views, now=NOW + 60), POLICY).changes.nodes["n-1"].idle_since == 0.0
+
+
+def test_what_a_provider_says_instead_of_taking_a_machine_back_is_kept_until_it_does() -> None:
+    state = change(done(serving(rented())), state="releasing")
+    refused = seeing(None, call_errors={terminate_call("i-1"): ("auth", "denied; $0.1/h")})
+    state.apply(decide(state, refused, POLICY).changes)
+    assert state.nodes["n-0"].trouble == "denied; $0.1/h"
+    state.apply(decide(state, seeing(None, calls_done=frozenset({terminate_call("i-1")})), POLICY).changes)
+    assert state.nodes["n-0"].trouble == ""
+    state = change(done(serving(rented())), state="releasing", trouble="denied")
+    state.apply(decide(state, seeing(None, instances=listed(state="terminated")), POLICY).changes)
+    assert (state.nodes["n-0"].state, state.nodes["n-0"].trouble) == ("released", "")

@@ -29,7 +29,8 @@ def main() -> int:
         print(f"no lab here: {reason}", file=sys.stderr)
         return 1
     with contextlib.suppress(KeyboardInterrupt), cloud as ec2:
-        exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in ec2.environ.items())
+        environ = {**ec2.environ, "CLOUDSEND_CALLER_CIDR": f"{ec2.client_address}/32"}
+        exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environ.items())
         print(WORDS.format(exports=exports), flush=True)
         if sys.stdin.isatty():
             import ec2lab

@@ -29,7 +29,12 @@ def cloud() -> dict[str, str]:
 
 def test_a_command_sends_what_logins_and_credentials_need_and_nothing_else() -> None:
     environ = {"HOME": "/home/me", "TOKEN": "t", "AWS_PROFILE": "lab", "SSH_AUTH_SOCK": "/agent"}
-    assert pick_variables(environ) == {"SSH_AUTH_SOCK": "/agent", "CLOUDSEND_SSH_CONFIG": "", "AWS_PROFILE": "lab"}
+    assert pick_variables(environ) == {
+        "SSH_AUTH_SOCK": "/agent",
+        "CLOUDSEND_SSH_CONFIG": "",
+        "CLOUDSEND_CALLER_CIDR": "",
+        "AWS_PROFILE": "lab",
+    }
 
 
 def test_newer_credentials_replace_all_older_ones() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cloudsend_cli.core.model import JobSpec, Offer, Resources, RunSpec
-from cloudsend_cli.core.naming import keep_call, list_call, terminate_call
+from cloudsend_cli.core.naming import list_call
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.maestro.progress import RecentFailures, render_progress
@@ -34,7 +34,6 @@ def test_provider_that_does_not_answer_is_named_first() -> None:
 
 
 def test_machine_that_cannot_be_given_back_is_named_with_what_it_costs() -> None:
-    releasing = make(state="releasing")
-    assert notes(releasing, {terminate_call("i-1"): DENIED}) == [f"aws-0 is not given back yet: {DENIED}"]
-    assert notes(make(state="keeping"), {keep_call("i-1", 1): DENIED}) == [f"aws-0 is not given back yet: {DENIED}"]
-    assert notes(make(state="released"), {terminate_call("i-1"): DENIED}) == []
+    for state in ("releasing", "keeping"):
+        assert notes(make(state=state, trouble=DENIED), {}) == [f"aws-0 is not given back yet: {DENIED}"]
+    assert notes(make(state="released"), {}) == []

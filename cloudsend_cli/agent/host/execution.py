@@ -86,7 +86,7 @@ class Execution:
         ]
         os.mkdir(self.work, 0o700)
         if spec.get("files"):
-            lay_out(self.home, self.work, spec["files"], spec.get("private_files"))
+            lay_out(self.home, self.work, spec["files"], spec.get("private_files"), spec.get("resume_dir"))
         if spec.get("resume_dir"):
             os.close(open_folder_below(self.work, split_path(spec["resume_dir"]), create=True))
         self.env = self.environment()

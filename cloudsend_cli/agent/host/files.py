@@ -70,16 +70,18 @@ def stored(home, sha):
     return None
 
 
-def lay_out(home, work, files, private):
+def lay_out(home, work, files, private, private_below=None):
     """Puts uploads into the work directory: hard links of read-only files, or copies. LookupError: one is not here."""
+    below = split_path(private_below) if private_below else None
     for item in files:
         parts = split_path(item["path"])
+        copy = private or (below is not None and parts[: len(below)] == below)
         folder = open_folder_below(work, parts[:-1], create=True)
         try:
             if "link" in item:
                 os.symlink(to_bytes(item["link"]), parts[-1], dir_fd=folder)
             else:
-                lay_out_file(home, item["sha256"], item.get("mode", 0o644), private, folder, parts[-1])
+                lay_out_file(home, item["sha256"], item.get("mode", 0o644), copy, folder, parts[-1])
         finally:
             os.close(folder)
 

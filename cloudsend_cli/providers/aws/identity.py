@@ -72,7 +72,8 @@ def open_identity(state_dir: Path) -> Identity:
 def open_folder(state_dir: Path) -> Path:
     folder = state_dir / FOLDER
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # not open to others, whoever is first to make it
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as problem:
         raise StateDirError(f"{folder} cannot be made: {problem}", hint="is there room on the disk?") from problem
     return folder
