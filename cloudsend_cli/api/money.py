@@ -80,11 +80,15 @@ def _machine_cost(rental: RentalRecord, now: float) -> MachineCost:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Of a run's machines: how many wait for the next run, for how long without use, and how many are ending."""
+    """Of a run's machines: how many wait for the next run, for how long without use, and how many are ending.
+
+    `troubles`: what the provider says instead of taking machines back, by machine.
+    """
 
     machines: int = 0
     seconds: float = 0.0
     ending: int = 0
+    troubles: tuple[tuple[str, str], ...] = ()
 
 
 def count_kept(home: Directory, run: str) -> Kept:
@@ -92,7 +96,8 @@ def count_kept(home: Directory, run: str) -> Kept:
     nodes = [node for node in home.reader().load_without_jobs(run).nodes.values() if is_rented_node(node)]
     kept = [node for node in nodes if node.state == "keeping" or (node.state == "released" and node.kept)]
     seconds = min((current_offer(node).keep for node in kept), default=0.0)
-    return Kept(len(kept), seconds, sum(node.state in {"running", "releasing", "creating"} for node in nodes))
+    ending = sum(node.state in {"running", "releasing", "creating"} for node in nodes)
+    return Kept(len(kept), seconds, ending, tuple((node.name, node.trouble) for node in nodes if node.trouble))
 
 
 # ---- jobs ----------------------------------------------------------------------------------------------------------

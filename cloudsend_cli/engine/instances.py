@@ -118,6 +118,8 @@ def _rental(fact: NodeFacts) -> RentalView | None:
 
 
 def _remark(node: NodeRecord, view: HostView | None) -> str:
+    if node.trouble:
+        return f"not given back yet: {node.trouble}"
     if view is None:
         return node.reason
     if not view.connected:
