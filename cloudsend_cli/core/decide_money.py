@@ -9,12 +9,13 @@ from .actions import LeaseHost
 from .costs import clip_waiting, run_cost
 from .decide_jobs import cancel_job
 from .draft import Draft
-from .model import PENDING, InstanceStatus
+from .model import PENDING, RUNNING, InstanceStatus
 from .naming import rental_id
 from .offers import current_offer
 from .state import NodeRecord, RentalRecord
 
 CLOCKS_APART = 30.0  # seconds between the provider's clock and ours; a machine that waits has lived for longer
+SWITCH_SECONDS = 60.0  # that a machine takes from its idle time's end until it is gone
 LEAST_RESERVE = 0.02  # of the budget: what runs is ended before it is spent, not after
 
 
@@ -47,7 +48,7 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
     name = rental_id(status.instance_id, status.generation, launched_at)
     known = draft.state.rentals.get(name)
     over = status.state in {"terminated", "stopped"}
-    ended = (status.ended_at or draft.seen.now) if over else None
+    ended = _when_ended(draft, node, status) if over else None
     if known is None and status.generation <= node.generation:
         own = status.generation == node.generation
         # A machine that waited for this run is paid for by it from the moment that it was asked for. What is charged
@@ -70,6 +71,18 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
             draft.put_rental(wait)
     elif known is not None and known.until is None and ended is not None:
         draft.put_rental(replace(known, until=max(known.since, ended)))
+
+
+def _when_ended(draft: Draft, node: NodeRecord, status: InstanceStatus) -> float:
+    """As its provider says. One that ended itself while nobody looked did so when it had been idle, at the latest."""
+    if status.ended_at is not None:
+        return status.ended_at
+    idle = current_offer(node).keep
+    mine = [job for job in draft.state.jobs.values() if job.node == node.name]
+    if not idle or any(job.state == RUNNING for job in mine):
+        return draft.seen.now
+    told = [at for job in mine for at in (job.handed_at, job.started_at, job.ended_at) if at is not None]
+    return min(draft.seen.now, max([node.created_at, *told]) + idle + SWITCH_SECONDS)
 
 
 def end_rental(draft: Draft, instance_id: str) -> None:

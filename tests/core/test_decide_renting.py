@@ -431,3 +431,14 @@ def test_what_a_provider_says_instead_of_taking_a_machine_back_is_kept_until_it_
     state = change(done(serving(rented())), state="releasing", trouble="denied")
     state.apply(decide(state, seeing(None, instances=listed(state="terminated")), POLICY).changes)
     assert (state.nodes["n-0"].state, state.nodes["n-0"].trouble) == ("released", "")
+
+
+def test_machine_that_ended_itself_unseen_is_paid_for_until_its_idle_time_was_over() -> None:
+    state = serving(rented())
+    state.apply(Changes(jobs={1: replace(state.jobs[1], state="succeeded", node="n-0", attempt=1, ended_at=200.0)}))
+    ended = listed(launched_at=99.0, state="terminated")
+    (rental,) = decide(state, seeing(None, instances=ended), POLICY).changes.rentals.values()
+    assert rental.until == 200.0 + 40.0 + 60.0
+    state.apply(Changes(jobs={1: replace(state.jobs[1], state="running")}))
+    (rental,) = decide(state, seeing(None, instances=ended), POLICY).changes.rentals.values()
+    assert rental.until == NOW
