@@ -68,7 +68,14 @@ class MotoServer:
             for name, value in request.headers.items()
             if name in {"authorization", "content-type", "x-amz-target", "x-amz-date", "x-amz-security-token"}
         }
-        reply = self._post(request.path, headers, request.body)
+        tries = 3 if request.action.startswith("Describe") else 1  # its server drops a connection now and then
+        for left in reversed(range(tries)):
+            try:
+                reply = self._post(request.path, headers, request.body)
+                break
+            except http.client.RemoteDisconnected:
+                if not left:
+                    raise
         if reply.body[:9].lower() in {b"<!doctype", b"<html>\n<h"}:
             raise RuntimeError(f"moto cannot do {request.action} with {request.params}: {reply.body[:500]!r}")
         return reply
