@@ -30,6 +30,11 @@ def test_identity_is_made_once_and_private(tmp_path: Path) -> None:
     )
 
 
+def test_state_directory_is_private_whoever_makes_it(tmp_path: Path) -> None:
+    open_identity(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
 def test_two_directories_are_two_owners(tmp_path: Path) -> None:
     first, second = open_identity(tmp_path / "a"), open_identity(tmp_path / "b")
     assert first.owner != second.owner and first.login_public != second.login_public
