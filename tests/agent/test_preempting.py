@@ -244,10 +244,9 @@ def test_an_attempt_that_resumes_is_told_where(host: Host, agent: Client) -> Non
     assert agent.stream("a.1") == f"step 7\n{host.home}/attempts/a.1/work/ckpt/x\n".encode()
     assert agent.run(sh("a.2", 'ls -d "$CLOUDSEND_RESUME_DIR"', resume_dir="none/yet"))["exit_code"] == 0
     # A job that copies what it is given and goes on writing there finds it as an earlier one has left it.
-    goes_on = (
-        'cp -r "$CLOUDSEND_RESUME_DIR/." here && test -w here/state && echo more >> "$CLOUDSEND_RESUME_DIR/state"'
-    )
+    goes_on = 'cp -r "$CLOUDSEND_RESUME_DIR/." here && stat -c %a here/state && echo >> "$CLOUDSEND_RESUME_DIR/state"'
     assert agent.run({**spec, "id": "a.4", "argv": ["/bin/sh", "-c", goes_on]})["exit_code"] == 0
+    assert agent.stream("a.4") == b"644\n"
     assert agent.run({**spec, "id": "a.5"})["exit_code"] == 0
     assert agent.stream("a.5").startswith(b"step 7\n/"), "the next one's copy is its own"
     assert agent.run(sh("a.3", 'test -z "${CLOUDSEND_RESUME_DIR+x}"'))["exit_code"] == 0
