@@ -269,10 +269,10 @@ def test_a_flood_fills_no_memory(name: str, state_dir: Path, summary_line: Calla
     )  # fmt: skip
     before = peak(reset=True)
     sent = 0
+    piece = FLOODS[name]()  # ORDER: before there is a link, which gives up a machine that is silent meanwhile
     try:
         hosts.connect("flood", liar.address, None)
         wait_for(lambda: liar.sessions)
-        piece = FLOODS[name]()
         # What is to be given up is sent until it is; the others for a while.
         until = time.monotonic() + (60 if name in GIVEN_UP else 1.5 * max(1.0, FUZZ / 4))
         while time.monotonic() < until and liar.sessions < (2 if name in GIVEN_UP else 4):
@@ -285,7 +285,7 @@ def test_a_flood_fills_no_memory(name: str, state_dir: Path, summary_line: Calla
     finally:
         hosts.close()
         pool.close()
-    assert sent >= 0  # on a busy machine the link may give up before the first megabyte
+    assert sent > 0
     assert liar.sessions > 1 or name not in GIVEN_UP
     summary_line(f"flood of {name}: {sent >> 20} MB sent, {grown >> 20} MB kept at most")
     assert grown < MEMORY_MOST, f"{grown >> 20} MB after {sent >> 20} MB"
