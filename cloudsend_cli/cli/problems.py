@@ -11,13 +11,12 @@ from cloudsend_cli.errors import CloudsendError, ConfigError, Problem
 
 from .sanitise import one_line, untrusted
 
-_SECRETS = (
-    re.compile(
-        r"(?i)([\w-]*(?:secret|passw|passphrase|token|access_?key|api_?key|private_?key|credential)[\w-]*[\"']?\s*[:=]\s*)"
-        r"([^\s,}\]#][^,}\]#]*?)(\s*(?:[,}\]#].*)?$|\s*(?=[,}\]#]))"
-    ),
-    re.compile(r"([\w.-]+:)([^\s:@/]+)(@)"),
+# No part of either may try a letter more than a bounded number of times: lines are hostile, and megabytes long.
+_SECRET = re.compile(
+    r"(?i)(?:secret|passw|passphrase|token|access_?key|api_?key|private_?key|credential)"
+    r"[\w-]{0,64}[\"']?[ \t]{0,64}[:=][ \t]{0,64}(\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}\]#][^,}\]#]*)"
 )
+_PASSWORD = re.compile(r"(?<=[\w.-]:)([^\s:@/]+)@")
 _PROBLEMS_MOST = 50
 _SOURCE_MOST = 160  # letters of a source line
 
@@ -148,9 +147,15 @@ def _source_lines(problems: Sequence[Problem]) -> dict[tuple[str, int], str]:
 
 def hide_secrets(line: str) -> str:
     """The line with stars for what stands behind a secret's name, and for a password before an `@`; no wider."""
-    for pattern in _SECRETS:
-        line = pattern.sub(lambda found: found[1] + "*" * len(found[2]) + found[3], line)
+    for pattern in (_SECRET, _PASSWORD):
+        line = pattern.sub(_with_stars, line)
     return line
+
+
+def _with_stars(found: re.Match[str]) -> str:
+    whole, value = found[0], found[1].rstrip()
+    start = found.start(1) - found.start()
+    return whole[:start] + "*" * len(value) + whole[start + len(value) :]
 
 
 def _read_lines(file: str, last: int) -> Iterable[tuple[int, str]]:
