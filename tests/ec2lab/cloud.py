@@ -23,7 +23,7 @@ from .front import Front
 from .imds import ADDRESS, Metadata
 from .instance import GONE, SPOT, Instance
 from .instance_api import InstanceApi, Lag
-from .launch_api import LaunchApi
+from .launch_api import Broken, LaunchApi
 from .leaks import list_leaks
 from .ledger import Row, rows_of
 from .market import Limits, Market
@@ -292,9 +292,9 @@ class Cloud:
 
     # Machines
 
-    def break_next(self, how: str = "no sshd", times: int | None = 1) -> None:
+    def break_next(self, how: str = "no sshd", times: int | None = 1, region: str | None = None) -> None:
         """The next machines boot without sshd, with `no cloud-init`, are `impaired`, or there is `no machine`."""
-        self._launches.break_next.append((how, times))
+        self._launches.break_next.append(Broken(how, times, region))
 
     boot_broken = break_next
 
@@ -329,6 +329,10 @@ class Cloud:
         self._fleet.terminate(self._fleet[instance_id], SPOT, silent=True)
 
     # As somebody at the console, past all faults
+
+    def request_spot(self, tags: Mapping[str, str], region: str | None = None) -> str:
+        """A request that no machine runs by: it may start one at any time."""
+        return self._spot.add_open(region or self.region, dict(tags))
 
     def terminate(self, instance_id: str) -> None:
         self._fleet.terminate(self._fleet[instance_id])

@@ -55,6 +55,15 @@ class Wanted:
     tags: dict[str, dict[str, str]]
 
 
+@dataclass(eq=False)
+class Broken:
+    """What the next machines are like. None: all of them, everywhere."""
+
+    how: str
+    times: int | None
+    region: str | None
+
+
 class LaunchApi:
     def __init__(self, moto: MotoServer, fleet: Fleet, market: Market, spot: SpotRequests) -> None:
         self._moto, self._fleet, self._market, self._spot = moto, fleet, market, spot
@@ -62,7 +71,7 @@ class LaunchApi:
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         self._guard = threading.Lock()
         self._offered: dict[tuple[str, str], list[str]] = {}
-        self.break_next: list[tuple[str, int | None]] = []  # how, and how many
+        self.break_next: list[Broken] = []
         self.public_keys: dict[tuple[str, str], str] = {}  # (region, name)
 
     def clear(self) -> None:
@@ -324,11 +333,12 @@ class LaunchApi:
 
     def _break(self, one: Instance) -> None:
         with self._guard:
-            if self.break_next:
-                how, times = self.break_next[0]
-                one.broken = how
-                one.impaired = how == "impaired"
-                if times is not None:
-                    self.break_next[0] = (how, times - 1)
-                    if times <= 1:
-                        self.break_next.pop(0)
+            for broken in self.break_next:
+                if broken.region in (None, one.region):
+                    one.broken = broken.how
+                    one.impaired = broken.how == "impaired"
+                    if broken.times is not None:
+                        broken.times -= 1
+                        if broken.times <= 0:
+                            self.break_next.remove(broken)
+                    return

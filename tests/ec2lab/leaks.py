@@ -27,7 +27,7 @@ def list_leaks(moto: MotoServer, fleet: Fleet, spot: SpotRequests, regions: Sequ
         for one in list(fleet.instances.values())
         if one.state != "terminated"
     ]
-    found += [f"spot request {one.id} in {one.instance.region}" for one in spot.open()]
+    found += [f"spot request {one.id} in {one.region}" for one in spot.open()]
     return [*found, *(line for region in regions for line in _list_in(moto, region))]
 
 

@@ -15,7 +15,8 @@ from .wire import ApiError, Reply, Request, build_xml, reply_xml
 @dataclass
 class SpotRequest:
     id: str
-    instance: Instance
+    region: str
+    instance: Instance | None  # None: it may start one
     price: str
     tags: dict[str, str]
     made: float = field(default_factory=time.time)
@@ -23,23 +24,25 @@ class SpotRequest:
 
     @property
     def state(self) -> str:
-        if self.instance.state in GONE:
+        if self.instance is not None and self.instance.state in GONE:
             return "closed"
-        return "cancelled" if self.cancelled else "active"
+        return "cancelled" if self.cancelled else "open" if self.instance is None else "active"
 
     def shown(self) -> dict[str, object]:
-        return {
+        shown: dict[str, object] = {
             "spotInstanceRequestId": self.id,
             "spotPrice": self.price,
             "type": "one-time",
             "state": self.state,
-            "instanceId": self.instance.id,
             "createTime": stamp(self.made),
             "productDescription": "Linux/UNIX",
-            "launchedAvailabilityZone": self.instance.zone,
-            "launchSpecification": {"imageId": self.instance.image, "instanceType": self.instance.type},
             "tagSet": [{"key": key, "value": value} for key, value in self.tags.items()],
         }
+        if self.instance is not None:
+            shown["instanceId"] = self.instance.id
+            shown["launchedAvailabilityZone"] = self.instance.zone
+            shown["launchSpecification"] = {"imageId": self.instance.image, "instanceType": self.instance.type}
+        return shown
 
 
 class SpotRequests:
@@ -50,12 +53,17 @@ class SpotRequests:
         self._requests.clear()
 
     def add(self, one: Instance, max_price: float | None, tags: dict[str, str]) -> str:
-        made = SpotRequest(f"sir-{secrets.token_hex(4)}", one, f"{max_price or one.price:.6f}", tags)
+        made = SpotRequest(f"sir-{secrets.token_hex(4)}", one.region, one, f"{max_price or one.price:.6f}", tags)
+        self._requests[made.id] = made
+        return made.id
+
+    def add_open(self, region: str, tags: dict[str, str]) -> str:
+        made = SpotRequest(f"sir-{secrets.token_hex(4)}", region, None, "1.000000", tags)
         self._requests[made.id] = made
         return made.id
 
     def open(self) -> list[SpotRequest]:
-        return [one for one in list(self._requests.values()) if one.state == "active"]
+        return [one for one in list(self._requests.values()) if one.state in {"open", "active"}]
 
     def tags_of(self, request_id: str) -> dict[str, str] | None:
         found = self._requests.get(request_id)
@@ -70,7 +78,7 @@ class SpotRequests:
         wanted, filters = request.list("SpotInstanceRequestId"), request.filters()
         shown = []
         for one in list(self._requests.values()):
-            if one.instance.region == request.region and (not wanted or one.id in wanted) and _fits(one, filters):
+            if one.region == request.region and (not wanted or one.id in wanted) and _fits(one, filters):
                 shown.append(one.shown())
         return reply_xml(build_xml("DescribeSpotInstanceRequestsResponse", {"spotInstanceRequestSet": shown}))
 
@@ -90,7 +98,7 @@ def _fits(one: SpotRequest, filters: dict[str, list[str]]) -> bool:
     for name, patterns in filters.items():
         values = {
             "state": [one.state],
-            "instance-id": [one.instance.id],
+            "instance-id": [one.instance.id] if one.instance is not None else [],
             "spot-instance-request-id": [one.id],
             "tag-key": list(one.tags),
         }.get(name)

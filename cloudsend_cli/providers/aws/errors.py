@@ -12,6 +12,7 @@ from cloudsend_cli.errors import (
     CapacityError,
     CloudsendError,
     ConfigError,
+    ExpiredError,
     Problem,
     ProviderError,
     QuotaError,
@@ -20,6 +21,7 @@ from cloudsend_cli.errors import (
 
 THROTTLED = "throttled"
 AMBIGUOUS = "ambiguous"
+EXPIRED = "expired"  # EC2's word for credentials that are over: as ambiguous as no answer, and the user's to mend
 CAPACITY = "capacity"
 QUOTA = "quota"
 AUTH = "auth"
@@ -48,12 +50,13 @@ _CODES: tuple[tuple[str, str], ...] = (
     ),
     (
         AMBIGUOUS,
-        "RequestTimeout RequestTimeoutException RequestExpired InternalError InternalFailure InternalServerError "
+        "RequestTimeout RequestTimeoutException InternalError InternalFailure InternalServerError "
         "InternalServerException InternalException ServiceUnavailable* Unavailable ServiceException "
         "ConnectTimeoutError ReadTimeoutError ConnectionError EndpointConnectionError ConnectionClosedError "
         "HTTPClientError SSLError ProxyConnectionError IncompleteReadError ResponseStreamingError "
         "ResponseParserError InvalidEndpointDiscovery*",
     ),
+    (EXPIRED, "RequestExpired"),
     (
         CAPACITY,
         "InsufficientInstanceCapacity InsufficientHostCapacity InsufficientReservedInstanceCapacity "
@@ -114,8 +117,6 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ("NoCredentialsError", "set up credentials (`aws configure`, AWS_PROFILE, or `profile` in providers.yml)"),
     ("PartialCredentialsError", "a part of the credentials is missing: look at ~/.aws/credentials and AWS_*"),
     ("CredentialRetrievalError", "the program or service that gives out the credentials failed"),
-    ("UnauthorizedOperation", POLICY_HINT),
-    ("AccessDenied*", POLICY_HINT),
     ("SpotMaxPriceTooLow", "raise `max_price`, or leave it out: spot machines never cost more than on-demand ones"),
     ("MaxSpotInstanceCountExceeded", QUOTA_HINT),
     ("InsufficientFreeAddressesInSubnet", "use another subnet or zone, or end what holds its addresses"),
@@ -139,7 +140,8 @@ _HINTS: tuple[tuple[str, str], ...] = (
 
 _KIND_HINTS = {
     THROTTLED: "AWS takes no more calls of this account for a moment; it is tried again",
-    AMBIGUOUS: "it is not known whether it was done; the same request is repeated, and is carried out once",
+    AMBIGUOUS: "it is not known whether it was done; asked for again, it is carried out once",
+    EXPIRED: LOGIN_HINT,
     CAPACITY: "the next offer is tried; allow other zones or types, or both markets (`spot: prefer`)",
     QUOTA: QUOTA_HINT,
     AUTH: "are these the right credentials, and may they do this? `cloudsend check`",
@@ -151,8 +153,10 @@ _KIND_HINTS = {
     REFUSED: "AWS's words say why",
 }
 
-_RETRY_AFTER = {THROTTLED: 5.0, AMBIGUOUS: 2.0, UNSEEN: 3.0}
+_RETRY_AFTER = {THROTTLED: 5.0, AMBIGUOUS: 2.0, EXPIRED: 5.0, UNSEEN: 3.0}
 
+_DENIED = ("UnauthorizedOperation", "AccessDenied*")
+_PERFORM = re.compile(r"\bto perform:? ([a-z0-9-]+:[A-Za-z0-9]+)")
 _ENCODED = re.compile(r"\s*Encoded authorization failure message: [A-Za-z0-9_-]{40,}")
 _LONGEST = 600
 
@@ -173,9 +177,32 @@ def translate(error: BaseException, action: str) -> CloudsendError:
     if kind in _RETRY_AFTER:
         message = f"AWS did not {action}: {said}" if kind != AMBIGUOUS else f"no answer of AWS to: {action}: {said}"
     hint = next((hint for pattern, hint in _HINTS if fnmatchcase(code, pattern)), _KIND_HINTS[kind])
+    if any(fnmatchcase(code, pattern) for pattern in _DENIED):
+        hint = explain_denial(str(getattr(error, "operation_name", "")), words)
     made = _CLASSES[kind](message, hint, str(error))
     made.retry_after = _RETRY_AFTER.get(kind, 0.0)
     return made
+
+
+def explain_denial(operation: str, words: str) -> str:
+    """Which action is denied, and what of our policy allows it. AWS's words name another one than what was called
+    where a call needs several, such as tags in the call that makes something."""
+    from .policy import list_statements
+
+    statements = list_statements()
+    named = _PERFORM.search(words)
+    fitting = [action for action in statements if action.partition(":")[2] == operation]
+    action = named[1] if named else fitting[0] if len(fitting) == 1 else operation
+    if "explicit deny" in words:
+        return f"denied is {action}, by a policy of the account that forbids it: that one has to change"
+    allowed = statements.get(action)
+    if not allowed:
+        return POLICY_HINT
+    names = f"statement{'' if len(allowed) == 1 else 's'} {', '.join(allowed)}"
+    return (
+        f"denied is {action}, which the {names} of `cloudsend aws policy` {'allows' if len(allowed) == 1 else 'allow'}"
+        "; `cloudsend check` tells what else is missing"
+    )
 
 
 def classify(code: str, status: int = 0) -> str:
@@ -237,6 +264,7 @@ def _plain(cls: type[CloudsendError]) -> Callable[[str, str, str], CloudsendErro
 _CLASSES: dict[str, Callable[[str, str, str], CloudsendError]] = {
     THROTTLED: _plain(UnreachableError),
     AMBIGUOUS: _plain(UnreachableError),
+    EXPIRED: _plain(ExpiredError),
     CAPACITY: _plain(CapacityError),
     QUOTA: _plain(QuotaError),
     AUTH: _plain(AuthError),

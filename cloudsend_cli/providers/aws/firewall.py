@@ -90,16 +90,7 @@ def list_groups(account: Account, owner: str, region: str) -> list[Group]:
 def fix_group(account: Account, region: str, group: Group, networks: Sequence[str]) -> Group:
     """Let these networks in and no others. The new rule comes before the old one goes."""
     added = _allow(account, region, group, [n for n in networks if n not in group.open_to])
-    stale = [n for n in added.open_to if n not in networks]
-    if stale:
-        account.call(
-            f"close {group.id} in {region} to {', '.join(stale)}",
-            "ec2",
-            "revoke_security_group_ingress",
-            region,
-            GroupId=group.id,
-            IpPermissions=[_render_rule(stale)],
-        )
+    _close(account, region, group, [n for n in added.open_to if n not in networks])
     fixed = Group(group.id, group.vpc, tuple(networks))
     with _making:
         _groups.clear()
@@ -169,6 +160,26 @@ def _allow(account: Account, region: str, group: Group, networks: Sequence[str])
             if not isinstance(cause, ClientError) or read_error(cause)[0] != "InvalidPermission.Duplicate":
                 raise
     return Group(group.id, group.vpc, (*group.open_to, *networks))
+
+
+def _close(account: Account, region: str, group: Group, networks: Sequence[str]) -> None:
+    """Idempotency: a rule that is not there, as when an answer to this was lost, is what is wanted."""
+    from botocore.exceptions import ClientError
+
+    for network in networks:
+        try:
+            account.call(
+                f"close {group.id} in {region} to {network}",
+                "ec2",
+                "revoke_security_group_ingress",
+                region,
+                GroupId=group.id,
+                IpPermissions=[_render_rule([network])],
+            )
+        except (ConfigError, ProviderError, AuthError) as error:
+            cause = error.__cause__
+            if not isinstance(cause, ClientError) or read_error(cause)[0] != "InvalidPermission.NotFound":
+                raise
 
 
 def _render_rule(networks: Sequence[str]) -> dict[str, Any]:
