@@ -122,6 +122,13 @@ class UnreachableError(CloudsendError):
     transient = True
 
 
+class ExpiredError(UnreachableError):
+    """The credentials are over: renew them. What goes on waits for that; what was asked for may have been done."""
+
+    code = "expired"
+    exit_status = 4
+
+
 class ProviderError(CloudsendError):
     """The provider refused for a reason of its own; its words are in `context`."""
 

@@ -63,7 +63,7 @@ EXIT_STATUS = {
     1: "some job failed or was cancelled, or its results could not be brought home",
     2: "wrong usage, or a config with mistakes; nothing was started",
     3: "not found",
-    4: "credentials or permissions",
+    4: "credentials or permissions; also of a run whose machines were denied for that",
     5: "the provider refuses: capacity, quota, price",
     6: "unreachable",
     7: "another error of a provider, the store, the maestro or the system",

@@ -34,18 +34,20 @@ class Excess:
 class Found:
     """`problems`: providers that could not be asked. `kept`: machines that wait for a run and end themselves.
 
-    `used`: things that belong to machines, and go when those do.
+    `used`: things that belong to machines, and go when those do. `unknown`: what cannot be known here.
     """
 
     excess: tuple[Excess, ...] = ()
     problems: tuple[tuple[str, CloudsendError], ...] = ()
     kept: int = 0
     used: int = 0
+    unknown: str = ""
 
 
 def find_excess_of(home: Directory, provider: str | None, note: Note) -> Found:
     if not was_used(home):
-        return Found()
+        known = "; ".join(filter(None, map(wiring.explain_unknown, sorted(wiring.RENTED_TYPES))))
+        return Found(unknown=f"nothing was ever rented with this state directory; {known}")
     sieve = _Sieve(list_known_runs(home), time.time())
     definitions = [d for d in list_definitions(home, everywhere=True) if provider in (None, d.name)]
     problems: list[tuple[str, CloudsendError]] = []

@@ -8,7 +8,7 @@ import typer
 
 from cloudsend_cli.errors import UsageError
 
-from .machines import RENTED, UNPAID, rate_text
+from .machines import RENTED, list_paid, rate_text
 from .parameters import Most, whole_number
 from .render import Column, Listing, Screen, column, duration, plural
 from .sanitise import one_line
@@ -180,5 +180,4 @@ def _show_all(session: Session, limit: int | None) -> None:
 
 
 def _rate_of(machines: list[InstanceView]) -> float:
-    paid = [m.rental for m in machines if m.rental is not None and m.state not in UNPAID]
-    return sum(rental.price for rental in paid if rental.price is not None)
+    return sum(rental.price for rental in list_paid(machines) if rental.price is not None)

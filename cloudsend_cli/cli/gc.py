@@ -33,14 +33,16 @@ EXCESS = Listing(
         column("REGION", "region"),
         Column("PRICE", lambda view, screen: _price(view)),
         Column("AGE", lambda view, screen: "" if view.since is None else duration(screen.now - view.since)),
-        column("WHY", "why"),
+        column("WHY", "why", prose=True),
         column("NAME", "name", wide=True),
         column("PROVIDER", "provider", wide=True),
     ),
     lambda view: str(view.id),
 )
 OUTCOMES = Listing(
-    "things that are left over", (*EXCESS.columns[:3], column("OUTCOME", "outcome")), lambda view: str(view.id)
+    "things that are left over",
+    (*EXCESS.columns[:3], column("OUTCOME", "outcome", prose=True)),
+    lambda view: str(view.id),
 )
 
 
@@ -58,7 +60,7 @@ def gc(ctx: typer.Context, provider: OfProvider = None, yes: Yes = False) -> int
     if yes:
         views = _remove(session, found)
     elif not screen.machine and not views:
-        screen.say("nothing is left over" + (", as far as is known" if found.problems else ""))
+        screen.say(found.unknown or "nothing is left over" + (", as far as is known" if found.problems else ""))
     else:
         screen.list(views, EXCESS)
     if screen.machine and yes:
@@ -108,7 +110,7 @@ def _say_rest(screen: Screen, found: Found, views: list[ExcessView], *, yes: boo
             + rest
         )
     elif yes and not found.problems:
-        screen.say("nothing is left over")
+        screen.say(found.unknown or "nothing is left over")
     if found.used:
         screen.say(f"{plural(found.used, 'thing')} of machines that are there: they go when those do")
     if found.kept:

@@ -10,7 +10,7 @@ import typer
 
 from cloudsend_cli.errors import UsageError
 
-from .listing import JOBS, RUNS, is_good
+from .listing import JOBS, RUNS, status_of
 from .parameters import Job, JobOrRun, Jobs, JobsOrRuns, Run, seconds, whole_number
 from .render import iso_seconds, plural
 from .sanitise import TerminalLog, one_line
@@ -24,12 +24,15 @@ def wait(
         str | None, typer.Option("--timeout", "-t", metavar="S", help="Give up after this time: 90, 5m, 2h.")
     ] = None,
 ) -> int:
-    """Wait until jobs have ended. Exit status 0 if all succeeded, 1 if not, 124 if the time ran out."""
+    """Wait until jobs have ended. Exit status 0 if all succeeded, 1 if not, 124 if the time ran out.
+
+    It is 4 where the account does not allow to rent their machines.
+    """
     session = session_of(ctx)
     jobs = session.client.wait(job, seconds(timeout, "--timeout"))
     session.screen.now = time.time()
     session.screen.list(jobs, JOBS)
-    return 0 if all(is_good(view) for view in jobs) else 1
+    return status_of(jobs)
 
 
 def tail(  # noqa: PLR0913, PLR0917 - one for each option

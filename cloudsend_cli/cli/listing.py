@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloudsend_cli.errors import MaestroError, NotFoundError, UsageError
+from cloudsend_cli.errors import AuthError, MaestroError, NotFoundError, UsageError
 
 from .parameters import Job, Most, OfProvider, OfRun, OfState, Run, whole_number
 from .render import Column, Listing, Screen, column, duration
@@ -62,6 +62,16 @@ def is_good(job: JobView) -> bool:
     return job.state == "succeeded" and not why_not_home(job)
 
 
+def status_of(jobs: Iterable[JobView]) -> int:
+    """Exit status of a command that waited for them. What only depends on jobs that were denied says no more."""
+    from cloudsend_cli.core.silence import DENIED
+
+    reasons = {job.reason.partition(":")[0] if job.state == "failed" else "" for job in jobs if not is_good(job)}
+    if DENIED in reasons and reasons <= {DENIED, "dependency-failed"}:
+        return AuthError.exit_status
+    return 1 if reasons else 0
+
+
 def say_if_unwatched(session: Session, jobs: Iterable[JobView]) -> None:
     """Without a maestro nobody hears of running jobs: what is shown may be old."""
     if any(job.state == "running" for job in jobs) and not _maestro_runs(session):
@@ -94,7 +104,7 @@ JOBS = Listing(
     (
         column("ID", "id"),
         column("NAME", "name"),
-        Column("STATE", lambda job, screen: state_word(job)),
+        Column("STATE", lambda job, screen: state_word(job), prose=True),
         column("INSTANCE", "instance"),
         Column("TIME", job_time),
         Column("CREATED", lambda job, screen: screen.moment(job.created_at)),
@@ -127,7 +137,7 @@ ENVIRONMENTS = Listing(
         column("NAME", "name"),
         column("NODE", "node"),
         column("STATE", "state"),
-        column("REASON", "reason"),
+        column("REASON", "reason", prose=True),
         column("KEY", "key"),
     ),
     lambda environment: str(environment.key),

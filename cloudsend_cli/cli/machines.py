@@ -17,10 +17,10 @@ from .sanitise import log_text
 from .session import session_of
 
 if TYPE_CHECKING:
-    from cloudsend_cli.core.machine_views import InstanceView, ProviderHost, ProviderView
+    from cloudsend_cli.core.machine_views import InstanceView, ProviderHost, ProviderView, RentalView
     from cloudsend_cli.core.model import Resources
 
-UNPAID = frozenset({"wanted", "stopped", "ending", "terminated", "released", "failed"})
+UNPAID = frozenset({"wanted", "stopping", "stopped", "ending", "terminated", "released", "failed"})
 CONSOLE_LINES = 40
 BOOT_TIME = 180.0  # seconds in which most machines can be logged in to
 
@@ -70,7 +70,7 @@ _LOAD = Column("LOAD", lambda machine, screen: "" if machine.load is None else f
 _WORK = (
     Column("JOBS", lambda machine, screen: _jobs(machine)),
     Column("RUNS", lambda machine, screen: ", ".join(machine.runs)),
-    column("REMARK", "remark"),
+    column("REMARK", "remark", prose=True),
 )
 _MORE = (
     column("CLAIMED", "claimed", wide=True),
@@ -140,11 +140,17 @@ def list_instances(ctx: typer.Context, run: OfRun = None, provider: OfProvider =
         screen.say(rate_text(machines))
 
 
+def list_paid(machines: Iterable[InstanceView]) -> list[RentalView]:
+    """Of those that cost something now. One that is asked for is none until its provider has named it."""
+    rentals = [m.rental for m in machines if m.state not in UNPAID and (m.instance_id or m.state != "creating")]
+    return [rental for rental in rentals if rental is not None]
+
+
 def rate_text(machines: Iterable[InstanceView]) -> str:
     """Such as `2 rented machines cost $0.42/h together`."""
     from cloudsend_cli.core.costs import describe_rate
 
-    paid = [m.rental for m in machines if m.rental is not None and m.state not in UNPAID]
+    paid = list_paid(machines)
     prices = [rental.price for rental in paid if rental.price is not None]
     if not paid:
         return "nothing that is rented runs now"

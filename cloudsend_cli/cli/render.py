@@ -27,6 +27,7 @@ _WORD_COLORS: Final = {
 # (test_render.py::test_long_tables_look_like_short_ones).
 _TABULATE_ROWS: Final = 50
 _CELL_MOST: Final = 60
+_PROSE_MOST: Final = 100
 
 
 class AsJson(Protocol):
@@ -35,11 +36,15 @@ class AsJson(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table. `cell` gets the view and the screen; a `wide` one is shown only by `-o wide`."""
+    """One column of a table. `cell` gets the view and the screen; a `wide` one is shown only by `-o wide`.
+
+    `prose`: sentences, of providers too, which are cut in every table; `info` and the other formats have all of them.
+    """
 
     header: str
     cell: Callable[[Any, Screen], str]
     wide: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +56,9 @@ class Listing:
     name: Callable[[Any], str]
 
 
-def column(header: str, attribute: str, *, wide: bool = False) -> Column:
+def column(header: str, attribute: str, *, wide: bool = False, prose: bool = False) -> Column:
     """A column that shows one attribute as it is."""
-    return Column(header, lambda view, screen: text_of(getattr(view, attribute)), wide)
+    return Column(header, lambda view, screen: text_of(getattr(view, attribute)), wide, prose)
 
 
 def text_of(value: object) -> str:
@@ -120,19 +125,20 @@ class Screen:
 
     def table(self, listing: Listing, views: Sequence[object]) -> None:
         columns = [c for c in listing.columns if self.format == "wide" or not c.wide]
-        cut = self.out_tty and self.format != "wide"
-        rows = [[self._cell(c.cell(view, self), cut) for c in columns] for view in views]
+        cut = _CELL_MOST if self.out_tty and self.format != "wide" else 0
+        most = [cut or (_PROSE_MOST if c.prose and self.format != "wide" else 0) for c in columns]
+        rows = [[self._cell(c.cell(view, self), m) for c, m in zip(columns, most, strict=True)] for view in views]
         self.write(table_text([c.header for c in columns], rows))
 
     def rows(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A small table of plain text."""
-        self.write(table_text(list(headers), [[self._cell(cell, cut=False) for cell in row] for row in rows]))
+        self.write(table_text(list(headers), [[self._cell(cell, most=0) for cell in row] for row in rows]))
 
     def facts(self, pairs: Iterable[tuple[str, str]]) -> None:
         """One thing as lines of `key  value`; empty values are left out."""
         shown = [(key, value) for key, value in pairs if value]
         width = max((len(key) for key, _ in shown), default=0)
-        self.write("".join(f"{key:<{width}}  {self._cell(value, cut=False)}\n" for key, value in shown))
+        self.write("".join(f"{key:<{width}}  {self._cell(value, most=0)}\n" for key, value in shown))
 
     def data(self, value: object) -> None:
         """A JSON value as JSON or YAML: a list has one item a line. Objects, or one object, also as CSV."""
@@ -141,10 +147,10 @@ class Screen:
             return
         self.write(yaml_text(value) if self.format == "yaml" else json_text(value))
 
-    def _cell(self, text: str, cut: bool) -> str:
+    def _cell(self, text: str, most: int) -> str:
         text = one_line(text)
-        if cut and len(text) > _CELL_MOST:
-            text = text[: _CELL_MOST - 1] + "…"
+        if 0 < most < len(text):
+            text = text[: most - 1] + "…"
         return paint(text, _WORD_COLORS.get(text.split(" ", 1)[0], "")) if self.out_color else text
 
     def moment(self, at: float | None) -> str:

@@ -11,7 +11,7 @@ import typer
 from cloudsend_cli.errors import UsageError
 
 from .cost import total_text
-from .listing import COUNTED, JOBS, counts_text, is_good, run_cost, why_not_home
+from .listing import COUNTED, JOBS, counts_text, is_good, run_cost, status_of, why_not_home
 from .parameters import Set, UseProvider, whole_number
 from .plan import announcer, continued_text, show_plan
 from .progress import Block, Lines
@@ -196,7 +196,7 @@ def _conclude(session: Session, run: str) -> int:
         _say_cost(session, run)
     if view.results_dir and any(job.outputs == "home" for job in jobs):
         screen.say(f"results: {one_line(_near(view.results_dir))}")
-    return 0 if good else 1
+    return 0 if good else status_of(jobs) or 1
 
 
 def _say_cost(session: Session, run: str) -> None:

@@ -29,6 +29,7 @@ from .explain import describe
 from .model import FAILED, PENDING, RUNNING, Observation, Policy
 from .naming import attempt_id, parse_attempt_id
 from .places import Place, best_place, list_places
+from .silence import DENIED
 from .state import FETCHED, RESUME, Changes, JobClass, JobRecord, RunState
 
 REASONS_MOST = 3
@@ -186,10 +187,14 @@ def _hand_to(draft: Draft, job: JobRecord, place: Place) -> None:
 def _fail_without_nodes(draft: Draft) -> None:
     """With no node left that could serve, what still waits can never run."""
     if not draft.usable_nodes():
-        reasons = [f"{n.name}: {n.reason}" for n in draft.all_nodes() if n.state == "failed"]
+        failed = [n for n in draft.all_nodes() if n.state == "failed"]
+        kind, reasons = "no-capacity", [f"{n.name}: {n.reason}" for n in failed]
+        if failed and all(n.reason.startswith(DENIED) for n in failed):
+            # The machines of a run are mostly denied for one and the same reason.
+            kind, reasons = DENIED, list(dict.fromkeys(n.reason.removeprefix(f"{DENIED}: ") for n in failed))
         why = "; ".join(reasons[:REASONS_MOST]) or "no machine is planned"
         for job_class in list(draft.state.ready):
-            _fail_class(draft, job_class, f"no-capacity: {why}")
+            _fail_class(draft, job_class, f"{kind}: {why}")
 
 
 # ---- results and the end -------------------------------------------------------------------------------------------

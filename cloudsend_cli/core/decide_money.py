@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .actions import LeaseHost
-from .costs import clip_waiting, run_cost
+from .costs import clip_waiting, describe_dollars, run_cost
 from .decide_jobs import cancel_job
 from .draft import Draft
 from .model import PENDING, RUNNING, InstanceStatus
@@ -113,7 +113,7 @@ def keep_budget(draft: Draft) -> None:
         return
     cost = run_cost(draft.all_rentals(), draft.seen.now)
     if not draft.run.stopped and _is_draining(draft, budget, cost.total, cost.per_hour):
-        draft.new_run = replace(draft.run, stopped=f"the budget of ${budget:.2f} is spent")
+        draft.new_run = replace(draft.run, stopped=f"the budget of {describe_dollars(budget)} is spent")
         _give_up(draft, draft.state.jobs, everything=False)
     if draft.run.stopped:
         # What was opened again since, and what runs: no machine holds more than a bounded number of attempts.

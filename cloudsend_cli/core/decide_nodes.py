@@ -14,7 +14,7 @@ from .model import PENDING, HostView, InstanceStatus
 from .naming import create_call, digest, keep_call, terminate_call, token
 from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
 from .renting import is_rented_node
-from .silence import REFUSALS, REFUSED, SILENT
+from .silence import DENIED, REFUSALS, REFUSED, SILENT
 from .state import FETCHED, RESULTS_GONE, RESUME, NodeRecord
 
 # Each is the provider's word that the token has no living machine (see ports.Provider.create_instance). `auth` is so
@@ -22,6 +22,7 @@ from .state import FETCHED, RESULTS_GONE, RESUME, NodeRecord
 FATAL_CREATE_ERRORS = frozenset({"auth", "quota", "config", "provider"})
 PASSING_CREATE_ERRORS = frozenset({"capacity"})
 SHORTAGES = frozenset({"capacity", "quota"})
+NO_ANSWER = frozenset({"unreachable", "expired"})
 CAPACITY = "capacity"  # InstanceStatus.reason
 NEVER_CAME_UP = "never came up"
 GONE = "given up by the user"
@@ -146,7 +147,7 @@ def _await_reply(draft: Draft, node: NodeRecord) -> None:
     if code in SHORTAGES and (key := offer.quota if code == "quota" else offer.pool):
         _try_another(draft, node, key, message)
     elif code in FATAL_CREATE_ERRORS and (first or code != "auth"):
-        draft.put_node(replace(node, state="failed", reason=message))
+        draft.put_node(replace(node, state="failed", reason=f"{DENIED}: {message}" if code == "auth" else message))
     elif code in PASSING_CREATE_ERRORS:
         # A new intent with a new token: the provider said that this one has no machine.
         later = draft.seen.now + draft.policy.create_retry
@@ -339,7 +340,7 @@ def _keep(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     elif status is not None and status.state == "terminated":
         end_rental(draft, node.instance_id)
         draft.put_node(replace(node, state="wanted" if wanted else "released", instance_id="", not_before=0.0))
-    elif code not in {"", "unreachable"}:
+    elif code not in {"", *NO_ANSWER}:
         node = replace(node, state="releasing", not_before=0.0)
         draft.put_node(node)
         _release(draft, node, wanted=wanted)

@@ -21,6 +21,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     ),
     "dependency-failed": ("a job that it comes after did not succeed", "when the config is run again"),
     "no-capacity": ("no machine can hold it, or none could be had", "when the config is run again"),
+    "denied": (
+        "the account's credentials or permissions do not allow to rent its machine",
+        "when the config is run again",
+    ),
     "lost": ("the host proved that it no longer runs, and left no exit record", "up to `retries_lost`"),
     "preempted": ("the provider took the machine", "always, and not counted"),
     "upload-changed": (

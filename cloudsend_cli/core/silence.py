@@ -9,6 +9,7 @@ from .model import HostView
 # What a machine answers that will not change by itself: a job is given to another one rather than made to wait.
 REFUSALS = frozenset({"auth", "host-key", "unfit"})
 REFUSED = "refused: "  # begins the reason of a node that is left out for it
+DENIED = "denied"  # ... of one that the account's credentials or permissions do not allow, and of the jobs then
 TAKEN = "capacity"
 SILENT = "unreachable"
 

@@ -14,6 +14,7 @@ from cloudsend_cli.core.renting import ENDED, KEPT
 from cloudsend_cli.errors import (
     CapacityError,
     CloudsendError,
+    ExpiredError,
     ProviderError,
     QuotaError,
     UnreachableError,
@@ -114,6 +115,8 @@ def _ask(hirer: Hirer, renter: Renter, hire: Hire) -> str:
     while True:
         try:
             return renter.create_instance(KEPT, hire.node, hire.generation, hire.token, hire.request)
+        except ExpiredError:  # the note of what was asked for stays: the same command asks again
+            raise
         except UnreachableError as problem:
             if time.monotonic() - begun > ASK_LIMIT:
                 raise UnreachableError(

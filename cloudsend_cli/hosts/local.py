@@ -95,7 +95,8 @@ def _agent_environment() -> dict[str, str]:
 
 def _put_agent(home: Path, source: bytes, sha256: str) -> Path:
     """The agent's file under its content's name; it appears whole or not at all."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is that of the last one only
+    home.mkdir(mode=0o700, exist_ok=True)
     path = home / f"agent-{sha256[:16]}.pyz"
     with contextlib.suppress(FileNotFoundError):
         if path.read_bytes() == source:

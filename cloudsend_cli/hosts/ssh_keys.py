@@ -12,7 +12,7 @@ from pathlib import Path
 from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.errors import HostKeyError, StateDirError
 
-from .host_keys import FILE_LIMIT, HostKey, KnownKey, UnknownKey, parse_known_hosts
+from .host_keys import FILE_LIMIT, HostKey, KnownKey, UnknownKey, parse_known_hosts, read_known_hosts
 from .ssh_config import resolve
 from .ssh_pins import kept_name, known_keys
 
@@ -75,6 +75,12 @@ def remember(path: Path, name: str, key: HostKey) -> None:
 def keep_keys(path: Path, name: str, keys: Sequence[HostKey]) -> None:
     """Have these keys of that name in our file and no other. It is on the disk when it returns."""
     _rewrite(path, lambda k: k.patterns == name and not k.marker, [f"{name} {key.line}" for key in keys])
+
+
+def drop_keys(path: Path, name: str) -> None:
+    """Have no key of that name in our file any more: the machine has ended."""
+    if any(line.patterns == name for line in read_known_hosts(path)):
+        keep_keys(path, name, [])
 
 
 def _rewrite(path: Path, goes: Callable[[KnownKey], bool], more: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from cloudsend_cli.core.model import HostAddress, InstanceSpec, InstanceStatus, 
 from cloudsend_cli.core.naming import node_name
 from cloudsend_cli.core.ports import Host, Provider, Renter
 from cloudsend_cli.engine.places import KEPT, Place
-from cloudsend_cli.errors import NotFoundError, UnreachableError
+from cloudsend_cli.errors import NotFoundError, StateDirError, UnreachableError
 
 if TYPE_CHECKING:
     from cloudsend_cli.hosts.host_keys import HostKey
@@ -44,12 +45,27 @@ def open_renter(definition: ProviderDefinition, state_dir: Path) -> Renter:
     """A provider whose machines cost money, of a type in RENTED_TYPES."""
     from cloudsend_cli.providers.aws.provider import AwsProvider
 
-    return AwsProvider(definition, state_dir)
+    return AwsProvider(definition, state_dir, lambda alias: forget_host(alias, state_dir))
+
+
+def forget_host(alias: str, state_dir: Path) -> None:
+    """The rented machine of this name has ended, and will never be connected to again."""
+    from cloudsend_cli.hosts.ssh_keys import drop_keys
+
+    with contextlib.suppress(StateDirError, OSError):  # a pin that stays does no harm
+        drop_keys(state_dir / KNOWN_HOSTS, alias)
 
 
 def was_rented(state_dir: Path, kind: str) -> bool:
     """Whether anything can ever have been rented from providers of this type. Asks nobody and imports nothing."""
-    return (state_dir / kind / "regions").exists()
+    return any((state_dir / kind / name).exists() for name in ("regions", "identity"))
+
+
+def explain_unknown(kind: str) -> str:
+    """How to look for what a state directory that is gone has left there: nobody knows its mark any more."""
+    from cloudsend_cli.providers.aws.policy import FIND_ANY
+
+    return FIND_ANY if kind in RENTED_TYPES else ""
 
 
 def render_policy(kind: str) -> str:

@@ -50,7 +50,8 @@ class Claims:
             raise ProviderError(f"{run!r} and {node!r} cannot name a claim")
         words = {"token": token, "provider": self._provider, "node": node, "request": request}
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is that of the last one only
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             self._write(instance_id, json.dumps(words))
         except OSError as problem:
             raise ProviderError(f"the claim could not be written: {problem}") from problem

@@ -331,6 +331,7 @@ def creating(**values: Any) -> RunState:
         ("auth", True, "failed"),
         ("auth", False, "creating"),
         ("unreachable", True, "creating"),
+        ("expired", True, "creating"),
         ("error", True, "creating"),
     ],
 )
@@ -339,7 +340,16 @@ def test_answer_to_a_create(code: str, first: bool, state: str) -> None:
     old = creating(not_before=0.0 if first else 150.0)
     node = decide(old, seeing(call_errors={CALL: (code, "words")}), POLICY).changes.nodes.get("n-0")
     assert (node.state if node else "creating") == state
-    assert node is None or (node.token == "t" and node.reason == "words")
+    said = "denied: words" if (code, state) == ("auth", "failed") else "words"
+    assert node is None or (node.token == "t" and node.reason == said)
+
+
+def test_jobs_whose_machines_are_denied_say_so_and_not_that_there_are_none() -> None:
+    """Seen: `no-capacity` for a policy without ec2:RunInstances, and the exit status of a job that failed."""
+    state = state_with()
+    denied = change_node(state, state="failed", reason="denied: you may not")
+    (job,) = decide(denied, seeing(), POLICY).changes.jobs.values()
+    assert (job.state, job.reason) == ("failed", "denied: you may not")
 
 
 def test_create_is_repeated_in_time_with_the_same_token() -> None:

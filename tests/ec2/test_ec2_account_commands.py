@@ -68,6 +68,40 @@ def test_check_says_what_is_wrong_and_what_to_do(
     assert ec2.instances == []
 
 
+CONFIG = """
+provider: aws
+instances: {type: t3.small}
+jobs: [{name: first, run: "true"}, {name: later, run: "true", after: first}]
+"""
+
+
+def test_a_run_whose_launch_is_denied_says_which_action_and_what_allows_it(ec2: Cloud, desk: Desk) -> None:
+    """Seen: `no-capacity`, exit status 1."""
+    ec2.deny("RunInstances")
+    done = desk("run", desk.config(CONFIG), status=4)
+    for words in ("denied: AWS would not launch t3.small", "denied is ec2:RunInstances", "LaunchTagged", "aws policy"):
+        assert words in done.stderr, done.stderr
+    (run,) = desk.json("list", "runs")
+    desk("wait", run["id"], status=4)
+    assert "no-capacity" not in done.stdout + done.stderr
+
+
+def test_credentials_that_are_over_end_each_command_with_the_same_status(ec2: Cloud, desk: Desk) -> None:
+    """Seen: exit status 6 of some of them."""
+    desk("create", "instance", "-p", "aws", "--set", "type=t3.small")
+    config = desk.config(CONFIG)
+    ec2.expire_credentials()
+    for words in (
+        ("run", config),
+        ("run", config, "--dry-run"),
+        ("create", "instance", "-p", "aws", "--set", "type=t3.small"),
+        ("terminate", "instance", "--all", "--yes"),
+        ("gc",),
+        ("check", "-p", "aws"),
+    ):
+        assert "aws sso login" in desk(*words, status=4).stderr, words
+
+
 def _rules(ec2: Cloud) -> list[dict[str, Any]]:
     groups = ec2.client().describe_security_groups()["SecurityGroups"]
     return [

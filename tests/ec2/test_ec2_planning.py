@@ -344,6 +344,17 @@ def test_the_budget_becomes_the_life_of_the_machines(aws: Cloud, plan: Plan) -> 
     assert machine.warnings == ("budget: $0.04 keeps 4 machines for 6 min",)
 
 
+def test_a_budget_that_the_first_minute_overruns_is_refused(aws: Cloud, plan: Plan) -> None:
+    """Seen: a run that spent more than its budget of "$0.00" on a single job."""
+    assert refusal(lambda: plan(3, type="m7i.large", budget="0.005")) == (
+        "budget: $0.005 does not pay for the first minute of 3 machines, which costs $0.00504 at $0.30/h and is "
+        "charged whole"
+    )
+    assert len(plan(3, type="m7i.large", budget="0.00504")) == 3
+    [machine] = plan(type="m7i.large,m7i.24xlarge", budget="0.002")
+    assert {offer.note.partition(",")[0] for offer in machine.offers} == {"m7i.large"}
+
+
 def test_a_price_that_nobody_asks_for_is_refused(aws: Cloud, plan: Plan) -> None:
     message = refusal(lambda: plan(type="m7i.large", spot="true", max_price="0.001"))
     assert message == f"max_price: $0.001 is less than the cheapest costs: $0.0353/h (m7i.large, {REGION}a, spot)"
@@ -355,6 +366,19 @@ def test_a_price_that_nobody_asks_for_is_refused(aws: Cloud, plan: Plan) -> None
 def test_a_config_that_cannot_be_asks_nothing_of_aws(aws: Cloud, plan: Plan) -> None:
     assert refusal(lambda: plan(type="m7i.lage")) == "type: AWS has no 'm7i.lage'; did you mean 'm7i.large'?"
     assert aws.calls == []
+
+
+def test_all_that_only_aws_can_tell_is_told_at_once(aws: Cloud, planner: Planner) -> None:
+    """Seen: one mistake, and another one when that was mended."""
+    wrong = {"type": "t3.12xlarge,m7i.large", "image": "ami-00000000000000000", "max_price": "0.001", "project": "p"}
+    with pytest.raises(ConfigError) as raised:
+        planner.plan([spec(1, **wrong), spec(1, type="m7i.large", subnet="subnet-00000000")])
+    assert [problem.message.partition(":")[0] for problem in raised.value.problems] == [
+        "type",
+        "image",
+        "max_price",
+        "subnet",
+    ]
 
 
 def test_another_region_than_the_providers(aws: Cloud, plan: Plan) -> None:

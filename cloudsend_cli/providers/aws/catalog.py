@@ -221,12 +221,17 @@ def largest_choice(choices: Iterable[Choice]) -> Choice | None:
 
 def list_type_problems(wanted: Wanted, known: Mapping[str, InstanceType]) -> list[str]:
     """Why there is nothing to rent. A type that is not in the table may be new: only AWS can tell."""
-    problems = [text for name in wanted.types if (text := _suspect(name, known))]
+    problems = list_slips(wanted, known)
     if problems or any(name not in known for name in wanted.types) or list_choices(wanted, known):
         return problems
     if list_choices(wanted, known, arm=True) and not wanted.types:
         return []
     return [_explain_named(wanted, known) if wanted.types else _explain_need(wanted, known)]
+
+
+def list_slips(wanted: Wanted, known: Mapping[str, InstanceType]) -> list[str]:
+    """Of the types that are named, those that cannot be any."""
+    return [text for name in wanted.types if (text := _suspect(name, known))]
 
 
 def _suspect(name: str, known: Mapping[str, InstanceType]) -> str:

@@ -21,12 +21,12 @@ from cloudsend_cli.errors import (
     UnreachableError,
 )
 
-from .identity import list_regions, list_run_regions
+from .identity import list_run_regions
 from .launch import SPOT, TAG, Wish, parse_request
+from .settings import LEAST_SECONDS
 from .tenant import Tenant
 
 PAGE = 1000
-LEAST_SECONDS = 60.0  # that EC2 charges for, each time a Linux machine was started
 SETTLING = 900.0  # seconds in which a machine that was just made may not be seen yet
 
 _STATES = {
@@ -38,7 +38,8 @@ _STATES = {
     "terminated": "terminated",
 }
 ENDED = ("ending", "terminated")
-RESTS = (*ENDED, "stopping", "stopped")
+STOPS = ("stopping", "stopped")
+RESTS = (*ENDED, *STOPS)
 
 # Why AWS says that it ended; `preempted` and `capacity` are words of the core.
 _REASONS = {
@@ -81,7 +82,7 @@ class Machine:
 
     @property
     def shown_state(self) -> str:
-        """In the words of core.model. One that is stopping may execute still, so that it is not stopped yet."""
+        """In the words of InstanceStatus. One that is stopping may execute still, so that it is not stopped yet."""
         return "ending" if self.state == "stopping" else self.state
 
     @property
@@ -94,7 +95,7 @@ def parse_machine(entry: Mapping[str, Any], region: str) -> Machine:
     state = _STATES.get((entry.get("State") or {}).get("Name", ""), "unknown")
     changed = _WHEN.search(entry.get("StateTransitionReason") or "")
     launched = entry.get("LaunchTime")
-    ended = changed is not None and state in {*ENDED, "stopped"}
+    ended = changed is not None and state in RESTS
     return Machine(
         id=str(entry["InstanceId"]),
         region=region,
@@ -115,6 +116,8 @@ def parse_machine(entry: Mapping[str, Any], region: str) -> Machine:
 def explain_state(entry: Mapping[str, Any]) -> str:
     """Why it is as it is, in a few words; AWS's own where we have none."""
     about = entry.get("StateReason") or {}
+    if about.get("Code") == "Client.UserInitiatedShutdown" and (entry.get("State") or {}).get("Name") in STOPS:
+        return "stopped"  # the same word of AWS as for one that is terminated
     code, words = str(about.get("Code") or ""), str(about.get("Message") or "")
     return _REASONS.get(code) or words or code
 
@@ -169,7 +172,7 @@ def list_statuses(tenant: Tenant, run: str) -> list[InstanceStatus]:
 def _status(tenant: Tenant, machine: Machine) -> InstanceStatus:
     generation = machine.tag("generation")
     if machine.state == "terminated":
-        tenant.records.forget_machine(machine.id)
+        tenant.note_ended(machine.id)
     return InstanceStatus(
         machine.id,
         machine.tag("node"),
@@ -215,11 +218,13 @@ def find_wish(tenant: Tenant, machine: Machine) -> Wish | None:
 
 
 def list_rented(tenant: Tenant, find_price: Callable[[Machine], float | None]) -> list[Rented]:
-    machines = list_machines(tenant, list_regions(tenant.state_dir))
+    machines = list_machines(tenant, tenant.list_regions())
     return [_rented(tenant, machine, find_price(machine)) for machine in machines]
 
 
 def _rented(tenant: Tenant, machine: Machine, price: float | None) -> Rented:
+    if machine.state == "terminated":
+        tenant.note_ended(machine.id)
     wish, tagged = find_wish(tenant, machine), machine.tag("expires")
     expires = float(tagged) if tagged.isdecimal() else None
     if expires is None and wish is not None and machine.launched_at is not None:
@@ -228,7 +233,7 @@ def _rented(tenant: Tenant, machine: Machine, price: float | None) -> Rented:
         provider=tenant.provider,
         instance_id=machine.id,
         region=machine.region,
-        state=machine.shown_state,
+        state=machine.state,
         run=machine.tag("run"),
         node=machine.tag("node"),
         project=machine.tag("project"),
@@ -250,7 +255,7 @@ def find_machine(tenant: Tenant, instance_id: str) -> Machine | None:
     """
     record = tenant.records.machine(instance_id)
     blind: CloudsendError | None = None
-    for region in [record.region] if record is not None else list_regions(tenant.state_dir):
+    for region in [record.region] if record is not None else tenant.list_regions():
         # A filter and not the id itself: an id that is no longer known is no error then.
         filters = [{"Name": "instance-id", "Values": [instance_id]}]
         try:

@@ -15,7 +15,6 @@ from cloudsend_cli.core.model import Leftover
 from cloudsend_cli.errors import CloudsendError, NotFoundError, ProviderError
 
 from .errors import read_error
-from .identity import list_regions
 from .launch import TAG
 from .prices import estimate_address, estimate_storage
 from .tenant import Tenant
@@ -44,7 +43,7 @@ def list_leftovers(tenant: Tenant) -> list[Leftover]:
     """All kinds in all regions, several at a time. An error of ours rather than an answer in part."""
     if tenant.is_new:
         return []
-    questions = [(region, name) for region in list_regions(tenant.state_dir) for name in _KINDS]
+    questions = [(region, name) for region in tenant.list_regions() for name in _KINDS]
     with ThreadPoolExecutor(max_workers=8) as pool:
         answers = pool.map(lambda q: list(_list_kind(tenant, *q)), questions)
         return [leftover for answer in answers for leftover in answer]

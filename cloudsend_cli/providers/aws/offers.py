@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cloudsend_cli.core.costs import describe_rate
 from cloudsend_cli.core.model import Offer
 
 from .catalog import Choice, InstanceType
@@ -13,7 +14,7 @@ from .images import Image
 from .network import Place
 from .prices import Prices
 from .quotas import Quota, is_hopeless, quota_code
-from .settings import IDLE, SPOT, UNADOPTED, Amount, Wanted
+from .settings import IDLE, LEAST_SECONDS, SPOT, UNADOPTED, Amount, Wanted
 
 MOST_OFFERS = 12  # for one machine
 SHORT_LIFE = 900  # seconds; a budget that lasts less long is probably a mistake
@@ -168,6 +169,33 @@ def decide_life(wanted: Wanted, candidate: Candidate, share: float | None) -> in
     if share is None or not candidate.price:
         return wanted.life
     return max(1, min(wanted.life, int(share * 3600 / candidate.price + 1e-6)))
+
+
+def explain_small_budget(budget: float | None, first: Sequence[Candidate]) -> str:
+    """Why the budget does not even pay for what is charged for at the least; "" where it does."""
+    prices = [candidate.price or 0.0 for candidate in first]
+    least = sum(prices) * LEAST_SECONDS / 3600
+    if budget is None or least <= budget:
+        return ""
+    what = "the machine" if len(first) == 1 else f"{len(first)} machines"
+    return (
+        f"budget: {_exactly(budget)} does not pay for the first minute of {what}, which costs {_exactly(least)} "
+        f"at {describe_rate(sum(prices))} and is charged whole"
+    )
+
+
+def _exactly(amount: float) -> str:
+    """With all digits that tell two amounts apart."""
+    whole, _, digits = f"{amount:.8f}".rstrip("0").partition(".")
+    return f"${whole}.{digits:0<2}"
+
+
+def drop_dear(candidates: Sequence[Candidate], share: float | None) -> list[Candidate]:
+    """Without those of which the first minute alone costs more than the machine may."""
+    if share is None:
+        return list(candidates)
+    # A share is in proportion to prices, so that it may lie a rounding error below its machine's first minute.
+    return [c for c in candidates if (c.price or 0.0) * LEAST_SECONDS / 3600 <= share * (1 + 1e-9)]
 
 
 def explain_short_life(budget: float | None, lives: Sequence[int], machines: int) -> str:

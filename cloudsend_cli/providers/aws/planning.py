@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from .catalog import (
     InstanceType,
     largest_choice,
     list_choices,
+    list_slips,
     list_type_problems,
     load_types,
     parse_described,
@@ -31,7 +33,9 @@ from .offers import (
     Facts,
     decide_life,
     describe_refusal,
+    drop_dear,
     explain_short_life,
+    explain_small_budget,
     find_split_problem,
     plan_candidates,
     plan_lives,
@@ -57,7 +61,7 @@ def check_spec(definition: ProviderDefinition, spec: InstanceSpec) -> list[str]:
     wanted, problems = parse_settings(definition, spec)
     known = load_types()
     if problems:
-        return problems
+        return problems + list_slips(wanted, known)
     split = find_split_problem(wanted, known)
     return [split] if split else list_type_problems(split_machines(wanted, known)[0], known)
 
@@ -99,12 +103,17 @@ class Planner:
     def plan(self, specs: Sequence[InstanceSpec]) -> list[MachinePlan]:
         """The machines in the order of `specs`. ConfigError, QuotaError: it cannot be had so; nothing was rented."""
         machines: list[_Machine] = []
+        wrong = _Wrong()
         for spec in specs:
-            machines += self._plan_spec(spec)
+            with wrong.noting():
+                machines += self._plan_spec(spec)
+        wrong.tell()
         if not machines:
             return []
         self._warn_shortages(machines)
         budget = machines[0].wanted.budget
+        if small := explain_small_budget(budget, [machine.candidates[0] for machine in machines]):
+            raise _wrong(small)
         shares = plan_lives(budget, [machine.candidates[0] for machine in machines])
         lives = [decide_life(m.wanted, m.candidates[0], s) for m, s in zip(machines, shares, strict=True)]
         first = machines[0].warnings
@@ -114,7 +123,11 @@ class Planner:
             )
         first += [text for text in [explain_short_life(budget, lives, len(machines))] if text]
         return [
-            MachinePlan(render_offers(m.wanted, m.candidates, m.facts, share), "", tuple(dict.fromkeys(m.warnings)))
+            MachinePlan(
+                render_offers(m.wanted, drop_dear(m.candidates, share), m.facts, share),
+                "",
+                tuple(dict.fromkeys(m.warnings)),
+            )
             for m, share in zip(machines, shares, strict=True)
         ]
 
@@ -125,7 +138,18 @@ class Planner:
             raise ConfigError([Problem(text) for text in problems])
         wanted, _ = parse_settings(self._definition, spec)
         region = wanted.region or self._account.region
-        known = {**load_types(), **self._fetch_types(region, wanted)}
+        wrong = _Wrong()
+        known = load_types()
+        with wrong.noting():
+            known = {**known, **self._fetch_types(region, wanted)}
+        with wrong.noting():
+            self._find_image(region, wanted)
+        if wrong.problems:  # what else is wrong is told at once: without what is wrong already
+            types = tuple(name for name in wanted.types if name in known)
+            with wrong.noting():
+                if types or not wanted.types:
+                    self._plan_machine(region, replace(wanted, types=types, image="", explode=False), known)
+        wrong.tell()
         parts = split_machines(wanted, known)
         planned: dict[Wanted, _Machine] = {}
         machines = []
@@ -139,7 +163,7 @@ class Planner:
         return machines
 
     def _plan_machine(self, region: str, wanted: Wanted, known: Mapping[str, InstanceType]) -> _Machine:
-        image = self._remember(("image", region, wanted.image, wanted.user), lambda: self._fetch_image(region, wanted))
+        image = self._find_image(region, wanted)
         choices = list_choices(wanted, known, arm=image is not None and image.arch == "arm64")
         if not wanted.types and wanted.markets == (SPOT,):
             choices = [choice for choice in choices if choice.type.spot]
@@ -225,6 +249,10 @@ class Planner:
         more = [f"image: {image.id} is made for {image.arch}: {names} cannot use it"] if left else []
         return fitting, [*image.warnings, *more]
 
+    def _find_image(self, region: str, wanted: Wanted) -> Image | None:
+        key = ("image", region, wanted.image, wanted.user)
+        return self._remember(key, lambda: self._fetch_image(region, wanted))
+
     def _fetch_image(self, region: str, wanted: Wanted) -> Image | None:
         return fetch_image(self._account, region, wanted) if wanted.image else None
 
@@ -253,6 +281,29 @@ class Planner:
                 self._memory[key] = (time.monotonic(), value)
         answer: T = value
         return answer
+
+
+class _Wrong:
+    """What is wrong with the machines that are asked for, gathered so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._hints: list[str] = []
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            self.problems += [problem for problem in error.problems if problem not in self.problems]
+            self._hints.append(error.hint)
+        except CloudsendError:
+            if not self.problems:  # a refusal, or that nobody answers, says less than what has to be mended
+                raise
+
+    def tell(self) -> None:
+        if self.problems:
+            raise ConfigError(self.problems, hint=self._hints[0] if len(self._hints) == 1 else "")
 
 
 def fetch_types(account: Account, region: str, names: Sequence[str]) -> dict[str, InstanceType]:

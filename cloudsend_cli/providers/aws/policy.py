@@ -11,6 +11,10 @@ from cloudsend_cli.errors import UsageError
 
 _ANY_OWNER = '"?*"'
 _PARTITION = "arn:aws:"
+FIND_ANY = (
+    "what one that is gone has left, such as a security group, carries its tag cloudsend:owner, and is listed for "
+    "each region by `aws ec2 describe-tags --filters Name=key,Values=cloudsend:owner`"
+)
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 
 
@@ -31,6 +35,17 @@ def render_policy(owner: str = "", partition: str = "aws") -> str:
 def load_policy() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(_read())
     return loaded
+
+
+@cache
+def list_statements() -> dict[str, tuple[str, ...]]:
+    """The names of the statements that allow each action, such as `ec2:StopInstances`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for statement in load_policy()["Statement"]:
+        actions = statement["Action"]
+        for action in [actions] if isinstance(actions, str) else actions:
+            found[action] = (*found.get(action, ()), statement["Sid"])
+    return found
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +40,14 @@ class AwsProvider:
 
     slow = True
 
-    def __init__(self, definition: ProviderDefinition, state_dir: Path) -> None:
+    def __init__(
+        self, definition: ProviderDefinition, state_dir: Path, forget_host: Callable[[str], None] = lambda alias: None
+    ) -> None:
+        """`forget_host` is told the alias of each machine that is seen to have ended."""
         self.name = definition.name
         self._definition = definition
         profile, region = parse_account(definition)
-        self._tenant = Tenant(definition.name, Account(profile, region), state_dir)
+        self._tenant = Tenant(definition.name, Account(profile, region), state_dir, forget_host)
         self._prices: dict[tuple[str, ...], tuple[float, float | None]] = {}
         self._planner: Planner | None = None
         self._lock = threading.Lock()

@@ -20,6 +20,7 @@ DISK_TYPES = ("gp3", "gp2", "standard")  # io1 and io2 need a rate as well, and 
 DISK = 30_000_000_000
 DISK_LEAST, DISK_MOST = 1, 16384  # GiB
 IDLE, IDLE_DEV, LIFE, UNADOPTED = 600, 3600, 86400, 1200
+LEAST_SECONDS = 60.0  # that EC2 charges for, each time a Linux machine was started
 
 _TYPE = re.compile(r"[a-z][a-z0-9-]{0,30}\.[a-z0-9-]{2,20}")
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,2}-[0-9]")

@@ -20,6 +20,7 @@ from cloudsend_cli.errors import (
     CapacityError,
     CloudsendError,
     ConfigError,
+    ExpiredError,
     ProviderError,
     QuotaError,
     UnreachableError,
@@ -40,9 +41,10 @@ TABLE = {
     # throttled: the same request again, later
     UnreachableError: "RequestLimitExceeded Throttling ThrottlingException EC2ThrottledException SlowDown "
     # nobody knows whether it was done: the same request again
-    "RequestTimeout InternalError InternalFailure ServiceUnavailable Unavailable RequestExpired "
+    "RequestTimeout InternalError InternalFailure ServiceUnavailable Unavailable "
     # said of what was just made and is not seen everywhere
     "InvalidInstanceID.NotFound InvalidGroup.NotFound InvalidNetworkInterfaceID.NotFound",
+    ExpiredError: "RequestExpired",
     CapacityError: "InsufficientInstanceCapacity InsufficientHostCapacity InsufficientReservedInstanceCapacity "
     "UnfulfillableCapacity InsufficientCapacity SpotMaxPriceTooLow Unsupported InsufficientFreeAddressesInSubnet "
     "MaxSpotInstanceCountExceeded IdempotentInstanceTerminated",
@@ -124,6 +126,13 @@ def test_what_never_left_this_machine(error: Exception, cls: type[CloudsendError
     assert hint in told.hint
 
 
+def test_credentials_that_are_over_end_a_command_as_others_that_do_not_serve() -> None:
+    """Seen: exit status 6. They prove nothing of what was asked for: a run waits, and asks again."""
+    over = translate(client_error("RequestExpired"), ACTION)
+    assert (over.exit_status, over.transient) == (AuthError.exit_status, True)
+    assert isinstance(over, UnreachableError)
+
+
 def test_those_that_pass_say_how_long_to_wait() -> None:
     assert translate(client_error("RequestLimitExceeded"), ACTION).retry_after >= 5
     assert translate(client_error("InternalError", status=500), ACTION).retry_after > 0
@@ -153,6 +162,20 @@ def test_encoded_part_of_a_refusal_is_left_out_of_the_message() -> None:
     error = translate(client_error("UnauthorizedOperation", words), ACTION)
     assert len(error.message) < 200
     assert "aB3_-" in error.context
+
+
+@pytest.mark.parametrize(
+    ("words", "action", "statement"),
+    [
+        ("You are not authorized.", "ec2:RunInstances", "LaunchTagged, LaunchFromAndIn, LaunchBehindOwnGroup"),
+        ("User: u is not authorized to perform: ec2:CreateTags on resource: r", "ec2:CreateTags", "TagWhatIsMade"),
+        ("u is not authorized to perform: ec2:RunInstances with an explicit deny in p", "ec2:RunInstances", "forbids"),
+    ],
+)
+def test_a_denial_names_the_action_and_the_statement_that_allows_it(words: str, action: str, statement: str) -> None:
+    denied = translate(client_error("UnauthorizedOperation", words, status=403), ACTION)
+    assert denied.exit_status == 4
+    assert f"denied is {action}," in denied.hint and statement in denied.hint
 
 
 def test_our_own_errors_and_bugs_pass_untouched() -> None:

@@ -156,6 +156,15 @@ def test_all_problems_come_at_once() -> None:
     assert [text.partition(":")[0] for text in problems] == ["type", "disk", "spot", "zone"]
 
 
+def test_a_slip_in_the_type_is_told_with_the_others() -> None:
+    """Seen: the region alone; the type when that was mended; then the rest."""
+    problems = check_spec(
+        definition(), spec(type="t3.smal", region="paris", max_price="none", image="ubuntu", cpus="many")
+    )
+    assert sorted(text.partition(":")[0] for text in problems) == ["cpus", "image", "max_price", "region", "type"]
+    assert "did you mean 't3.small'?" in problems[-1]
+
+
 def test_an_unknown_kind_of_gpu_lists_the_known_ones() -> None:
     [problem] = check_spec(definition(), spec(gpu="TPU:1"))
     assert problem.startswith("gpu: no type of AWS has 1 TPU; there are A100, A10G, B200")
