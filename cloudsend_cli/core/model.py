@@ -232,7 +232,7 @@ class Rented:
     provider: str
     instance_id: str
     region: str
-    state: str  # as in InstanceStatus
+    state: str  # as in InstanceStatus, and stopping
     run: str  # "" where its tag is missing; places.KEPT: of none, until it ends itself
     node: str
     project: str

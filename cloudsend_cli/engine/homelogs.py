@@ -86,8 +86,13 @@ def _leave_out(wanted: dict[str, Sizes], logs: Path) -> str:
     """Takes out what the disk here does not hold, and says so."""
     problem = ""
     if wanted:
-        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        room = free_space(logs)
+        try:
+            # WHY NOT parents: a state directory that somebody removed is not made again, and open to others.
+            logs.mkdir(mode=0o700, exist_ok=True)
+            room = free_space(logs)
+        except OSError as trouble:
+            wanted.clear()
+            return f"logs cannot be kept in {logs}: {trouble}"
         for attempt, sizes in list(wanted.items()):
             size = sum(sizes.values())
             if size > room:
@@ -137,7 +142,7 @@ def _take(path: Path, offset: int, length: int, reply: Frame | None, *, last: bo
         return f"its log became shorter while it was read: {len(data)} of {length} bytes"
     part = path.with_name(f".{path.name}")
     if offset == 0:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
     if data or last:

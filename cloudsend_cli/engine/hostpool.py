@@ -400,7 +400,12 @@ class RunHosts:
     def _fetch_resume(
         self, listener: _NodeListener, attempt: str, patterns: Sequence[str], home: Home
     ) -> Conversation:
-        problem = yield from fetch_files(attempt, patterns, home)
+        problem = ""
+        try:
+            self._resumes.mkdir(mode=0o700, exist_ok=True)  # WHY NOT parents: see homelogs
+        except OSError as trouble:
+            problem = f"what it left cannot be kept here: {trouble}"
+        problem = problem or (yield from fetch_files(attempt, patterns, home))
         left: tuple[Upload, ...] = ()
         if not problem:
             try:

@@ -157,13 +157,22 @@ def add_rented(
     told = {machine.instance_id: machine for machine in rented}
     found = []
     for view in views:
-        machine = told.pop(view.instance_id, None)
-        found.append(view if machine is None else _merge(view, machine))
+        machine = told.pop(view.instance_id or _find_new(view, told.values()), None)
+        found.append(view if machine is None else _merge(view, machine, now))
     found += [rented_view(m, runs, now) for m in told.values() if ended or m.state != "terminated"]
     return found
 
 
-def _merge(view: InstanceView, machine: Rented) -> InstanceView:
+def _find_new(view: InstanceView, machines: Iterable[Rented]) -> str:
+    """The machine that was asked for last for a node whose maestro has not heard of it yet; "" if there is none."""
+    if view.state != "creating":
+        return ""
+    mine = [m for m in machines if m.node == view.name and m.run in view.runs and m.state not in ENDED]
+    newest = max(mine, key=lambda m: m.launched_at or 0.0, default=None)
+    return newest.instance_id if newest is not None else ""
+
+
+def _merge(view: InstanceView, machine: Rented, now: float) -> InstanceView:
     known = view.rental or RentalView()
     rental = replace(
         known,
@@ -171,9 +180,10 @@ def _merge(view: InstanceView, machine: Rented) -> InstanceView:
         price=known.price if known.price is not None else machine.price,
         since=known.since if known.since is not None else machine.launched_at,
         expires=min((t for t in (known.expires, machine.expires) if t is not None), default=None),
+        cost=known.cost if known.cost is not None else machine_cost(machine, now),
         project=machine.project or known.project,
     )
-    return replace(view, rental=rental)
+    return replace(view, instance_id=machine.instance_id, rental=rental)
 
 
 def _kind(machine: Rented, place: str = "") -> Kind:
@@ -207,7 +217,7 @@ def rented_view(machine: Rented, runs: Runs, now: float) -> InstanceView:
 def _rented_remark(machine: Rented, leftover: str, kept: bool) -> str:
     if leftover:
         return f"left over: {leftover}; see `cloudsend gc`"
-    if machine.state == "stopped":
+    if machine.state in {"stopping", "stopped"}:
         return "its disk is kept, and costs a little"
     if machine.state in ENDED:
         return machine.reason

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cloudsend_cli.core.explain import NO_ROOM
-from cloudsend_cli.core.model import FAILED, RUNNING, HostView
+from cloudsend_cli.core.model import FAILED, RUNNING, HostView, Offer
 from cloudsend_cli.core.naming import job_id, list_call
 from cloudsend_cli.core.offers import choose_offer, current_offer, list_offers
 from cloudsend_cli.core.renting import is_rented_node
@@ -117,10 +117,21 @@ def _fallback(node: NodeRecord, state: RunState) -> str:
         return ""
     if node.state == "creating":
         current = current_offer(node)
-        return f"{offers[0].note}: none to be had; trying {current.note}" if current != offers[0] else ""
+        if current == offers[0]:
+            return ""
+        return f"{_newest_short(offers[: offers.index(current)], state)}: none to be had; trying {current.note}"
     if choose_offer(node, state.run.shortages, 0.0) is not None:
         return ""
     return f"{node.name}: none of {len(offers)} kinds of machine is to be had now; they are asked for again later"
+
+
+def _newest_short(before: Sequence[Offer], state: RunState) -> str:
+    """Of what is preferred to what is tried, that of which was heard last."""
+    for key, _ in reversed(state.run.shortages):
+        for offer in before:
+            if key in {offer.pool, offer.quota}:
+                return offer.note
+    return before[0].note
 
 
 def _trouble(node: NodeRecord, view: HostView | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -98,7 +99,10 @@ def put_run(
 def test_nothing_is_asked_where_nothing_was_ever_rented(line: Line, renter: FakeRenter, state_dir: Path) -> None:
     (state_dir / "aws" / "regions").unlink()
     assert line("list", "instances") == (0, "", "no instances\n")
-    assert line("gc")[2] == "nothing is left over\n"
+    for words in (("gc",), ("gc", "--yes")):
+        _, _, err = line(*words)
+        assert err.startswith("nothing was ever rented with this state directory; what one that is gone has left")
+        assert err.count("\n") == 1 and "Name=key,Values=cloudsend:owner" in err
     assert line("cost")[2] == "no runs that rented anything\n"
     assert renter.calls == []
 
@@ -309,10 +313,47 @@ def test_waiting_is_paid_for_until_the_machine_is_given_back(
         store.write_run("rtest1", lambda state: Changes(rentals={"wait": wait}))
     assert data("cost", "rtest1")["cost_per_hour"] == 0.02
     assert "aws-0, waiting" in line("cost", "rtest1")[1]
+    assert re.search(r"\$10\.00 +1 +\d{4}-", line("cost")[1]), "one machine, which is paid for in two pieces"
     data("terminate", "instance", machine)
     after = data("cost", "rtest1")
     assert after["cost_per_hour"] == 0
     assert after["machines"][1]["seconds"] == pytest.approx(60, abs=5)
+
+
+def test_a_machine_that_is_asked_for_costs_nothing_until_it_is_there_and_is_listed_once(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    """Seen: three planned machines as three rented ones; one that was launched as two lines."""
+    put_run(state_dir, renter)
+    with SqliteStore.open(state_dir) as store:
+        store.write_run(
+            "rtest1",
+            lambda state: Changes(
+                nodes={"aws-0": replace(state.nodes["aws-0"], state="creating", instance_id="")},
+                rentals={},
+            ),
+        )
+    (view,) = data("list", "instances")
+    check(view, "instance")
+    assert (view["name"], view["instance_id"], view["state"]) == ("aws-0", "i-1", "creating")
+    assert view["cost"] == pytest.approx(0.02, rel=0.01)
+    assert line("list", "instances")[2] == "1 rented machine costs $0.0200/h\n"
+    renter.machines.clear()
+    assert line("list", "instances")[2] == "nothing that is rented runs now\n"
+    assert data("cost")["cost_per_hour"] == 0
+
+
+def test_long_words_of_a_provider_are_cut_in_tables_alone(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    put_run(state_dir, renter)
+    words = "AWS would not do it: " + "because of this and that " * 20 + "END"
+    with SqliteStore.open(state_dir) as store:
+        store.write_run("rtest1", lambda state: Changes(nodes={"aws-0": replace(state.nodes["aws-0"], reason=words)}))
+    assert "AWS would not" in line("list", "instances")[1] and "END" not in line("list", "instances")[1]
+    assert "END" in line("list", "instances", "-o", "wide")[1]
+    assert data("list", "instances")[0]["remark"] == words
+    assert "END" in line("info", "instance", "aws-0")[1]
 
 
 def test_power(line: Line, data: Callable[..., Any], renter: FakeRenter) -> None:

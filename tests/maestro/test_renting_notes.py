@@ -41,6 +41,15 @@ def test_what_is_short_and_what_is_tried() -> None:
     ]
 
 
+def test_the_zone_that_is_short_is_the_one_that_was_asked_last() -> None:
+    """Seen: after the second fallback, the first zone was named again."""
+    third = replace(SECOND, request='{"n":3}', pool="pool c", note="m7i.large, eu-west-3c, spot")
+    state = make("aws-0", offers=(FIRST, SECOND, third))
+    state.run = replace(state.run, shortages=(("pool a", 600.0), ("pool b", 601.0), ("pool x", 602.0)))
+    put(state, replace(take_offer(state.nodes["aws-0"], third), state="creating"))
+    assert notes(state) == ["m7i.large, eu-west-3b, spot: none to be had; trying m7i.large, eu-west-3c, spot"]
+
+
 def test_nothing_is_to_be_had() -> None:
     state = make("aws-0")
     state.run = replace(state.run, shortages=(("pool a", 600.0), ("pool b", 600.0)))
