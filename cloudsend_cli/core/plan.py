@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from .explain import describe
 from .model import (
     CANCELLED,
     NOTHING,
@@ -256,22 +255,6 @@ def _node_records(plans: Sequence[NodePlan], known: dict[str, NodeRecord]) -> li
 
 
 # ---- packing -------------------------------------------------------------------------------------------------------
-
-
-def list_misfits(jobs: Iterable[JobSpec], machines: Sequence[Resources]) -> list[tuple[JobSpec, str]]:
-    """Jobs that fit on none of the machines, each with a sentence that names the largest."""
-    if not machines:
-        return []
-    largest = max(machines, key=lambda m: (m.cpus, m.memory, m.gpus))
-    verdicts: dict[Resources, bool] = {}
-    misfits = []
-    for job in jobs:
-        need = job.resources
-        if need not in verdicts:
-            verdicts[need] = any(need.fits_in(m) for m in machines)
-        if not verdicts[need]:
-            misfits.append((job, f"asks for {describe(need)}; the largest machine has {describe(largest)}"))
-    return misfits
 
 
 def plan_packing(needs: Sequence[Resources], machines: Sequence[Resources]) -> list[int | None]:

@@ -14,7 +14,6 @@ from cloudsend_cli.core.plan import (
     UNBOUNDED,
     NodePlan,
     count_machines,
-    list_misfits,
     plan_continue,
     plan_packing,
     plan_run,
@@ -59,14 +58,6 @@ def test_counted_machines_hold_everything(needs: list[Resources]) -> None:
     assert count <= len(needs)
     assert None not in plan_packing(needs, [machine] * max(count, 1)) or count >= 1
     assert count_machines([], machine) == count_machines([Resources(0.0)], machine) == 0
-
-
-def test_misfit_is_named_with_the_largest_machine() -> None:
-    small, big = JobSpec("s", (), "s"), JobSpec("b", (), "b", resources=Resources(9.0, 1 << 30, 2))
-    assert list_misfits([small, big], []) == []
-    ((job, text),) = list_misfits([small, big, small], [Resources(4.0), Resources(8.0)])
-    assert job is big
-    assert text == "asks for 9 CPUs, 1.0 GiB, 2 GPUs; the largest machine has 8 CPUs"
 
 
 # ---- a new run -----------------------------------------------------------------------------------------------------
