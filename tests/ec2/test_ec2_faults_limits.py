@@ -1,0 +1,272 @@
+"""Machines that do not come up in time, whose life ends in the middle of a run, and many that all have some trouble.
+
+Numbers of the catalogue of faults: P9 machines that never come up, U1 users who interfere, U4 many of everything.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import pytest
+import scaled_maestro
+from ec2_stack import LEDGER, PATIENCE, AtOnce, Ec2Stack, play_together, together
+from ec2lab import Cloud, Instance
+from ec2lab.instance import GONE, ITSELF, USER
+from real_stack import wait_for as wait_so_long
+from ssh_faults import agent_pid
+
+from cloudsend_cli.errors import UnreachableError
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+T = TypeVar("T")
+ALL = os.environ.get("CLOUDSEND_CRASH_POINTS") == "all"
+BOOT_LIMIT = 15  # seconds, instead of fifteen minutes
+LOGIN_LIMIT = 5  # ... instead of five minutes
+LIFE = 30  # ... instead of a day
+MACHINES, JOBS, MOST = (50, 500, 900.0) if ALL else (8, 80, PATIENCE)
+HELD = f"{LEDGER}; until [ -e ~/go ]; do sleep 0.05; done"
+
+
+@pytest.fixture(scope="module")
+def at_once(one_cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[AtOnce]:
+    one_cloud.reset()
+    chosen = [getattr(item, "obj", None) for item in request.session.items if item.path == request.path]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cloudsend_cli.engine.hiring.LOGIN_LIMIT", LOGIN_LIMIT)
+        with play_together(one_cloud, chosen) as made:
+            yield made
+
+
+def wait_for(happened: Callable[[], T], seconds: float = PATIENCE) -> T:
+    return wait_so_long(happened, seconds)
+
+
+def submit(stack: Ec2Stack, *commands: str, retries_lost: int | None = None, **machine: object) -> str:
+    jobs = [
+        {"name": f"job-{number}", "run": command, **({} if retries_lost is None else {"retries_lost": retries_lost})}
+        for number, command in enumerate(commands or [LEDGER])
+    ]
+    return stack.submit(instances=stack.machine(**{"idle": "0", **machine}), jobs=jobs)
+
+
+class Releaser:
+    """Lets what is held on machines go, also on those that come later."""
+
+    def __init__(self, stack: Ec2Stack) -> None:
+        self._stack = stack
+        self._released: set[str] = set()
+
+    def __call__(self) -> None:
+        for one in self._stack.alive:
+            if one.id not in self._released and one.state == "running" and one.boots:
+                with suppress(LookupError):
+                    self._stack.ec2.host(one.id).sh("touch go")
+                    self._released.add(one.id)
+
+
+def why(one: Instance) -> str:
+    return one.reason.code if one.reason is not None else ""
+
+
+# ---- P9 ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def scaled(stack: Ec2Stack) -> Iterator[None]:
+    """The stack's maestro is the one with less patience."""
+    stack.state.mkdir(mode=0o700, exist_ok=True)
+    read, write = os.pipe()
+    words = [sys.executable, scaled_maestro.__file__, str(BOOT_LIMIT), str(stack.state), str(write)]
+    environ = {**os.environ, "CLOUDSEND_MAESTRO_LINGER": "60"}
+    with open(stack.state / "maestro.log", "ab") as log:
+        process = subprocess.Popen(words, cwd="/", env=environ, stdout=log, stderr=log, pass_fds=(write,))
+    os.close(write)
+    try:
+        with open(read, encoding="ascii") as first:
+            assert first.read() == "ready", stack.log()
+        yield
+        assert process.poll() is None, "it was this one all the time"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def never_up(stack: Ec2Stack, how: str) -> None:
+    """It is given back by the maestro alone, what it wrote can be read meanwhile, and the job is done elsewhere."""
+    stack.ec2.break_next(how, region=stack.region)
+    with scaled(stack):
+        run = submit(stack)
+        wait_for(lambda: stack.machines and stack.machines[0].state == "running")
+        first = stack.machines[0]
+        shown = stack.cli("info", "instance", first.id, "--console")
+        assert "console" in shown and first.id in shown, shown
+        stack.follow_to_end(run)
+    stack.check_jobs(run, 1)
+    assert why(first) == USER.code and len(stack.machines) > 1
+    (row,) = [row for row in stack.ec2.ledger() if row.instance_id == first.id]
+    assert row.end is not None and row.end - row.start >= BOOT_LIMIT
+    stack.check_nothing_left(len(stack.machines))
+
+
+@together
+def test_p9_machine_without_sshd_is_given_back_by_the_maestro(stack: Ec2Stack) -> None:
+    never_up(stack, "no sshd")
+
+
+@together
+def test_p9_machine_without_cloud_init_is_given_back_by_the_maestro(stack: Ec2Stack) -> None:
+    """It has no switch of its own: nobody else would end it."""
+    never_up(stack, "no cloud-init")
+
+
+@together
+def test_p9_machine_that_hangs_at_its_start_is_given_back_by_the_maestro(stack: Ec2Stack) -> None:
+    never_up(stack, "no machine")
+
+
+@together
+def test_p9_machine_of_a_command_that_never_comes_up_is_told(stack: Ec2Stack) -> None:
+    """With its name, what to do next, and nothing that is hidden from the lists of what is paid for."""
+    stack.ec2.break_next("no sshd", region=stack.region)
+    with pytest.raises(UnreachableError, match="was rented and cannot be logged in to") as told:
+        stack.client.create_instance("aws", ["type=m7i.large", f"region={stack.region}"])
+    (machine,) = stack.machines
+    assert f"terminate instance {machine.id}" in told.value.hint
+    assert machine.id in stack.cli("list", "instances", "-o", "json")
+    stack.cli("terminate", "instance", machine.id)
+    stack.check_nothing_left(1)
+
+
+# ---- the end of a life -----------------------------------------------------------------------------------------
+
+
+def check_lived(stack: Ec2Stack, one: Instance) -> None:
+    stack.ec2.wait(one.id, "terminated")
+    assert why(one) == ITSELF.code
+    (row,) = [row for row in stack.ec2.ledger() if row.instance_id == one.id]
+    assert row.end is not None and row.end - row.start >= LIFE - 5  # it may have been busy with its boot
+
+
+@together
+def test_life_that_ends_in_mid_run_is_a_lost_machine(stack: Ec2Stack) -> None:
+    """What ran there is done again elsewhere, what was done is not, and its results are there."""
+    run = submit(stack, LEDGER, HELD, life=f"{LIFE}s")
+    wait_for(lambda: len(stack.ledger()) == 2)
+    (first,) = stack.machines
+    wait_for(lambda: len(stack.ledger()) == 3)
+    check_lived(stack, first)
+    Releaser(stack)()
+    stack.follow_to_end(run)
+    jobs = stack.jobs(run)
+    assert [(job.state, job.attempt) for job in jobs.values()] == [("succeeded", 1), ("succeeded", 2)]
+    assert sorted(stack.ledger().values()) == [1, 1, 1]
+    stack.check_nothing_left(2)
+
+
+@together
+def test_life_that_ends_again_and_again_ends_the_job(stack: Ec2Stack) -> None:
+    """As often as `retries_lost` allows, each time on another machine; then the job has failed, and says why."""
+    run = submit(stack, HELD, life=f"{LIFE}s")
+    stack.follow_to_end(run)
+    (job,) = stack.jobs(run).values()
+    assert (job.state, job.attempt) == ("failed", 2)
+    assert "lost" in job.reason and "shut down from within" in job.reason, job.reason
+    for one in stack.machines:
+        check_lived(stack, one)
+    stack.check_nothing_left(2)
+
+
+@together
+def test_life_of_a_spot_machine_that_is_wanted_for_so_long(stack: Ec2Stack) -> None:
+    run = submit(stack, HELD, eco_life=f"{LIFE}s", spot=True, retries_lost=0)
+    stack.follow_to_end(run)
+    (job,) = stack.jobs(run).values()
+    assert (job.state, job.attempt) == ("failed", 1) and "lost" in job.reason
+    (machine,) = stack.machines
+    assert machine.market == "spot"
+    check_lived(stack, machine)
+    stack.check_nothing_left(1)
+
+
+# ---- users -------------------------------------------------------------------------------------------------------
+
+
+@together
+def test_u1_machines_are_ended_while_they_are_launched(stack: Ec2Stack) -> None:
+    """Those of a run are left alone; who insists ends them, and the run rents others."""
+    gate = stack.ec2.hold("RunInstances", after=True, region=stack.region)
+    run = submit(stack, HELD)
+    assert gate.reached.wait(PATIENCE)
+    (first,) = stack.machines
+    assert "nothing is rented but what runs use" in stack.cli("terminate", "instance", "--all", "--yes")
+    assert first.state not in GONE
+    stack.cli("terminate", "instance", "--all", "--yes", "--force")
+    assert first.state in GONE
+    gate.release()
+    release = Releaser(stack)
+    wait_for(lambda: release() or stack.is_over(run))
+    assert [job.state for job in stack.jobs(run).values()] == ["succeeded"]
+    assert {*stack.ledger().values()} == {1}
+    stack.check_nothing_left(2)
+
+
+# ---- many of everything ------------------------------------------------------------------------------------------
+
+TROUBLES = ("cut off", "agent killed", "ended", "stopped and started", "rebooted")[: 5 if ALL else 3]
+HARMLESS = {"cut off", "agent killed"}  # what is executed there goes on
+
+
+def trouble(ec2: Cloud, one: Instance, what: str) -> None:
+    host = ec2.host(one.id)
+    if what == "cut off":
+        host.partition()
+    elif what == "agent killed":
+        host.kill(agent_pid(host))
+    elif what == "ended":
+        ec2.terminate(one.id)
+    elif what == "rebooted":
+        ec2.reboot(one.id)
+    else:
+        ec2.stop(one.id)
+        ec2.wait(one.id, "stopped")
+        ec2.start(one.id)
+
+
+@together
+def test_u4_many_jobs_on_many_machines_of_which_some_have_trouble(stack: Ec2Stack) -> None:
+    """Each is accounted for: done, in an attempt that was executed once, and again only where a machine was lost."""
+    run = submit(stack, *[HELD] * JOBS, number=MACHINES)
+    wait_for(lambda: len(stack.ledger()) == 2 * MACHINES, MOST)
+    begun = {int(attempt.split(".")[1]) for attempt in stack.ledger()}
+    nodes = {node.instance_id: name for name, node in stack.nodes(run).items()}
+    chosen = [*zip(stack.machines, TROUBLES, strict=False)]
+    harmed = {nodes[one.id] for one, what in chosen if what not in HARMLESS}
+    cut = {nodes[one.id] for one, what in chosen if what == "cut off"}
+    lost = {job.number for job in stack.jobs(run).values() if job.instance in harmed} & begun
+    for one, what in chosen:
+        trouble(stack.ec2, one, what)
+    release = Releaser(stack)
+
+    def is_done_but_there() -> bool:
+        release()
+        return all(job.state == "succeeded" or job.instance in cut for job in stack.jobs(run).values())
+
+    wait_for(is_done_but_there, MOST)
+    for one, what in chosen:
+        if what == "cut off":
+            stack.ec2.host(one.id).heal()
+    wait_for(lambda: release() or stack.is_over(run), MOST)
+    jobs, ledger = stack.jobs(run).values(), stack.ledger()
+    assert [job.state for job in jobs] == ["succeeded"] * JOBS
+    assert {*ledger.values()} == {1}, "an attempt is executed once"
+    assert all(ledger[f"{run}.{job.number}.{job.attempt}"] == 1 for job in jobs)
+    executed = Counter(int(attempt.split(".")[1]) for attempt in ledger)
+    assert {number for number, count in executed.items() if count > 1} == lost
+    assert max(executed.values()) <= 2
+    stack.check_nothing_left(MACHINES + sum(what == "ended" for what in TROUBLES))
