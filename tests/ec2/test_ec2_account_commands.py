@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def test_credentials_that_are_over_end_each_command_with_the_same_status(ec2: Cl
         ("gc",),
         ("check", "-p", "aws"),
     ):
-        assert "aws sso login" in desk(*words, status=4).stderr, words
+        done = desk(*words, status=4)
+        assert "aws sso login" in done.stdout + done.stderr, words
 
 
 def _rules(ec2: Cloud) -> list[dict[str, Any]]:
@@ -180,3 +182,15 @@ def test_what_may_not_be_removed_is_said_and_the_rest_is_removed(ec2: Cloud, des
     done = {one["kind"]: one for one in desk.json("gc", "--yes", status=4) if one["id"] in ours.values()}
     assert done["volume"]["outcome"].startswith("failed") and done["volume"]["code"] == "auth"
     assert {one["outcome"] for kind, one in done.items() if kind != "volume"} == {"removed"}
+
+
+def test_gc_finds_the_group_by_its_tag_when_the_note_of_regions_is_gone(ec2: Cloud, desk: Desk) -> None:
+    """Seen: "nothing is left over" beside a security group, after most of the state directory was removed."""
+    machine = desk.json("create", "instance", "-p", "aws", "--set", "type=t3.small")["instance_id"]
+    desk("terminate", "instance", machine)
+    ec2.wait(machine, "terminated")
+    for path in [*desk.state_dir.glob("state.db*"), desk.state_dir / "aws" / "regions"]:
+        path.unlink()
+    assert [one["kind"] for one in desk.json("gc")] == ["group"]
+    shutil.rmtree(desk.state_dir / "aws")
+    assert "carries its tag cloudsend:owner" in desk("gc").stderr

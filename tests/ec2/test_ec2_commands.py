@@ -58,10 +58,13 @@ def test_a_machine_is_rented_alone_used_and_given_back(ec2: Cloud, desk: Desk) -
     assert (listed["name"], listed["instance_id"]) == (machine["name"], machine["instance_id"])
     assert desk("ssh", machine["name"], "--", "cat", "/run/cloudsend/armed").stdout.startswith("idle=600")
     assert "1 rented machine costs" in desk("list", "instances").stderr
+    pins = desk.state_dir / "known_hosts"
+    assert machine["instance_id"] in pins.read_text()
     (done,) = desk.json("terminate", "instance", machine["name"])
     assert (done["released"], done["rented"], done["instance_id"]) == (True, True, machine["instance_id"])
     ec2.wait(machine["instance_id"], "terminated")
     assert desk.json("list", "instances") == []
+    assert machine["instance_id"] not in pins.read_text(), "seen: pins of all machines that there ever were"
     assert "has ended already" in desk("terminate", "instance", machine["instance_id"]).stdout
 
 
@@ -132,7 +135,8 @@ def test_a_limit_of_the_account_is_not_asked_again(ec2: Cloud, desk: Desk) -> No
 def test_a_stopped_machine_costs_nothing_and_comes_back(ec2: Cloud, desk: Desk) -> None:
     name = desk.json("create", "instance", "-p", "aws", "--set", "type=t3.small")["name"]
     (stopped,) = desk.json("stop", "instance", name)
-    assert stopped["state"] in {"ending", "stopped"}
+    assert stopped["state"] in {"stopping", "stopped"}
+    assert stopped["remark"] == "its disk is kept, and costs a little"
     ec2.wait(stopped["instance_id"], "stopped")
     assert [one["state"] for one in desk.json("list", "instances")] == ["stopped"]
     assert desk.json("cost")["cost_per_hour"] == 0

@@ -15,6 +15,7 @@ from cloudsend_cli.core.model import FAILED, PENDING, RUNNING, SUCCEEDED, Enviro
 from cloudsend_cli.core.ports import Event
 from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, RunRecord, RunState
 from cloudsend_cli.engine import logs
+from cloudsend_cli.engine.homelogs import bring_logs
 from cloudsend_cli.errors import NotFoundError
 from cloudsend_cli.store.sqlite import SqliteStore
 
@@ -283,3 +284,11 @@ def test_looking_for_new_lines_does_not_cost_more_with_many_jobs_done(store: Sql
     merged.open_source = lambda place: opened.append(place.attempt) or run.open_source(place)  # type: ignore[func-returns-value]
     assert len(list(merged.new_lines())) == 1
     assert opened == [f"{RUN}.1.1"] * 2
+
+
+def test_logs_of_a_state_directory_that_is_gone_do_not_make_it_again(tmp_path: Path) -> None:
+    """Seen: a removed one was there again, with mode 0755 and nothing but logs in it."""
+    with pytest.raises(StopIteration) as told:
+        next(bring_logs({"rtest1.1.1": {"stdout": 4, "stderr": 0}}, tmp_path / "gone" / "logs"))
+    assert "cannot be kept in" in told.value.value
+    assert not (tmp_path / "gone").exists()

@@ -27,7 +27,7 @@ from cloudsend_cli.hosts.host_keys import (
     parse_public_key,
 )
 from cloudsend_cli.hosts.ssh import SshHost
-from cloudsend_cli.hosts.ssh_keys import accept_host_key, fetch_host_keys, remember
+from cloudsend_cli.hosts.ssh_keys import accept_host_key, drop_keys, fetch_host_keys, remember
 from cloudsend_cli.hosts.ssh_transport import preferred_types
 
 OpenHost = Callable[[HostAddress], SshHost]
@@ -387,3 +387,15 @@ def test_a_link_in_place_of_our_file_is_not_followed(tmp_path: Path) -> None:
 def test_nobody_there_is_not_a_key_problem(known_hosts: Path) -> None:
     with pytest.raises(CloudsendError, match="cannot be reached"):
         fetch_host_keys(HostAddress("ssh", "x", host="127.0.0.1", port=free_port()), known_hosts)
+
+
+def test_keys_of_a_machine_that_has_ended_are_dropped_and_no_others(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    drop_keys(file, "i-1")
+    assert not file.exists()
+    file.write_text(f"i-1 {A.line}\n@revoked i-1 {A.line}\ni-12 {A.line}\n# a note\n")
+    before = file.stat().st_ino
+    drop_keys(file, "i-3")
+    assert file.stat().st_ino == before, "nothing is written where there is nothing to drop"
+    drop_keys(file, "i-1")
+    assert file.read_text() == f"@revoked i-1 {A.line}\ni-12 {A.line}\n# a note\n"

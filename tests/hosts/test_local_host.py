@@ -38,6 +38,13 @@ def address_of(home: Path) -> HostAddress:
     return HostAddress("local", f"local:{home}", home=str(home))
 
 
+def test_directories_that_are_made_on_the_way_are_private(tmp_path: Path) -> None:
+    """Seen: a state directory that was removed came back open to others, by its running maestro."""
+    home = tmp_path / "gone" / "agent"
+    LocalHost(address_of(home)).open_agent(b"raise SystemExit", "0" * 64).close()
+    assert [path.stat().st_mode & 0o777 for path in (home, home.parent)] == [0o700, 0o700]
+
+
 class TestLocalHostsContract(HostsContract):
     @pytest.fixture
     def address(self, home: Path) -> HostAddress:

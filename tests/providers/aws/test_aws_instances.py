@@ -69,6 +69,14 @@ def test_reasons(code: str, reason: str) -> None:
     assert parse_machine(ended, "eu-west-3").reason == reason
 
 
+@pytest.mark.parametrize("state", ["stopping", "stopped"])
+def test_what_is_stopped_is_not_terminated(state: str) -> None:
+    """Seen: a line `ending ... terminated` after `stop instance`. AWS gives both the same reason."""
+    about = {"Code": "Client.UserInitiatedShutdown", "Message": "Client.UserInitiatedShutdown: User initiated"}
+    stopped = parse_machine(entry(state, StateReason=about), "eu-west-3")
+    assert (stopped.state, stopped.reason) == (state, "stopped")
+
+
 def test_running_machine_has_no_reason() -> None:
     assert parse_machine(entry(StateReason={"Code": "pending", "Message": "pending"}), "eu-west-3").reason == ""
 
