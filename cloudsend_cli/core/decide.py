@@ -26,7 +26,7 @@ from .decide_money import is_paying, keep_budget, take_rentals
 from .decide_nodes import list_orphans, take_nodes
 from .draft import Draft
 from .explain import describe
-from .model import FAILED, PENDING, RUNNING, Observation, Policy
+from .model import FAILED, PENDING, RUNNING, Observation, Policy, Resources
 from .naming import attempt_id, parse_attempt_id
 from .places import Place, best_place, list_places
 from .silence import DENIED
@@ -126,13 +126,20 @@ def _places_for(draft: Draft, job_class: JobClass, places: list[Place]) -> list[
     key, resources, _ = job_class
     fitting = [p for p in places if resources.fits_in(p.capacity)]
     if not fitting and len(places) == len(draft.usable_nodes()):
-        largest = max(places, key=lambda p: (p.capacity.cpus, p.capacity.memory, p.capacity.gpus)).capacity
-        _fail_class(draft, job_class, f"no-capacity: {describe(resources)} asked, the largest has {describe(largest)}")
+        _fail_class(draft, job_class, f"no-capacity: {_why_none_fits(draft, resources, places)}")
     elif key:
         fitting = [p for p in fitting if environment_ready(draft, p.name, key, p.view)]
         if not fitting and (reason := build_failed_everywhere(draft, key, resources)) is not None:
             _fail_class(draft, job_class, f"environment-failed: {reason}")
     return fitting
+
+
+def _why_none_fits(draft: Draft, resources: Resources, places: list[Place]) -> str:
+    """Of machines that were to have enough it is told why they are left out."""
+    largest = max(places, key=lambda p: (p.capacity.cpus, p.capacity.memory, p.capacity.gpus)).capacity
+    left_out = [n for n in draft.all_nodes() if n.state == "failed" and resources.fits_in(n.capacity)]
+    reasons = [f"{n.name}: {n.reason}" for n in left_out[:REASONS_MOST]]
+    return "; ".join([f"{describe(resources)} asked, the largest has {describe(largest)}", *reasons])
 
 
 def _fail_class(draft: Draft, job_class: JobClass, reason: str) -> None:

@@ -9,12 +9,13 @@ from .actions import ConnectHost, CreateInstance, DisconnectHost, KeepInstance, 
 from .decide_builds import is_ending_build
 from .decide_jobs import PREEMPTED, go_on_without, lose, never_started, take_report
 from .decide_money import begin_waiting, end_rental
+from .decide_stand_ins import ask_stand_in, make_room
 from .draft import Draft
 from .model import PENDING, HostView, InstanceStatus
 from .naming import create_call, digest, keep_call, terminate_call, token
 from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
 from .renting import is_rented_node
-from .silence import DENIED, REFUSALS, REFUSED, SILENT
+from .silence import DENIED, REFUSALS, REFUSED, SILENT, UNANSWERED, describe_unanswered
 from .state import FETCHED, RESULTS_GONE, RESUME, NodeRecord
 
 # Each is the provider's word that the token has no living machine (see ports.Provider.create_instance). `auth` is so
@@ -33,7 +34,8 @@ def take_nodes(draft: Draft, *, wanted: bool) -> None:
     """Bring every node one step towards what is wanted: a machine in use, or none."""
     for name in draft.gone:
         _give_up(draft, name)
-    for node in draft.all_nodes():
+    for name in [node.name for node in draft.all_nodes()]:
+        node = draft.nodes.get(name) or draft.state.nodes[name]  # what is decided of one may change its stand-in
         if node.state == "wanted":
             _intend(draft, node, wanted=wanted)
         elif node.state == "creating":
@@ -133,10 +135,10 @@ def _await_instance(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     elif status.state == "running" and status.address is not None:
         price = status.price if status.price is not None else node.price
         node = replace(node, state="running", instance_id=status.instance_id, price=price, reason="")
-        draft.put_node(replace(node, not_before=0.0))
+        draft.put_node(replace(node, not_before=0.0, crowded=False))
         draft.actions.append(ConnectHost(node.name, status.address))
     elif draft.seen.now - node.created_at > draft.policy.boot_limit:
-        _start_release(draft, node, status.instance_id, NEVER_CAME_UP)
+        _give_back_unanswered(draft, node, status.instance_id)
 
 
 def _await_reply(draft: Draft, node: NodeRecord) -> None:
@@ -144,7 +146,9 @@ def _await_reply(draft: Draft, node: NodeRecord) -> None:
     code, message = draft.seen.call_errors.get(call, ("", ""))
     first = node.not_before == 0.0
     offer = current_offer(node)
-    if code in SHORTAGES and (key := offer.quota if code == "quota" else offer.pool):
+    if code == "quota" and make_room(draft, node):
+        pass
+    elif code in SHORTAGES and (key := offer.quota if code == "quota" else offer.pool):
         _try_another(draft, node, key, message)
     elif code in FATAL_CREATE_ERRORS and (first or code != "auth"):
         draft.put_node(replace(node, state="failed", reason=f"{DENIED}: {message}" if code == "auth" else message))
@@ -186,10 +190,12 @@ def _replace(draft: Draft, node: NodeRecord, reason: str) -> None:
     """The machine is proved gone; a new generation fences its late news."""
     _lose_all(draft, node, reason)
     end_rental(draft, node.instance_id)
-    _note_taken(draft, node, reason)
+    if not node.retired:  # else it was noted when its end was announced
+        _note_taken(draft, node, reason)
     # A machine that ended before it was used is not asked for again at once: its provider may be short of them.
     later = draft.seen.now + draft.policy.create_retry if node.state == "creating" else 0.0
-    draft.put_node(replace(node, state="wanted", reason=reason, instance_id="", not_before=later))
+    state = "released" if node.retired else "wanted"
+    draft.put_node(replace(node, state=state, reason=reason, instance_id="", not_before=later))
 
 
 def _give_up(draft: Draft, name: str) -> None:
@@ -233,12 +239,12 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
     elif status is not None and status.state == "stopped":
         _lose_stopped(draft, node)
     elif useless := _why_useless(draft, node, view):
-        _start_release(draft, node, node.instance_id, useless)
+        if useless == NEVER_CAME_UP and view is not None and not view.boot:
+            _give_back_unanswered(draft, node, node.instance_id)
+        else:
+            _start_release(draft, node, node.instance_id, useless)
     elif connected or status is not None or node.provider not in draft.seen.instances:
-        if node.not_before and (connected or status is not None):
-            draft.put_node(replace(node, not_before=0.0))
-        if view is not None and view.reported is not None:
-            take_report(draft, node.name, view)
+        _hear(draft, node, view, status)
         if not connected and status is not None and status.address is not None and status.state == "running":
             # Its address may be another one since it was stopped and started; the same one again changes nothing.
             draft.actions.append(ConnectHost(node.name, status.address))
@@ -246,6 +252,18 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
         draft.put_node(replace(node, not_before=draft.seen.now + draft.policy.absent_limit))
     elif node.not_before <= draft.seen.now:
         _replace(draft, node, "forgotten by its provider")
+
+
+def _hear(draft: Draft, node: NodeRecord, view: HostView | None, status: InstanceStatus | None) -> None:
+    connected = view is not None and view.connected
+    there = connected or status is not None
+    heard = replace(node, not_before=0.0 if there else node.not_before, unanswered=0 if connected else node.unanswered)
+    if heard != node:
+        draft.put_node(heard)
+    if view is not None and view.reported is not None:
+        take_report(draft, node.name, view)
+    if view is not None and connected and view.leaving and ask_stand_in(draft, heard):
+        _note_taken(draft, node, PREEMPTED)
 
 
 def _lose_stopped(draft: Draft, node: NodeRecord) -> None:
@@ -257,15 +275,16 @@ def _lose_stopped(draft: Draft, node: NodeRecord) -> None:
 def _has_been_idle(draft: Draft, node: NodeRecord) -> bool:
     """Whether a rented machine has had nothing to do for as long as it may wait, while others still work.
 
-    What fails there later is done where it failed: a job that is open again keeps its machine.
+    What fails there later is done where it failed: a job that is open again keeps its machine. One that is taken back
+    ends by itself; what was announced may not come.
     """
     if not is_rented_node(node):
         return False
-    idle = not draft.state.counts.get(PENDING) and not _is_used(draft, node)
+    idle = (node.retired or not draft.state.counts.get(PENDING)) and not _is_used(draft, node)
     if idle != bool(node.idle_since):
         draft.put_node(replace(node, idle_since=draft.seen.now if idle else 0.0))
         return False
-    limit = max(LEAST_IDLE, current_offer(node).keep)
+    limit = draft.policy.leaving_limit if node.retired else max(LEAST_IDLE, current_offer(node).keep)
     if idle:
         draft.wake(node.idle_since + limit)
     return idle and draft.seen.now - node.idle_since >= limit
@@ -282,6 +301,14 @@ def _why_useless(draft: Draft, node: NodeRecord, view: HostView | None) -> str:
         return f"{REFUSED}{view.error}"
     silent = view.error_code == SILENT and draft.seen.now - view.since > draft.policy.boot_limit
     return NEVER_CAME_UP if silent and is_rented_node(node) else ""
+
+
+def _give_back_unanswered(draft: Draft, node: NodeRecord, instance_id: str) -> None:
+    """Another one is asked for, a few times. What keeps them all from answering is then not in the machine."""
+    node = replace(node, unanswered=node.unanswered + 1)
+    over = node.unanswered >= draft.policy.unanswered_most
+    reason = describe_unanswered(node.unanswered, node.provider) if over else NEVER_CAME_UP
+    _start_release(draft, node, instance_id, reason)
 
 
 def _is_used(draft: Draft, node: NodeRecord) -> bool:
@@ -335,11 +362,12 @@ def _keep(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     if call in draft.seen.calls_done:
         begin_waiting(draft, node)
         end_rental(draft, node.instance_id)
-        state = "wanted" if wanted else "released"
+        state = "wanted" if wanted and not node.retired else "released"
         draft.put_node(replace(node, state=state, kept=node.instance_id, instance_id="", not_before=0.0))
     elif status is not None and status.state == "terminated":
         end_rental(draft, node.instance_id)
-        draft.put_node(replace(node, state="wanted" if wanted else "released", instance_id="", not_before=0.0))
+        state = "wanted" if wanted and not node.retired else "released"
+        draft.put_node(replace(node, state=state, instance_id="", not_before=0.0))
     elif code not in {"", *NO_ANSWER}:
         node = replace(node, state="releasing", not_before=0.0)
         draft.put_node(node)
@@ -366,7 +394,11 @@ def _release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     if gone:
         end_rental(draft, node.instance_id)
         node = replace(node, trouble="")
-    if gone and node.reason.startswith((REFUSED, GONE)):
+        if node.retired or node.reason.startswith(UNANSWERED):
+            _lose_all(draft, node, "given back")  # it is not asked for again, whatever was still to come from it
+    if gone and node.retired:
+        draft.put_node(replace(node, state="released", instance_id="", reason="", not_before=0.0))
+    elif gone and node.reason.startswith((REFUSED, GONE, UNANSWERED)):
         draft.put_node(replace(node, state="failed", instance_id="", not_before=0.0))
     elif gone:
         again = wanted or node.reason == NEVER_CAME_UP

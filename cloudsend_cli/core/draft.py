@@ -37,11 +37,11 @@ class Draft:
         return self.jobs.get(number) or self.state.jobs.get(number)
 
     def all_nodes(self) -> list[NodeRecord]:
-        return [self.nodes.get(name, node) for name, node in self.state.nodes.items()]
+        return list({**self.state.nodes, **self.nodes}.values())
 
     def usable_nodes(self) -> list[NodeRecord]:
         """Nodes that serve jobs, now or when they have come up."""
-        return [n for n in self.all_nodes() if n.state not in {"failed", "released"}]
+        return [n for n in self.all_nodes() if n.state not in {"failed", "released"} and not n.retired]
 
     def capacity(self, node: NodeRecord) -> Resources:
         """What it says it has, and never more than was declared of it."""

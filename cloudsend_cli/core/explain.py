@@ -74,7 +74,7 @@ def phase_of(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> 
 
 def environment_is_ready(state: RunState, key: str) -> bool:
     """Whether a machine is there on which jobs with this environment could start."""
-    running = [n.name for n in state.nodes.values() if n.state == "running"]
+    running = [n.name for n in _serving(state) if n.state == "running"]
     if not key:
         return bool(running)
     return any((b := state.builds.get((name, key))) is not None and b.state == SUCCEEDED for name in running)
@@ -107,10 +107,11 @@ def explain(
     if job.spec.environment:
         environment = state.environments.get(job.spec.environment)
         asks += f", environment {environment.name if environment else job.spec.environment}"
-    remarks = {n.name: _describe_node(state, n, now) for n in state.nodes.values() if n.state != "running"}
+    shown = [n for n in state.nodes.values() if not (n.retired and n.state == "released")]
+    remarks = {n.name: _describe_node(state, n, now) for n in shown if n.state != "running"}
     nodes = tuple(
         _explain_node(state, job, name, views.get(name), remarks.get(name, ""), (others or {}).get(name, 0))
-        for name in state.nodes
+        for name in (n.name for n in shown)
     )
     if job.state == PENDING:
         reasons = tuple(_why_pending(state, job, views, now))
@@ -129,6 +130,10 @@ def explain(
     return Explanation(job.state, (reason,), asks, nodes)
 
 
+def _serving(state: RunState) -> list[NodeRecord]:
+    return [n for n in state.nodes.values() if not n.retired]
+
+
 def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float) -> list[str]:
     reasons = []
     waiting = [state.jobs[d] for d in job.after if d in state.jobs and state.jobs[d].state != SUCCEEDED]
@@ -143,8 +148,8 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
         reasons.append(f"{job.reason or 'retry'}: not before {job.not_before - now:.0f} s from now")
     full = [name for name in state.nodes if (v := views.get(name)) is not None and v.connected and v.full]
     reasons.extend(f"{name}: {NO_ROOM}, and nothing is handed to it for a while" for name in full)
-    if not any(n.state == "running" for n in state.nodes.values()):
-        reasons.extend(f"{n.name} is {_describe_node(state, n, now)}" for n in state.nodes.values())
+    if not any(n.state == "running" for n in _serving(state)):
+        reasons.extend(f"{n.name} is {_describe_node(state, n, now)}" for n in _serving(state))
     limit = state.run.max_parallel
     if limit == 0:
         reasons.append("this run was rebuilt from its machines: run its config again to start what is left")
@@ -160,7 +165,7 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
 
 
 def _why_no_place(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> list[str]:
-    running = [n.name for n in state.nodes.values() if n.state == "running"]
+    running = [n.name for n in _serving(state) if n.state == "running"]
     silent = [name for name in running if (v := views.get(name)) is not None and not v.connected]
     if silent and len(silent) == len(running):
         return [f"{name}: {describe_silence(name, views[name])}" for name in silent]
@@ -191,8 +196,8 @@ def _explain_node(
         pass
     elif view is not None and not view.connected:
         remark = describe_silence(name, view)
-    elif view is not None and view.leaving:
-        remark = LEAVING
+    elif node.retired or (view is not None and view.leaving):
+        remark = node.reason or LEAVING
     elif view is not None and view.full:
         remark = NO_ROOM
     elif view is not None and view.vitals.held:

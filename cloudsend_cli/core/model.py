@@ -373,5 +373,7 @@ class Policy:
     taken_back: float = 120.0  # ... and one that has taken a machine back
     resume_limit: float = 150.0  # for bringing home what an attempt left whose machine is taken back
     lease_step: float = 30.0  # by which a machine's time must change before it is told
+    leaving_limit: float = 180.0  # a machine that is taken back, has nothing and is still there, is given back
+    unanswered_most: int = 3  # machines in a row that never answered; then their node is left out
     absent_limit: float = 900.0  # a silent machine that complete lists omit for so long is gone: longer than any lag
     fetch_tries: int = 3

@@ -27,6 +27,11 @@ def node_name(provider: str, label: str, number: int) -> str:
     return provider if ":" in provider else f"{provider}-{label or number}"
 
 
+def stand_in_name(node: str) -> str:
+    """No plan numbers a machine so, and no provider that rents gives labels."""
+    return f"{node}b"
+
+
 def job_id(run: str, number: int) -> str:
     return f"{run}.{number}"
 

@@ -38,7 +38,9 @@ def list_places(draft: Draft) -> list[Place]:
     places = []
     for node in draft.all_nodes():
         view = draft.seen.hosts.get(node.name)
-        if node.state != "running" or view is None or not view.connected or view.full or view.leaving:
+        if node.state != "running" or node.retired or view is None or not view.connected:
+            continue
+        if view.full or view.leaving:
             continue
         capacity = draft.capacity(node)
         load = draft.state.load.get(node.name) or Load()

@@ -18,9 +18,11 @@ from .model import (
     Resources,
     RunSpec,
 )
-from .naming import job_hash, match_names
+from .naming import job_hash, match_names, stand_in_name
 from .offers import take_offer
 from .state import RESULTS_GONE, BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+
+AT_REST = frozenset({"wanted", "released", "failed"})  # states of nodes without a machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,15 +245,24 @@ def _resolve_after(jobs: list[JobRecord], by_name: dict[str, int]) -> list[JobRe
 def _node_records(plans: Sequence[NodePlan], known: dict[str, NodeRecord]) -> list[NodeRecord]:
     records = []
     for plan in plans:
-        old = known.get(plan.name)
-        new = take_offer(NodeRecord(plan.name, plan.provider, UNBOUNDED, "", offers=plan.offers), plan.offers[0])
-        if old is None:
-            records.append(new)
-        elif old.state in {"wanted", "released", "failed"}:
-            records.append(replace(new, generation=old.generation, created_at=old.created_at))
+        old, other = known.get(plan.name), known.get(stand_in_name(plan.name))
+        if old is None or other is None or not old.retired or other.stands_in_for != plan.name:
+            records.append(_node_record(plan, old))
+        elif old.state in AT_REST and other.state in AT_REST:
+            records += [_node_record(plan, old), replace(other, state="released", retired=True)]
         else:
-            records.append(old)
+            records.append(_node_record(plan, other))
     return records
+
+
+def _node_record(plan: NodePlan, old: NodeRecord | None) -> NodeRecord:
+    if old is not None and old.state not in AT_REST:
+        return old
+    new = take_offer(NodeRecord(plan.name, plan.provider, UNBOUNDED, "", offers=plan.offers), plan.offers[0])
+    if old is None:
+        return new
+    new = replace(new, name=old.name, stands_in_for=old.stands_in_for)
+    return replace(new, generation=old.generation, created_at=old.created_at)
 
 
 # ---- packing -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from .model import HostView
 # What a machine answers that will not change by itself: a job is given to another one rather than made to wait.
 REFUSALS = frozenset({"auth", "host-key", "unfit"})
 REFUSED = "refused: "  # begins the reason of a node that is left out for it
+UNANSWERED = "never reached: "  # ... and of one whose machines, one after another, never answered
 DENIED = "denied"  # ... of one that the account's credentials or permissions do not allow, and of the jobs then
 TAKEN = "capacity"
 SILENT = "unreachable"
@@ -23,6 +24,14 @@ def describe_silence(node: str, view: HostView) -> str:
     if not view.since:
         return "connecting"
     return f"no answer since {clock(view.since)}" + (f": {view.error}" if view.error else "")
+
+
+def describe_unanswered(count: int, provider: str) -> str:
+    """What keeps machines that run from being reached is in what they were all asked for with."""
+    return (
+        f"{UNANSWERED}{count} machines in a row did not answer; look at the security group "
+        f"(`cloudsend check -p {provider} --fix`), at the subnet's route, and at the user of the image"
+    )
 
 
 def way_out(node: str) -> str:

@@ -88,6 +88,10 @@ class NodeRecord:
     kept: str = ""  # the machine that this run gave out of its hands last: it may be another run's by now
     lease: float | None = None  # when it ends itself at the latest, as it was last told
     offers: tuple[Offer, ...] = ()  # in the order in which they are tried; capacity, request, price are of one of them
+    unanswered: int = 0  # machines in a row that never answered
+    stands_in_for: str = ""  # the planned node with which this one takes turns, see decide_stand_ins
+    retired: bool = False  # another serves in its place: its machine gets nothing more, and is followed to its end
+    crowded: bool = False  # the account's limit left no room for two machines while one was being taken back
 
 
 @dataclass(frozen=True, slots=True)

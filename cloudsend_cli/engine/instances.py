@@ -227,4 +227,5 @@ def _rented_remark(machine: Rented, leftover: str, kept: bool) -> str:
 def name_rented(machine: Rented) -> str:
     """Machines of runs are numbered, and a number is not theirs any more once they are out of their run."""
     last = machine.node.rpartition("-")[2]
-    return machine.node if last and not last.isdigit() else machine.instance_id
+    numbered = last.removesuffix("b").isdigit()  # see naming.stand_in_name
+    return machine.node if last and not numbered else machine.instance_id

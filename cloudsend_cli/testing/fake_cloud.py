@@ -44,6 +44,7 @@ class FakeInstance:
     ready_at: float
     ours: bool = True  # created by us and tagged; what is not must never be touched
     asked_to_end: bool = False
+    noticed: bool = False  # its end was announced, whatever came of it
     stopped: bool = False
     started_again: float = 0.0  # since when it runs after it was stopped
     was_kept: bool = False
@@ -72,6 +73,7 @@ class FakeProvider:
         self.boot_delay = 8.0
         self.keep_seconds = 40.0
         self.short: dict[str, str] = {}  # request -> the refusal that it gets, a key of REFUSALS
+        self.most: int | None = None  # machines that the account may have at once
         self.keeping = False  # its offers are for keeping
         self.end_delay = 3.0
         self.list_lag = 0.0
@@ -109,6 +111,8 @@ class FakeProvider:
             raise REFUSALS[fault]()
         if request in self.short and token not in self.tokens:
             raise REFUSALS[self.short[request]]()
+        if self.most is not None and token not in self.tokens and self._count_alive() >= self.most:
+            raise REFUSALS["quota"]()
         instance_id = self._create(run, node, generation, token, request)
         if fault == "duplicate":
             self._create(run, node, generation, token, request)
@@ -181,6 +185,9 @@ class FakeProvider:
             for i in self.instances.values()
             if i.alive and i.ours and not i.asked_to_end and (node is None or (i.node == node and not i.kept))
         ]
+
+    def _count_alive(self) -> int:
+        return sum(1 for i in self.instances.values() if i.alive and i.ours)
 
     def bill(self) -> float:
         """Seconds of all machines so far."""

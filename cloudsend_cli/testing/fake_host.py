@@ -75,7 +75,10 @@ class FakeLink:
     def _establish(self) -> None:
         self.connecting = False
         machine = self.machine
-        if self.closed or machine is None or not machine.reachable:
+        if self.closed or machine is None:
+            return
+        if not machine.reachable:
+            self.view = replace(self.view, error_code="unreachable")
             return
         self.view = HostView(True, machine.boot, self.timeline.now, machine.resources, armed=True)
         self.see()

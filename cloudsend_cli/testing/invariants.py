@@ -107,10 +107,14 @@ class Judge:
         if intent not in self.intents:
             self.blame(f"a machine for {intent[0]} was asked for without an intent")
 
-    def after_create(self, provider: FakeProvider, node: str) -> None:
+    def after_create(self, stored: StoredRun, provider: FakeProvider, node: str) -> None:
         generations = [i.generation for i in provider.living(node)]
         if (self.fenced and len(generations) > 1) or len(set(generations)) < len(generations):
             self.blame(f"{node} has two machines")
+        planned = sum(1 for n in stored.nodes.values() if not n.stands_in_for)
+        serving = [i.instance_id for i in provider.living() if not i.noticed and not i.kept]
+        if self.fenced and len(serving) > planned:
+            self.blame(f"{len(serving)} machines for {planned} nodes: {', '.join(serving)}")
 
     def on_terminate(self, stored: StoredRun, provider: FakeProvider, node: str, instance_id: str) -> None:
         instance = provider.instances.get(instance_id)

@@ -45,6 +45,7 @@ def notice(world: World, node: str = "fake-0", *, taken: bool = True) -> None:
     machine = world.machine_of(node)
     if machine is None:
         return
+    world.provider.instances[machine.key].noticed = True
     machine.notice()
     end = partial(preempt, world, node) if taken else machine.withdraw_notice
     world.timeline.after(NOTICE_SECONDS, end)
@@ -89,6 +90,47 @@ def _noticed(world: World) -> None:
     world.at(60.0, lambda w: notice(w, "fake-1"))
 
 
+def _noticed_again(world: World) -> None:
+    world.at(11.0, notice)
+    world.at(40.0, lambda w: notice(w, "fake-0b"))
+    world.at(70.0, notice)
+
+
+def _noticed_and_crowded(world: World) -> None:
+    """The account has room for no other machine while the one that is taken back is there."""
+    world.provider.most = 1
+    world.at(11.0, notice)
+
+
+def _noticed_and_cancelled(world: World) -> None:
+    world.at(11.0, notice)
+    world.cancel_at(12.0, None)
+
+
+def _noticed_and_short(world: World) -> None:
+    """Neither is the place of the one that is taken back to be had at once, nor any other for a while."""
+    world.at(9.0, lambda w: w.provider.short.update({offer.request: "capacity" for offer in make_offers(*POOLS)}))
+    world.at(11.0, notice)
+    world.at(300.0, lambda w: w.provider.short.clear())
+
+
+def _noticed_and_continued(world: World) -> None:
+    def again(world: World) -> None:
+        spec = RunSpec("project", "/config.yml", (*three(), make_job("later")))
+        plans = [NodePlan("fake-0", "fake", make_offers("c", "b"))]
+        world.change_by_user(lambda state: plan_continue(state, spec, plans, world.timeline.now)[0])
+
+    world.at(11.0, notice)
+    world.user_at(13.0, again)
+    world.user_at(40.0, again)
+    world.user_at(200.0, again)
+
+
+def _never_answers(world: World) -> None:
+    world.policy = replace(world.policy, boot_limit=60.0)
+    world.deaf = {"fake-0"}
+
+
 def _noticed_and_troubled(world: World) -> None:
     world.network.faults["resume", 1] = "it was interrupted"
     world.at(11.0, notice)
@@ -129,6 +171,25 @@ RENTED: tuple[Scenario, ...] = (
         "noticed", make_rented(*three(persist=("state",)), nodes=2), _noticed, jobs={"r1": (SLOW,), "r2": (SLOW,)}
     ),
     Scenario("noticed, state lost", make_rented(*three(persist=("s",))), _noticed_and_troubled, jobs={"r1": (SLOW,)}),
+    Scenario(
+        "noticed again and again", make_rented(*three(persist=("s",))), _noticed_again, jobs={"r1": (JobPlan(45.0),)}
+    ),
+    Scenario("noticed, and crowded", make_rented(*three()), _noticed_and_crowded, jobs={"r1": (SLOW,)}),
+    Scenario(
+        "noticed, and cancelled",
+        make_rented(*three(persist=("s",))),
+        _noticed_and_cancelled,
+        jobs={f"r{n}": (SLOW,) for n in (1, 2, 3)},
+        allowed={f"r{n}": GIVEN_UP for n in (1, 2, 3)},
+    ),
+    Scenario("noticed, and short", make_rented(*three()), _noticed_and_short, jobs={"r1": (SLOW,)}),
+    Scenario("noticed, and continued", make_rented(*three()), _noticed_and_continued, jobs={"r1": (SLOW,)}),
+    Scenario(
+        "never answers",
+        make_rented(*three()),
+        _never_answers,
+        allowed={f"r{n}": ("failed",) for n in (1, 2, 3)},
+    ),
     Scenario("notice withdrawn", make_rented(*three()), _withdrawn, jobs={"r1": (SLOW,)}),
     Scenario("stopped and started", make_rented(*three()), lambda w: w.at(12.0, stop), jobs={"r1": (SLOW,)}),
     Scenario("kept, and taken again", make_rented(*three(), offers=KEPT), _kept),

@@ -87,7 +87,7 @@ class WatchedProvider(FakeProvider):
 
     def _create(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         instance_id = super()._create(run, node, generation, token, request)
-        self.judge.after_create(self, node)
+        self.judge.after_create(self.store.runs[run], self, node)
         return instance_id
 
     def terminate_instance(self, run: str, node: str, instance_id: str) -> None:
@@ -176,6 +176,7 @@ class World:
     def __init__(self, scenario: Scenario, initial: RunState, crashes: Collection[int] = ()) -> None:
         self.scenario = scenario
         self.crashes = frozenset(crashes)
+        self.deaf: Collection[str] = ()  # nodes whose machines run and can never be reached
         self.pause_at: int | None = None
         self.pause_ticks = 0
         self.crash_chance: Callable[[], bool] = lambda: False
@@ -208,6 +209,7 @@ class World:
     def _machine_on(self, instance: FakeInstance) -> None:
         key = instance.instance_id
         machine = FakeMachine(self.timeline, key, self.scenario.resources, self._plan, self.ledger)
+        machine.partitioned = instance.node in self.deaf
         stored = self.store.runs[self.run_id]
         machine.on_execute = lambda m, start: self.judge.on_execute(stored, m, start)
         machine.on_cancel = self.judge.buried.add

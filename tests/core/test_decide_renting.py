@@ -28,6 +28,7 @@ from cloudsend_cli.core.model import (
 from cloudsend_cli.core.naming import create_call, keep_call, terminate_call
 from cloudsend_cli.core.offers import choose_offer, current_offer, list_offers
 from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_run
+from cloudsend_cli.core.silence import UNANSWERED
 from cloudsend_cli.core.state import RESUME, Changes, RentalRecord, RunState
 
 NOW = 1000.0
@@ -109,6 +110,68 @@ def test_machine_that_does_not_answer_is_waited_for(why: str) -> None:
         state = running(state)
     decision = decide(state, seeing(silent, instances=listed()), POLICY)
     assert state.nodes["n-0"].state == "running" and "n-0" not in decision.changes.nodes
+
+
+def unanswered(state: RunState, view: HostView | None = None, **values: Any) -> Decision:
+    since = NOW - POLICY.boot_limit - 1
+    late = HostView(False, since=since, error="no answer in time", error_code="unreachable")
+    return decide(state, seeing(view or late, instances=listed(**values)), POLICY)
+
+
+def test_machines_that_never_answer_are_not_asked_for_without_end() -> None:
+    """Seen: a security group that lets nobody in; each quarter of an hour was paid for, for ever."""
+    state = rented()
+    for count in range(1, POLICY.unanswered_most + 1):
+        serving(state)
+        state.apply(unanswered(state).changes)
+        assert (state.nodes["n-0"].state, state.nodes["n-0"].unanswered) == ("releasing", count)
+        gone = decide(state, seeing(None, instances=listed(state="terminated")), POLICY)
+        state.apply(gone.changes)
+        assert state.nodes["n-0"].state == ("wanted" if count < POLICY.unanswered_most else "failed")
+    job = decide(state, seeing(None), POLICY).changes.jobs.get(1, state.jobs[1])
+    assert job.reason == (
+        "no-capacity: n-0: never reached: 3 machines in a row did not answer; look at the security group "
+        "(`cloudsend check -p aws --fix`), at the subnet's route, and at the user of the image"
+    )
+
+
+def test_machine_that_never_began_to_run_counts_as_one_that_never_answered() -> None:
+    state = change(rented(), state="creating", generation=1, created_at=NOW - POLICY.boot_limit - 1, unanswered=2)
+    node = decide(state, seeing(None, instances=listed(state="pending")), POLICY).changes.nodes["n-0"]
+    assert (node.state, node.unanswered) == ("releasing", 3)
+    assert node.reason.startswith(UNANSWERED)
+
+
+def test_machine_that_answers_begins_the_count_anew() -> None:
+    state = change(serving(rented()), unanswered=2)
+    state.apply(decide(state, seeing(), POLICY).changes)
+    assert state.nodes["n-0"].unanswered == 0
+
+
+def test_machine_that_answered_and_fell_silent_is_not_counted() -> None:
+    late = HostView(False, "b1", NOW - POLICY.boot_limit - 1, error="no answer", error_code="unreachable")
+    node = unanswered(change(serving(rented()), unanswered=2), late).changes.nodes["n-0"]
+    assert (node.state, node.reason, node.unanswered) == ("releasing", NEVER_CAME_UP, 2)
+
+
+def test_results_on_a_machine_that_is_never_reached_again_are_not_waited_for() -> None:
+    state = change(done(rented()), state="releasing", generation=1, instance_id="i-1", reason=UNANSWERED)
+    state.apply(Changes(jobs={1: replace(state.jobs[1], node="n-0", attempt=1, fetch="wanted")}))
+    decision = decide(state, seeing(None, instances=listed(state="terminated")), POLICY)
+    assert (decision.changes.nodes["n-0"].state, decision.changes.jobs[1].fetch) == (
+        "failed",
+        "failed: gone with its machine, which was given back",
+    )
+
+
+def test_job_that_only_a_machine_that_is_left_out_could_do_ends_with_the_reason_for_that() -> None:
+    state = serving(rented(resources=Resources(4.0)))
+    large = replace(
+        state.nodes["n-0"], name="n-1", state="failed", reason="never reached: why", capacity=Resources(8.0)
+    )
+    state.apply(Changes(nodes={"n-1": large}))
+    job = decide(state, seeing(), POLICY).changes.jobs[1]
+    assert job.reason == "no-capacity: 4 CPUs asked, the largest has 2 CPUs; n-1: never reached: why"
 
 
 # ---- offers --------------------------------------------------------------------------------------------------------
@@ -269,8 +332,12 @@ def test_next_attempt_is_given_what_was_brought() -> None:
     assert "brought from n-0" in explain(state, state.jobs[1], {"n-0": UP}, NOW).reasons[0]
     seen = seeing(fetched={"rtest1.1.1": ""}, persisted={"rtest1.1.1": LEFT})
     state.apply(decide(state, seen, POLICY).changes)
-    (start,) = of_kind(decide(state, seeing(), POLICY), StartAttempts)
-    assert (start.attempts[0].attempt, start.attempts[0].resume, start.files) == ("rtest1.1.2", LEFT, LEFT)
+    other = replace(state.nodes["n-0b"], state="running", generation=1, instance_id="i-2")
+    state.apply(Changes(nodes={"n-0b": other}))
+    hosts = {"n-0": UP, "n-0b": replace(UP, boot="b2")}
+    (start,) = of_kind(decide(state, replace(seeing(), hosts=hosts), POLICY), StartAttempts)
+    assert (start.node, start.attempts[0].attempt) == ("n-0b", "rtest1.1.2")
+    assert (start.attempts[0].resume, start.files) == (LEFT, LEFT)
 
 
 def test_next_attempt_does_not_wait_for_long() -> None:

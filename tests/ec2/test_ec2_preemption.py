@@ -104,18 +104,21 @@ def test_three_of_six_machines_are_taken_back_and_one_without_notice(ec2: Cloud,
     assert all(one.state == "terminated" for one in [*noticed, lost])
 
 
-def test_notice_that_is_withdrawn_lets_the_machine_go_on(ec2: Cloud, desk: Desk) -> None:
+def test_notice_that_is_withdrawn_leaves_its_job_to_the_machine_that_was_asked_for(ec2: Cloud, desk: Desk) -> None:
     run = desk.submit(desk.config(ONE))
     desk.witness.until(lambda: desk.witness.begun("job"))
     (machine,) = desk.machines()
     ec2.notice(machine.id, seconds=300)
     until(lambda: desk.jobs(run)["job"]["phase"] != "RUNNING")
+    until(lambda: len(desk.machines()) == 2)
     ec2.notice(machine.id, withdrawn=True)
     desk.witness.until(lambda: len(desk.witness.begun("job")) == 2)
     desk.witness.let(lambda words: True)
     assert desk.wait(run)["state"] == "succeeded"
     assert desk.witness.begun("job")[1][2:] == ["from", "worked-1"]
-    assert [one.id for one in ec2.instances] == [machine.id]
+    assert desk.jobs(run)["job"]["instance"] == "aws-0b"
+    first, second = ec2.instances
+    assert (first.id, second.zone == first.zone) == (machine.id, False)
 
 
 def test_on_demand_machines_where_there_are_no_spot_ones(ec2: Cloud, desk: Desk) -> None:

@@ -325,6 +325,37 @@ def creating_forgotten_when_unwanted(patch: Patch) -> None:
         patch.setattr(module, "list_orphans", lambda draft: iter(()))
 
 
+# ---- machines that are taken back, or never answer -----------------------------------------------------------------
+
+
+def place_taken_twice(patch: Patch) -> None:
+    real = nodes.ask_stand_in
+
+    def ask(draft: Draft, node: NodeRecord) -> bool:
+        asked = real(draft, node)
+        if asked:
+            draft.put_node(node)
+        return asked
+
+    patch.setattr(nodes, "ask_stand_in", ask)
+
+
+def taken_back_and_asked_for_again(patch: Patch) -> None:
+    real = nodes._replace
+    patch.setattr(nodes, "_replace", lambda draft, node, why: real(draft, replace(node, retired=False), why))
+
+
+def crowding_out_is_a_limit(patch: Patch) -> None:
+    patch.setattr(nodes, "make_room", lambda draft, node: False)
+
+
+def unanswered_without_end(patch: Patch) -> None:
+    def give_back(draft: Draft, node: NodeRecord, instance_id: str) -> None:
+        nodes._start_release(draft, node, instance_id, nodes.NEVER_CAME_UP)
+
+    patch.setattr(nodes, "_give_back_unanswered", give_back)
+
+
 MUTANTS = (
     Mutant("1", "effects before their commit", execute_before_commit),
     Mutant("1", "ends acknowledged before their commit", ack_before_commit),
@@ -353,6 +384,10 @@ MUTANTS = (
     Mutant("", "results left on a machine that is given back", lost_results),
     Mutant("", "one retry too many", retries_without_end),
     Mutant("", "losses that are not counted", losses_without_end),
+    Mutant("", "two nodes for the place of one machine that is taken back", place_taken_twice),
+    Mutant("", "a machine asked for again whose place is taken", taken_back_and_asked_for_again),
+    Mutant("", "a limit that is used up by the machine that is taken back", crowding_out_is_a_limit),
+    Mutant("", "machines that never answer, without end", unanswered_without_end),
     Mutant("7", "a machine without our tag adopted", untagged_machine_adopted),
     Mutant("7", "machines of superseded intents left", orphans_left),
     Mutant("7", "a machine in the making forgotten", creating_forgotten_when_unwanted, "cancel while it boots"),
