@@ -150,7 +150,7 @@ def test_codes_are_unique_and_say_what_to_do() -> None:
     kinds = all_errors()
     assert len({e.code for e in kinds}) == len(kinds)
     assert all(e.__doc__ and e.exit_status in {1, 2, 3, 4, 5, 6, 7, 124} for e in kinds)
-    assert {e.code for e in kinds if e.transient} == {"capacity", "unreachable", "conflict"}
+    assert {e.code for e in kinds if e.transient} == {"capacity", "unreachable", "expired", "conflict"}
 
 
 def test_error_keeps_hint_and_foreign_words() -> None:
