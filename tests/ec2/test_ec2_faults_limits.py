@@ -1,6 +1,7 @@
 """Machines that do not come up in time, whose life ends in the middle of a run, and many that all have some trouble.
 
-Numbers of the catalogue of faults: P9 machines that never come up, U1 users who interfere, U4 many of everything.
+Numbers of the catalogue of faults: P9 machines that never come up, U1 users who interfere, U4 many of everything, as
+many as the catalogue says with CLOUDSEND_CRASH_POINTS=all.
 """
 
 from __future__ import annotations
@@ -170,24 +171,13 @@ def test_life_that_ends_in_mid_run_is_a_lost_machine(stack: Ec2Stack) -> None:
 
 
 @together
-def test_life_that_ends_again_and_again_ends_the_job(stack: Ec2Stack) -> None:
-    """As often as `retries_lost` allows, each time on another machine; then the job has failed, and says why."""
-    run = submit(stack, HELD, life=f"{LIFE}s")
-    stack.follow_to_end(run)
-    (job,) = stack.jobs(run).values()
-    assert (job.state, job.attempt) == ("failed", 2)
-    assert "lost" in job.reason and "shut down from within" in job.reason, job.reason
-    for one in stack.machines:
-        check_lived(stack, one)
-    stack.check_nothing_left(2)
-
-
-@together
 def test_life_of_a_spot_machine_that_is_wanted_for_so_long(stack: Ec2Stack) -> None:
+    """Where no loss is to be made good, the job has failed, and says why."""
     run = submit(stack, HELD, eco_life=f"{LIFE}s", spot=True, retries_lost=0)
     stack.follow_to_end(run)
     (job,) = stack.jobs(run).values()
-    assert (job.state, job.attempt) == ("failed", 1) and "lost" in job.reason
+    assert (job.state, job.attempt) == ("failed", 1)
+    assert "lost" in job.reason and "shut down from within" in job.reason, job.reason
     (machine,) = stack.machines
     assert machine.market == "spot"
     check_lived(stack, machine)
