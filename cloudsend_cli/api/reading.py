@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from cloudsend_cli.core.explain import Explanation, explain
+from cloudsend_cli.core.losses import Earlier
 from cloudsend_cli.core.views import EnvironmentView, JobView, Json, RunView, iso
 from cloudsend_cli.engine import lookup
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -98,7 +99,9 @@ def explain_job(home: Directory, ref: str) -> Explanation:
     row = lookup.find_job(store, ref)
     state = store.load(row.run)
     others = lookup.count_others(store, state)
-    return explain(state, state.jobs[row.number], home.views(store, row.run), time.time(), others)
+    earlier = [Earlier(a.attempt, a.node, a.reason) for a in store.history(row.run, row.number)]
+    views = home.views(store, row.run)
+    return explain(state, state.jobs[row.number], views, time.time(), others, earlier=earlier)
 
 
 # ---- environments --------------------------------------------------------------------------------------------------

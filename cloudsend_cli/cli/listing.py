@@ -243,6 +243,15 @@ def info_job(ctx: typer.Context, job: Job) -> None:
             for a in earlier
         ]
         screen.rows(("EARLIER ATTEMPT", "STATE", "INSTANCE", "STARTED", "ENDED"), rows)
+    for text in losses_of(attempts):
+        screen.write(f"  - {one_line(text)}")
+
+
+def losses_of(attempts: Iterable[Json]) -> tuple[str, ...]:
+    """What to say of attempts whose results went with their machines."""
+    from cloudsend_cli.core.losses import Earlier, describe_losses
+
+    return describe_losses(Earlier(int(str(a["attempt"])), str(a["node"]), str(a["reason"])) for a in attempts)
 
 
 def job_cost_text(cost: JobCost | None) -> str:

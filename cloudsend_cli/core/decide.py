@@ -21,7 +21,7 @@ from .actions import (
 )
 from .decide_balance import take_back
 from .decide_builds import build_failed_everywhere, end_builds, environment_ready, take_builds
-from .decide_jobs import fail_doomed, go_on_without, take_attempts, take_requests
+from .decide_jobs import fail_doomed, go_on_without, is_coming_home, take_attempts, take_requests
 from .decide_money import is_paying, keep_budget, take_rentals
 from .decide_nodes import list_orphans, take_nodes
 from .draft import Draft
@@ -212,26 +212,31 @@ def _take_fetches(draft: Draft) -> None:
         parsed = parse_attempt_id(attempt)
         job = draft.job(parsed[1]) if parsed is not None else None
         # What a fetch of an earlier attempt brought is not what the newest one left.
-        if job is None or job.fetch not in FETCHED:
+        if job is None or attempt_id(draft.run.id, job.number, job.attempt) != attempt:
             continue
-        if attempt_id(draft.run.id, job.number, job.attempt) != attempt:
-            continue
-        tries = job.fetch_tries + 1
-        if job.fetch == RESUME:
-            _take_resume(draft, replace(job, fetch_tries=tries), attempt, problem)
-        elif not problem:
-            draft.put_job(replace(job, fetch="home", fetch_tries=tries))
-        elif tries >= draft.policy.fetch_tries:
-            draft.put_job(replace(job, fetch=f"failed: {problem}", fetch_tries=tries))
-        else:
-            later = draft.seen.now + draft.policy.retry_delay * 2 ** (tries - 1)
-            draft.put_job(replace(job, fetch_tries=tries, not_before=later))
+        if job.fetch in FETCHED:
+            _take_fetch(draft, job, attempt, problem)
+        if not is_coming_home(draft, attempt):
+            draft.ack(job.node, attempt)
     for number in draft.state.to_fetch:
         job = draft.job(number)
         if job is not None and job.fetch == RESUME:
             draft.wake(job.not_before)
             if job.not_before <= draft.seen.now:
                 draft.put_job(go_on_without(job))
+
+
+def _take_fetch(draft: Draft, job: JobRecord, attempt: str, problem: str) -> None:
+    tries = job.fetch_tries + 1
+    if job.fetch == RESUME:
+        _take_resume(draft, replace(job, fetch_tries=tries), attempt, problem)
+    elif not problem:
+        draft.put_job(replace(job, fetch="home", fetch_tries=tries))
+    elif tries >= draft.policy.fetch_tries:
+        draft.put_job(replace(job, fetch=f"failed: {problem}", fetch_tries=tries))
+    else:
+        later = draft.seen.now + draft.policy.retry_delay * 2 ** (tries - 1)
+        draft.put_job(replace(job, fetch_tries=tries, not_before=later))
 
 
 def _take_resume(draft: Draft, job: JobRecord, attempt: str, problem: str) -> None:

@@ -67,7 +67,8 @@ def take_attempts(draft: Draft) -> None:
     """Settle what hosts said of attempts. Only the newest attempt of a running job counts; others are late news.
 
     An end is acknowledged to the host that told it: what it means is part of the commit that comes first. What this
-    state knows nothing of is another maestro's, which has not committed it yet or has made us stale.
+    state knows nothing of is another maestro's, which has not committed it yet or has made us stale. One whose results
+    are to come home is acknowledged when they have: a rented machine waits for us until then.
     """
     for node, news in draft.seen.attempts.items():
         for attempt, status in news.items():
@@ -86,8 +87,15 @@ def take_attempts(draft: Draft) -> None:
                     draft.cancel(node, attempt)
             else:
                 known = _knows_build(draft, node, attempt)
-            if known and status.state in ENDED:
+            if known and status.state in ENDED and not is_coming_home(draft, attempt):
                 draft.ack(node, attempt)
+
+
+def is_coming_home(draft: Draft, attempt: str) -> bool:
+    """Whether the results of this attempt are still to be fetched."""
+    parsed = parse_attempt_id(attempt)
+    job = draft.job(parsed[1]) if parsed is not None else None
+    return job is not None and job.fetch == "wanted" and attempt_id(draft.run.id, job.number, job.attempt) == attempt
 
 
 def _knows_build(draft: Draft, node: str, attempt: str) -> bool:

@@ -12,10 +12,12 @@ from .draft import Draft
 from .model import PENDING, RUNNING, InstanceStatus
 from .naming import rental_id
 from .offers import current_offer
+from .renting import LATE
 from .state import NodeRecord, RentalRecord
 
 CLOCKS_APART = 30.0  # seconds between the provider's clock and ours; a machine that waits has lived for longer
 SWITCH_SECONDS = 60.0  # that a machine takes from its idle time's end until it is gone
+RESULTS_WAIT = 3600.0  # for which it waits with results that nobody fetches; agent/host/rented.py has the same
 LEAST_RESERVE = 0.02  # of the budget: what runs is ended before it is spent, not after
 
 
@@ -28,7 +30,7 @@ def take_rentals(draft: Draft) -> None:
                 _take_rental(draft, node, status, status.launched_at)
     for rental in draft.all_rentals():
         if rental.until is None and rental.provider in draft.seen.instances and _is_forgotten(draft, rental):
-            draft.put_rental(replace(rental, until=max(rental.since, draft.seen.now)))
+            draft.put_rental(replace(rental, until=max(rental.since, _at_latest(draft, rental))))
 
 
 def _is_forgotten(draft: Draft, rental: RentalRecord) -> bool:
@@ -48,7 +50,7 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
     name = rental_id(status.instance_id, status.generation, launched_at)
     known = draft.state.rentals.get(name)
     over = status.state in {"terminated", "stopped"}
-    ended = _when_ended(draft, node, status) if over else None
+    ended = _when_ended(draft, node, status, known) if over else None
     if known is None and status.generation <= node.generation:
         own = status.generation == node.generation
         # A machine that waited for this run is paid for by it from the moment that it was asked for. What is charged
@@ -71,25 +73,43 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
             draft.put_rental(wait)
     elif known is not None and known.until is None and ended is not None:
         draft.put_rental(replace(known, until=max(known.since, ended)))
+    elif known is not None and known.until is None and known.expires != status.expires and _is_armed(draft, status):
+        draft.put_rental(replace(known, expires=status.expires))
 
 
-def _when_ended(draft: Draft, node: NodeRecord, status: InstanceStatus) -> float:
-    """As its provider says. One that ended itself while nobody looked did so when it had been idle, at the latest."""
+def _is_armed(draft: Draft, status: InstanceStatus) -> bool:
+    """Whether this machine itself has said that it will end in time."""
+    node, view = draft.state.nodes[status.node], draft.seen.hosts.get(status.node)
+    return view is not None and view.armed and node.state == "running" and node.instance_id == status.instance_id
+
+
+def _when_ended(draft: Draft, node: NodeRecord, status: InstanceStatus, rental: RentalRecord | None) -> float:
+    """As its provider says. One that ended itself while nobody looked did so when it had been idle, at the latest.
+
+    Until when it worked is not known of one that did: then its life is the bound.
+    """
     if status.ended_at is not None:
         return status.ended_at
+    latest = draft.seen.now if rental is None else _at_latest(draft, rental)
     idle = current_offer(node).keep
     mine = [job for job in draft.state.jobs.values() if job.node == node.name]
     if not idle or any(job.state == RUNNING for job in mine):
-        return draft.seen.now
+        return latest
+    wait = idle + SWITCH_SECONDS + (RESULTS_WAIT if any(job.fetch == "wanted" for job in mine) else 0.0)
     told = [at for job in mine for at in (job.handed_at, job.started_at, job.ended_at) if at is not None]
-    return min(draft.seen.now, max([node.created_at, *told]) + idle + SWITCH_SECONDS)
+    return min(latest, max([node.created_at, *told]) + wait)
+
+
+def _at_latest(draft: Draft, rental: RentalRecord) -> float:
+    """Until when a machine that is gone was there, where nobody tells when it ended."""
+    return draft.seen.now if rental.expires is None else min(draft.seen.now, rental.expires + LATE)
 
 
 def end_rental(draft: Draft, instance_id: str) -> None:
     """This run pays no longer for the machine: it waits for another one, or its provider has forgotten it."""
     for rental in draft.all_rentals():
         if rental.instance_id == instance_id and rental.until is None:
-            draft.put_rental(replace(rental, until=max(rental.since, draft.seen.now)))
+            draft.put_rental(replace(rental, until=max(rental.since, _at_latest(draft, rental))))
 
 
 def begin_waiting(draft: Draft, node: NodeRecord) -> None:

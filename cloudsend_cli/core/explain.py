@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
+from .losses import Earlier, describe_losses, describe_results
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources, list_known
+from .naming import job_id
 from .offers import choose_offer, next_chance
 from .silence import REFUSED, describe_silence, way_out
 from .state import RESUME, JobRecord, NodeRecord, RunState
@@ -97,12 +99,28 @@ class Explanation:
 
 
 def explain(
-    state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float, others: Mapping[str, int] | None = None
+    state: RunState,
+    job: JobRecord,
+    views: Mapping[str, HostView],
+    now: float,
+    others: Mapping[str, int] | None = None,
+    *,
+    earlier: Iterable[Earlier] = (),
 ) -> Explanation:
     """Reads what decide reads, so that the answer is the true one.
 
     `others`: by node, how many jobs of other runs its machine executes; the figures are those of this run alone.
+    `earlier`: the job's attempts before the newest.
     """
+    found = _explain_state(state, job, views, now, others)
+    attempts = [*earlier, Earlier(job.attempt, job.node, job.reason)] if job.final else earlier
+    more = (*describe_results(job, job_id(state.run.id, job.number)), *describe_losses(attempts))
+    return replace(found, reasons=(*found.reasons, *more))
+
+
+def _explain_state(
+    state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float, others: Mapping[str, int] | None
+) -> Explanation:
     asks = describe(job.spec.resources)
     if job.spec.environment:
         environment = state.environments.get(job.spec.environment)

@@ -223,6 +223,7 @@ class InstanceStatus:
     launched_at: float | None = None  # since when it is paid for; None: it is not rented
     ended_at: float | None = None
     least_seconds: float = 0.0  # that are paid for at least
+    expires: float | None = None  # when it ends itself at the latest, if its switch is armed
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class Judge:
         self.intents: set[tuple[str, int, str, str]] = set()
         self.releases: set[tuple[str, str]] = set()
         self.reopened: set[int] = set()
+        self.refetched: set[int] = set()  # their user asked again for results that had been given up
         self.cancels: dict[str, tuple[int, ...] | None] = {}  # the user's requests, by id
         self.cancelled: set[int] = set()  # jobs that had nothing on its way when their cancel was committed
 
@@ -66,8 +67,12 @@ class Judge:
 
     def on_ack(self, stored: StoredRun, attempt: str) -> None:
         job = _job_of(stored, attempt)
-        if job is not None and job.state == RUNNING and attempt == attempt_id(stored.run.id, job.number, job.attempt):
+        if job is None or attempt != attempt_id(stored.run.id, job.number, job.attempt):
+            return
+        if job.state == RUNNING:
             self.blame(f"{attempt} was acknowledged before its end was committed")
+        elif job.fetch == "wanted" and job.number not in self.refetched:
+            self.blame(f"{attempt} was acknowledged before its results were home")
 
     def on_commit(self, stored: StoredRun, changes: Changes, *, by_user: bool = False) -> None:
         """Before `changes` are written over `stored`."""
@@ -77,6 +82,8 @@ class Judge:
                 self._check_step(stored, old, new)
             elif old is not None and old.final and not new.final:
                 self.reopened.add(number)
+            elif old is not None and old.fetch != new.fetch:
+                self.refetched.add(number)
         if changes.run is not None:
             for request in set(changes.run.requests_done) - set(stored.run.requests_done):
                 wanted = self.cancels.get(request)

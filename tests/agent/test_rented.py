@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from cloudsend_cli.agent.host.rented import Rented
+from cloudsend_cli.agent.host.encoding import compact
+from cloudsend_cli.agent.host.records import write_record
+from cloudsend_cli.agent.host.recovery import age_of
+from cloudsend_cli.agent.host.rented import RESULTS_WAIT, Rented
+from cloudsend_cli.core import decide_money
 
 from .conftest import Client, Host, sh, wait_for
 
@@ -109,20 +113,90 @@ def test_it_is_active_while_attempts_are_unfinished(rent: Rent, folder: Path, tm
     wait_for(lambda: is_touched(folder / "active"))
     age(folder / "active")
     wait_for(lambda: is_touched(folder / "active"))
-    look = rent(owner="check", epoch=0)
     go.touch()
-    wait_for(lambda: (look.step(0.01), look.call("report", all=True)["attempts"]["a.1"]["state"] == "exited")[1])
+    back = rent()
+    back.wait_for_report("a.1")
+    back.call("ack", attempts=["a.1"])
+    back.close()
+    look = rent(owner="check", epoch=0)
     age(folder / "active")
     end = time.monotonic() + 6  # one turn of touching is 5 s
     look.until(lambda: time.monotonic() > end)
     assert not is_touched(folder / "active")
 
 
-def made(folder: Path, heard: float, monkeypatch: pytest.MonkeyPatch, unfinished: bool = False) -> Any:
+# ---- results that nobody has taken ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasty(host: Host, folder: Path) -> Rent:
+    """An agent that leaves soon after nothing keeps it, and waits with results for as long as it is told."""
+
+    def attach(wait: float = 3600, **options: Any) -> Client:
+        env = {"CLOUDSEND_RENTED_DIR": str(folder), "CLOUDSEND_AGENT_IDLE": "1", "CLOUDSEND_RESULTS_WAIT": str(wait)}
+        return host.attach(**{"resources": {"cpus": 2}, "env": env, **options})
+
+    return attach
+
+
+def test_it_waits_for_the_client_of_a_result_and_so_does_its_agent(hasty: Rent, host: Host, folder: Path) -> None:
+    """Seen: a laptop slept for longer than the idle time; its machine ended with the results, and all was redone."""
+    client = hasty()
+    client.run(sh("a.1", "exit 3"))
+    client.close()
+    age(folder / "active")
+    wait_for(lambda: is_touched(folder / "active"))
+    assert host.processes()
+    back = hasty()
+    assert back.about["pid"] == client.about["pid"]
+    assert back.report()["a.1"]["exit_code"] == 3
+    back.call("ack", attempts=["a.1"])
+    back.close()
+    wait_for(lambda: not host.processes())
+
+
+def test_it_does_not_wait_for_ever(hasty: Rent, host: Host) -> None:
+    client = hasty(wait=0.5)
+    client.run(sh("a.1", "true"))
+    client.close()
+    wait_for(lambda: not host.processes())
+
+
+def test_it_waits_for_nobody_who_wanted_its_end(hasty: Rent, host: Host) -> None:
+    client = hasty()
+    client.start(sh("a.1", "sleep 600"))
+    client.running("a.1")
+    client.call("cancel", attempts=["a.1", "a.2"])
+    assert client.wait("a.1")["cause"] == "cancelled"
+    client.close()
+    wait_for(lambda: not host.processes())
+
+
+def test_what_ended_long_ago_is_not_waited_for_because_the_agent_is_a_new_one(hasty: Rent, host: Host) -> None:
+    client = hasty()
+    ended = client.run(sh("a.1", "true"))
+    host.crash(client)
+    (host.home / "journal").unlink(missing_ok=True)
+    with (host.home / "attempts/a.1/record").open("r+b") as record:
+        write_record(record.fileno(), compact({**ended, "ended": time.time() - 3601}))
+    hasty(owner="check", epoch=0).close()
+    wait_for(lambda: not host.processes())
+
+
+def test_the_hour_is_that_of_what_is_paid_for() -> None:
+    assert RESULTS_WAIT == decide_money.RESULTS_WAIT == 3600
+    assert age_of(b"{}") == age_of(b"not json") == age_of(compact({"ended": time.time() + 60})) == 0.0
+
+
+def made(folder: Path, heard: float, monkeypatch: pytest.MonkeyPatch, **found: bool) -> Any:
+    """`found`: whether any attempt is unfinished, or awaited."""
     monkeypatch.setenv("CLOUDSEND_RENTED_DIR", str(folder))
     peer = SimpleNamespace(owner="tests", epoch=1, heard=heard)
     owners = SimpleNamespace(only_looks=lambda peer: peer.owner == "check")
-    attempts = SimpleNamespace(is_any_unfinished=lambda: unfinished)
+    attempts = SimpleNamespace(
+        is_any_unfinished=lambda: found.get("unfinished", False),
+        is_any_awaited=lambda now, seconds: found.get("awaited", False),
+    )
     return Rented(owners, attempts, SimpleNamespace(by_fd={3: peer}))
 
 
@@ -132,6 +206,7 @@ def test_a_client_that_has_gone_silent_keeps_nothing_alive(folder: Path, monkeyp
     assert made(folder, now - 59, monkeypatch).is_in_use(now)
     assert not made(folder, now - 61, monkeypatch).is_in_use(now)
     assert made(folder, now - 61, monkeypatch, unfinished=True).is_in_use(now)
+    assert made(folder, now - 61, monkeypatch, awaited=True).is_in_use(now)
 
 
 def test_it_is_touched_seldom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,27 @@ def test_the_cost_of_a_run_by_machine_and_job(
     assert [run["run"] for run in everything["runs"]] == ["rtest1"]
 
 
+def test_a_job_whose_machine_ended_with_its_results_says_so(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    put_run(state_dir, renter)
+    steps: tuple[dict[str, Any], ...] = (
+        {"state": "running", "attempt": 1, "node": "aws-0", "started_at": 5.0},
+        {"state": "pending", "reason": "retry after lost: the machine was shut down from within", "started_at": None},
+        {"state": "running", "attempt": 2, "reason": "", "started_at": 9.0},
+    )
+    with SqliteStore.open(state_dir) as store:
+        for step in steps:
+            store.write_run("rtest1", lambda state, s=step: Changes(jobs={2: replace(state.jobs[2], **s)}))
+    lost = "  - attempt 1 was lost with its machine aws-0, which was shut down from within: "
+    for words in ("info job report", "explain report"):
+        _, out, _ = line(*words.split())
+        assert lost in out and "give machines a longer `idle`" in out
+    reasons = data("explain", "report")["reasons"]
+    assert [text.partition(" was")[0] for text in reasons[:2]] == ["attempt 2 on aws-0", "attempt 1"]
+    assert "lost with" not in line("info", "job", "train")[1]
+
+
 def test_the_machines_that_a_run_has_had(data: Callable[..., Any], renter: FakeRenter, state_dir: Path) -> None:
     put_run(state_dir, renter, ended=True)
     (view,) = data("list", "instances", "--run", "rtest1")

@@ -230,6 +230,29 @@ def test_ends_are_acknowledged_to_the_host_that_told_them() -> None:
     assert AckAttempts("n-1", ("rtest1.1.1",)) in decide(state, seen, POLICY).actions
 
 
+def acknowledged(decision: Decision) -> list[str]:
+    return [attempt for a in decision.actions if isinstance(a, AckAttempts) for attempt in a.attempts]
+
+
+def test_end_is_acknowledged_when_its_results_are_home() -> None:
+    """Seen: a laptop was closed while results came home; the machine had nothing to wait for, and ended with them."""
+    state = running(state_with(outputs=(Output("out"),)))
+    told = seeing(UP, attempts=news("rtest1.1.2", "exited", exit_code=0))
+    first = decide(state, told, POLICY)
+    assert acknowledged(first) == []
+    state.apply(first.changes)
+    assert acknowledged(decide(state, told, POLICY)) == []
+    troubled = decide(state, seeing(UP, fetched={"rtest1.1.2": "interrupted"}), POLICY)
+    assert acknowledged(troubled) == []
+    last = decide(change_job(state, fetch_tries=2), seeing(UP, fetched={"rtest1.1.2": "interrupted"}), POLICY)
+    assert acknowledged(last) == ["rtest1.1.2"], "given up"
+    home = decide(state, seeing(UP, fetched={"rtest1.1.2": ""}), POLICY)
+    assert acknowledged(home) == ["rtest1.1.2"]
+    assert home.changes.jobs[1].fetch == "home"
+    state.apply(home.changes)
+    assert acknowledged(decide(state, told, POLICY)) == ["rtest1.1.2"], "the first time it was lost"
+
+
 def test_retries_wait_longer_each_time_and_not_for_ever() -> None:
     waits = []
     for failures in range(9):

@@ -24,6 +24,8 @@ from cloudsend_cli.maestro.client import ensure_maestro
 pytestmark = pytest.mark.slow
 HELD = f"{LEDGER}; until [ -e ~/go ]; do sleep 0.05; done"
 UNADOPTED = 30  # seconds, instead of twenty minutes
+RESULTS_WAIT = 45  # seconds, instead of an hour
+IDLE = 15  # the shortest that a switch is told
 TICK = 5  # of the dead man's switch
 SLACK = 30  # for two busy cores
 
@@ -34,6 +36,7 @@ def at_once(one_cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[AtOnce
     chosen = [getattr(item, "obj", None) for item in request.session.items if item.path == request.path]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cloudsend_cli.providers.aws.offers.UNADOPTED", UNADOPTED)
+        one_cloud.machine_environ["CLOUDSEND_RESULTS_WAIT"] = str(RESULTS_WAIT)
         with play_together(one_cloud, chosen) as made:
             yield made
 
@@ -111,13 +114,15 @@ def test_dead_for_ever_at_the_launch(stack: Ec2Stack) -> None:
 
 @together
 def test_dead_for_ever_in_mid_run_and_the_job_ends(stack: Ec2Stack) -> None:
-    """What it holds is done; then it is idle."""
+    """What it holds is done; then it waits for somebody who takes the result, and then it is idle."""
     submit(stack, HELD, idle="8s")
     wait_for(lambda: len(stack.ledger()) == 1)
     stack.kill_maestro()
     (machine,) = stack.machines
     let_go(stack)
-    check_bounded(stack, machine, 8 + 10)
+    check_bounded(stack, machine, 10 + RESULTS_WAIT + IDLE)
+    (row,) = [row for row in stack.ec2.ledger() if row.instance_id == machine.id]
+    assert row.end is not None and row.end - row.start > RESULTS_WAIT
 
 
 @together
@@ -137,6 +142,28 @@ def test_dead_for_ever_while_the_machine_waits_for_a_run(stack: Ec2Stack) -> Non
     (machine,) = stack.machines
     assert stack.ec2.tags(machine.id)["cloudsend:run"] == "kept"
     check_bounded(stack, machine, 8 + 20)
+
+
+@together
+def test_away_for_longer_than_the_idle_time_and_the_results_are_there(stack: Ec2Stack) -> None:
+    """Seen: a laptop slept, the machine ended with the results, and the job was silently done again."""
+    run = stack.submit(
+        instances=stack.machine(idle="8s"), jobs=[{"run": f"{HELD}; echo found > result", "output": "result"}]
+    )
+    wait_for(lambda: len(stack.ledger()) == 1)
+    stack.kill_maestro()
+    (machine,) = stack.machines
+    let_go(stack)
+    later = f"$(($(cut -d. -f1 /proc/uptime) + {IDLE + 2 * TICK}))"
+    last = "$(cat /run/cloudsend-deadman/last)"  # when its switch has seen that it is used
+    stack.ec2.host(machine.id).sh(f"later={later}; until [ {last} -gt $later ]; do sleep 0.5; done", root=True)
+    assert stack.maestro() is None
+    stack.follow_to_end(run)
+    stack.check_jobs(run, 1)
+    assert [path.read_text() for path in (stack.files / "results").rglob("result")] == ["found\n"]
+    wait_for(lambda: stack.maestro() is None)
+    check_bounded(stack, machine, UNADOPTED + RESULTS_WAIT)
+    assert f"it has been idle for {IDLE} seconds" in machine.console
 
 
 # ---- doubled, copied, paused --------------------------------------------------------------------------------------

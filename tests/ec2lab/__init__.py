@@ -36,7 +36,7 @@ bootcmd, write_files, ssh_keys, ssh_authorized_keys, then after sshd runcmd and 
 
     ec2.notice(id, seconds=2)   ec2.notice(id, withdrawn=True)   ec2.reclaim(id)      # spot
     ec2.terminate(id)   ec2.stop(id)   ec2.start(id)   ec2.reboot(id)   ec2.retag(id, {"Name": None})  # somebody else
-    ec2.protect(id)   ec2.linger(id)   ec2.let_end(id)
+    ec2.protect(id)   ec2.linger(id)   ec2.let_end(id)   ec2.machine_environ["NAME"] = "value"    # of later ones
     ec2.break_next("no sshd" | "no cloud-init" | "impaired" | "no machine")
     ec2.ledger()   ec2.bill()   ec2.leaks()             # seconds and dollars by EC2's rule: see ledger.py
     ec2.asked_metadata                                  # (instance, path) read at IMDS

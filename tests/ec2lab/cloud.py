@@ -298,6 +298,11 @@ class Cloud:
 
     boot_broken = break_next
 
+    @property
+    def machine_environ(self) -> dict[str, str]:
+        """Of logins on machines that are launched from now on, beside the usual."""
+        return self._fleet.environ
+
     def protect(self, instance_id: str = "*") -> None:
         """TerminateInstances is refused."""
         self._instances.refuse_end.add(instance_id)
@@ -445,6 +450,7 @@ class Cloud:
                     self.lab.give_number(one.number)
             self._fleet.instances.clear()
             self._fleet.lingering.clear()
+            self._fleet.environ.clear()
             self._moto.reset()
             self._launches.clear()
             self._spot.clear()

@@ -37,6 +37,7 @@ class Fleet:
         self.instances: dict[str, Instance] = {}
         self.delays = Delays()
         self.lingering: set[str] = set()  # ids that stay shutting-down; "*" is all
+        self.environ: dict[str, str] = {}  # of logins on machines that are made from now on, beside the usual
         self.apply_firewall: Callable[[Instance], None] = lambda instance: None
 
     def __getitem__(self, instance_id: str) -> Instance:
@@ -74,7 +75,9 @@ class Fleet:
         with one.work:
             if one.host is not None or one.state in GONE or one.broken == "no machine":
                 return
-            made = self._lab.make(user=one.user, own_uptime=True, private_address=True)
+            options = {"SetEnv": " ".join(f'"{name}={value}"' for name, value in self.environ.items())}
+            sshd = options if self.environ else {}
+            made = self._lab.make(user=one.user, own_uptime=True, private_address=True, sshd=sshd)
             assert isinstance(made, NamespaceHost) and one.number is not None
             made.set_address(self._address(one.number))
             one.private = made.private_address

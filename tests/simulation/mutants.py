@@ -69,6 +69,10 @@ def ack_before_commit(patch: Patch) -> None:
     patch.setattr(world_module, "tick", lambda session, now: _tick(session, now, early=AckAttempts))
 
 
+def ack_before_home(patch: Patch) -> None:
+    patch.setattr(jobs, "is_coming_home", lambda draft, attempt: False)
+
+
 def start_without_record(patch: Patch) -> None:
     real = decide_module._hand_to
 
@@ -382,6 +386,7 @@ MUTANTS = (
     Mutant("", "a failed job reopened without its user", final_state_reopened),
     Mutant("", "a cancelled job handed out", cancelled_job_handed_out),
     Mutant("", "results left on a machine that is given back", lost_results),
+    Mutant("", "ends acknowledged before their results are home", ack_before_home),
     Mutant("", "one retry too many", retries_without_end),
     Mutant("", "losses that are not counted", losses_without_end),
     Mutant("", "two nodes for the place of one machine that is taken back", place_taken_twice),

@@ -5,12 +5,14 @@ import signal
 import time
 
 from .disk import remove
-from .encoding import compact
+from .encoding import compact, parse
 from .orphans import Orphans
 from .processes import send_signal
 from .records import FINAL, folder_of, get_tombstone, is_claimed, peek, put_tombstone, sized, status_on_disk
 from .spec import shape_of
 from .waiting import Attempt
+
+CANCELLED = "cancelled"  # the cause that clients give who want an attempt no more
 
 
 class Attempts:
@@ -63,6 +65,13 @@ class Attempts:
             for attempt in self.by_id.values()
         )
 
+    def is_any_awaited(self, now, seconds):
+        """Whether a result is here that ended within so many seconds and that its client has not taken yet."""
+        return any(
+            attempt.awaited and attempt.state == "ended" and now - attempt.ended < seconds
+            for attempt in self.by_id.values()
+        )
+
     def has_any_of(self, owner):
         return any(attempt.owner == owner for attempt in self.by_id.values())
 
@@ -107,7 +116,7 @@ class Attempts:
         attempt.state, attempt.status, attempt.runner, attempt.gpus = "ended", raw, None, ()
         self.adopted.discard(attempt)
         self.killing.discard(attempt)
-        attempt.ended = time.monotonic()
+        attempt.awaited, attempt.ended = is_wanted(parse(raw) or {}), time.monotonic()
         self.journal.ended.append(attempt)
         self.news.tell(attempt, raw)
 
@@ -179,3 +188,8 @@ class Attempts:
                 self.kill(attempt)
             else:
                 self.killing.discard(attempt)
+
+
+def is_wanted(status):
+    """Whether an end left something that somebody may come for: what was cancelled is nobody's any more."""
+    return status.get("state") in ("exited", "lost") and status.get("cause") != CANCELLED

@@ -216,7 +216,7 @@ class Daemon:
         self.claims.settle()
         clients = bool(self.peers.by_fd)
         self.hands.retire_idle(now, keep=self.queue.total[0] / 1000.0 if clients else 0)
-        if clients or self.claims.kept or self.attempts.is_any_unfinished():
+        if clients or self.claims.kept or self.attempts.is_any_unfinished() or self.rented.is_awaited(now):
             self.quiet_since = now
 
     def beat(self, urgent=False):

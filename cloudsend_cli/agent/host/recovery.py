@@ -5,9 +5,10 @@ import os
 import time
 
 from .clearing import clear_away
+from .encoding import parse
 from .logfile import log
 from .records import FINAL, folder_of, get_tombstone, is_claimed, pack_status, read_record, sized, write_record
-from .spec import forget_torn, read_spec
+from .spec import forget_torn, is_number, read_spec
 
 
 def recover(attempts, journal):
@@ -33,6 +34,8 @@ def recover(attempts, journal):
                 attempts.end(attempt, ends[ident])
             else:
                 judge(attempts, attempt)
+            if attempt.state == "ended":
+                attempt.ended -= age_of(attempt.status)
             continue
         cause = get_tombstone(home, ident) if ident in tombstones else None
         if cause:
@@ -45,6 +48,12 @@ def recover(attempts, journal):
         attempts.queue.add(attempt)
     ends = {ident: raw for ident, raw in ends.items() if attempts.get(ident)}
     journal.open(acked.intersection(names), ends, attempts.owners)
+
+
+def age_of(status):
+    """How long ago an attempt ended that a daemon finds at its start, as far as clocks tell."""
+    ended = (parse(status) or {}).get("ended")
+    return max(0.0, time.time() - ended) if is_number(ended) else 0.0
 
 
 def judge(attempts, attempt):

@@ -1,7 +1,7 @@
 """A machine that was rented says so by a directory, in which its dead man's switch and the agent leave word.
 
 armed    by the switch, once it watches          adopted  touched by us when a client has come that wants something
-notice   by the switch: JSON of the provider,    active   touched by us while there is something to do here
+notice   by the switch: JSON of the provider,    active   touched by us while there is something to do or to fetch here
          while the machine is being taken back   lease    by us: the uptime, in seconds, at which the machine must end
 """
 
@@ -17,6 +17,7 @@ from .spec import is_number
 
 FOLDER = "/run/cloudsend"
 MOST_NOTICE = 4096
+RESULTS_WAIT = float(os.environ.get("CLOUDSEND_RESULTS_WAIT") or 3600)  # seconds, for a client that was away
 
 
 def rented_folder():
@@ -88,7 +89,11 @@ class Rented:
         clients = any(
             self.is_wanting(peer) and now - peer.heard < self.HEARD_WITHIN for peer in self.peers.by_fd.values()
         )
-        return clients or self.attempts.is_any_unfinished()
+        return clients or self.attempts.is_any_unfinished() or self.is_awaited(now)
+
+    def is_awaited(self, now):
+        """Whether the machine waits for a client that has not taken a result yet: else it would be lost with it."""
+        return self.here and self.attempts.is_any_awaited(now, RESULTS_WAIT)
 
     def is_wanting(self, peer):
         return peer.owner is not None and not self.owners.only_looks(peer)

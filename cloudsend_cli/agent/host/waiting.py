@@ -7,7 +7,7 @@ from collections import deque
 class Attempt:
     """What the daemon knows of an attempt. States: queued, running (handed to a runner), ended, acked."""
 
-    __slots__ = ("deaths", "ended", "gpus", "id", "owner", "runner", "seq", "shape", "state", "status")
+    __slots__ = ("awaited", "deaths", "ended", "gpus", "id", "owner", "runner", "seq", "shape", "state", "status")
 
     def __init__(self, ident, owner, seq, shape):
         self.id, self.owner, self.seq, self.shape = ident, owner, seq, shape
@@ -17,6 +17,7 @@ class Attempt:
         self.runner = None  # the hand, while a runner of this daemon has it
         self.ended = 0.0  # while running: when it was handed over (wall clock); then: when it ended (monotonic)
         self.deaths = 0  # of runners that had not claimed it yet
+        self.awaited = False  # it ended, and left what its client may still come for
 
 
 class Queue:

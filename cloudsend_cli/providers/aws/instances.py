@@ -170,7 +170,7 @@ def list_statuses(tenant: Tenant, run: str) -> list[InstanceStatus]:
 
 
 def _status(tenant: Tenant, machine: Machine) -> InstanceStatus:
-    generation = machine.tag("generation")
+    generation, wish = machine.tag("generation"), find_wish(tenant, machine)
     if machine.state == "terminated":
         tenant.note_ended(machine.id)
     return InstanceStatus(
@@ -178,17 +178,26 @@ def _status(tenant: Tenant, machine: Machine) -> InstanceStatus:
         machine.tag("node"),
         int(generation) if generation.isdecimal() else 0,
         machine.shown_state,
-        find_address(tenant, machine),
+        _read_address(tenant, machine, wish),
         machine.reason,
         launched_at=machine.launched_at,
         ended_at=machine.ended_at,
         least_seconds=LEAST_SECONDS,
+        expires=_find_expiry(machine, wish),
     )
+
+
+def _find_expiry(machine: Machine, wish: Wish | None) -> float | None:
+    """When its switch ends it at the latest."""
+    return None if wish is None or machine.launched_at is None else machine.launched_at + wish.life
 
 
 def find_address(tenant: Tenant, machine: Machine) -> HostAddress | None:
     """None while it has no address, and where we no longer know which user and host key it was launched with."""
-    wish = find_wish(tenant, machine)
+    return _read_address(tenant, machine, find_wish(tenant, machine))
+
+
+def _read_address(tenant: Tenant, machine: Machine, wish: Wish | None) -> HostAddress | None:
     if wish is None or machine.has_ended:
         return None
     # Its public address may be seen later than that it runs: until then its private one leads nowhere, or elsewhere.
@@ -226,9 +235,7 @@ def _rented(tenant: Tenant, machine: Machine, price: float | None) -> Rented:
     if machine.state == "terminated":
         tenant.note_ended(machine.id)
     wish, tagged = find_wish(tenant, machine), machine.tag("expires")
-    expires = float(tagged) if tagged.isdecimal() else None
-    if expires is None and wish is not None and machine.launched_at is not None:
-        expires = machine.launched_at + wish.life
+    expires = float(tagged) if tagged.isdecimal() else _find_expiry(machine, wish)
     return Rented(
         provider=tenant.provider,
         instance_id=machine.id,
