@@ -137,6 +137,7 @@ def _leftover_view(leftover: Leftover) -> ExcessView:
 
 def remove(home: Directory, found: Found) -> Iterator[ExcessView]:
     """Machines first: what belongs to them can be removed when they are gone. Each outcome as it comes."""
+    home.writer()  # a copy of a state directory does not know the runs of today, and is refused
     for excess in sorted(found.excess, key=lambda e: e.leftover is not None):
         try:
             if excess.leftover is None:

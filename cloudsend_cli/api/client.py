@@ -22,7 +22,7 @@ from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.load import Loaded
-    from cloudsend_cli.core.cost_views import ExcessView, JobCost, RunCost
+    from cloudsend_cli.core.cost_views import ExcessView, JobCost, MachineCost, RunCost
     from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderView
     from cloudsend_cli.core.model import Rented
     from cloudsend_cli.engine.claiming import Released
@@ -308,6 +308,12 @@ class Client:
 
         return money.list_run_costs(self._home, limit)
 
+    def list_lone_costs(self) -> list[MachineCost]:
+        """Of machines that were rented for no run, as of when their providers were asked last."""
+        from . import money
+
+        return money.list_lone_costs(self._home)
+
     def find_run_cost(self, run: str, *, jobs: bool = False) -> RunCost:
         """By machine and, with `jobs`, by job. Of a run that is not over: so far."""
         from . import money
@@ -398,6 +404,12 @@ class Client:
         from . import setup
 
         return setup.maestro_stop(self._home)
+
+    def maestro_adopt(self) -> None:
+        """Work on with this copy of a state directory. Nobody may use the first one any more: jobs would run twice."""
+        from . import setup
+
+        setup.maestro_adopt(self._home)
 
     def maestro_log(self, lines: int = 50) -> str:
         """The end of its log."""

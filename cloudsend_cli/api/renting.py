@@ -13,6 +13,7 @@ from cloudsend_cli.core.ports import Renter
 from cloudsend_cli.core.renting import ENDED
 from cloudsend_cli.core.state import Changes
 from cloudsend_cli.core.submission import SubmitOptions
+from cloudsend_cli.engine.bills import note_machines, open_bill
 from cloudsend_cli.engine.hires import forget_hire, list_hires
 from cloudsend_cli.engine.instances import Runs, name_rented, rented_view
 from cloudsend_cli.engine.parallel import each_in_parallel
@@ -97,6 +98,8 @@ def ask_providers(home: Directory, provider: str | None = None, *, everywhere: b
             machines.setdefault(machine.instance_id, machine)
         if problem is not None:
             problems.append((definition.name, problem))
+        else:
+            note_machines(home.path, definition.name, rented)
     return Asked(tuple(machines.values()), tuple(problems))
 
 
@@ -110,6 +113,11 @@ def open_renter_of(home: Directory, machine: Rented) -> Renter:
         if definition.name == machine.provider:
             return wiring.open_renter(definition, home.path)
     raise UsageError(f"{machine.instance_id} is of the provider {machine.provider}, which is not known any more")
+
+
+def _open_to_change(home: Directory, machine: Rented) -> Renter:
+    home.writer()  # a copy of a state directory does not know the runs of today, and is refused
+    return open_renter_of(home, machine)
 
 
 # ---- finding -------------------------------------------------------------------------------------------------------
@@ -173,6 +181,7 @@ def create_rented(home: Directory, info: ProviderInfo, settings: Sequence[str], 
             definition.name, status.instance_id, "", status.state, "", hired.node, spec.project, "", "",
             status.price, status.launched_at, None, status.address,
         )  # fmt: skip
+    open_bill(home.path, rented, hired.node)
     view = rented_view(rented, list_known_runs(home), time.time())
     vitals = parse_vitals(hired.hello)
     return replace(
@@ -197,11 +206,13 @@ def _override(setting: str) -> str:
 
 
 def start(home: Directory, machine: Rented) -> None:
-    open_renter_of(home, machine).start_instance(machine.instance_id)
+    open_bill(home.path, machine, name_rented(machine))
+    _open_to_change(home, machine).start_instance(machine.instance_id)
 
 
 def stop(home: Directory, machine: Rented) -> None:
-    open_renter_of(home, machine).stop_instance(machine.instance_id)
+    open_bill(home.path, machine, name_rented(machine))
+    _open_to_change(home, machine).stop_instance(machine.instance_id)
     end_waiting(home, machine.instance_id)
 
 
@@ -230,7 +241,7 @@ def terminate(home: Directory, machine: Rented) -> Released:
 
     there = machine.state != "terminated"  # `ending` may be one that is about to be stopped
     if there:
-        open_renter_of(home, machine).terminate_rented(machine.instance_id)
+        _open_to_change(home, machine).terminate_rented(machine.instance_id)
         end_waiting(home, machine.instance_id)
     for hire in list_hires(home.path, wiring.RENTED_TYPES):
         if hire.instance_id == machine.instance_id:

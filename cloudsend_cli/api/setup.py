@@ -43,5 +43,11 @@ def maestro_stop(home: Directory) -> bool:
     return stop_maestro(home.path)
 
 
+def maestro_adopt(home: Directory) -> None:
+    from cloudsend_cli.store.sqlite import SqliteStore
+
+    SqliteStore.open(home.path, adopt=True).close()
+
+
 def maestro_log(home: Directory, lines: int) -> str:
     return read_log(home.path, lines)

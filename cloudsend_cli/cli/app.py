@@ -129,7 +129,12 @@ _add_group(
 _add_group(
     "maestro",
     "Look at the background process that carries runs on.",
-    (("status", maestro.maestro_status), ("stop", maestro.maestro_stop), ("logs", maestro.maestro_logs)),
+    (
+        ("status", maestro.maestro_status),
+        ("stop", maestro.maestro_stop),
+        ("logs", maestro.maestro_logs),
+        ("adopt", maestro.maestro_adopt),
+    ),
 )
 
 

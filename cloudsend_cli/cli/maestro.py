@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Final
 
 import typer
 
-from .parameters import whole_number
+from cloudsend_cli.errors import UsageError
+
+from .parameters import Yes, confirm, whole_number
 from .sanitise import TerminalLog
 from .session import session_of
 
@@ -42,6 +45,20 @@ def maestro_stop(ctx: typer.Context) -> None:
     session = session_of(ctx)
     stopped = session.client.maestro_stop()
     session.screen.say(STOPPED if stopped else "it was not running")
+
+
+def maestro_adopt(ctx: typer.Context, yes: Yes = False) -> None:
+    """Work on with a copied state directory, when the first one is gone for good."""
+    session = session_of(ctx)
+    if not yes:
+        if session.screen.machine or not session.screen.err_tty or not sys.stdin.isatty():
+            raise UsageError(
+                "nothing was adopted", hint="--yes adopts without a question, where no terminal is attached"
+            )
+        if not confirm(session, "Is the first one gone for good? Two in use do jobs twice.", default=False):
+            raise UsageError("nothing was adopted")
+    session.client.maestro_adopt()
+    session.screen.say("this state directory is the one in use now")
 
 
 def maestro_logs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import socket
@@ -116,13 +117,18 @@ def ensure_maestro(state_dir: Path) -> MaestroClient:
             until = time.monotonic() + PATIENCE
         ended += said not in {BUSY, READY}
         if ended >= STARTS_MOST:
-            raise MaestroError(
-                "the maestro could not be started",
-                hint=f"its log is {state_dir / LOG}",
-                context=read_log(state_dir, 5),
-            )
+            raise _why_not(said, state_dir)
         if said == BUSY:
             time.sleep(LOOK_AGAIN)
+
+
+def _why_not(said: str, state_dir: Path) -> MaestroError:
+    try:
+        problem = json.loads(said)
+        return MaestroError(f"the maestro could not be started: {problem['message']}", hint=str(problem["hint"]))
+    except (ValueError, TypeError, LookupError):
+        hint = f"its log is {state_dir / LOG}"
+        return MaestroError("the maestro could not be started", hint=hint, context=read_log(state_dir, 5))
 
 
 def _is_stopped(pid: int) -> bool:
@@ -134,7 +140,7 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _start_maestro(state_dir: Path, arguments: tuple[str, ...]) -> str:
-    """Its first word: READY, BUSY, or nothing if it ended without one."""
+    """Its first word: READY, BUSY, why it cannot be (JSON), or nothing if it ended without a word."""
     log = state_dir / LOG
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > LOG_LIMIT:
@@ -153,7 +159,11 @@ def _start_maestro(state_dir: Path, arguments: tuple[str, ...]) -> str:
             )
         os.close(write)
         write = -1
-        said = os.read(read, 100).decode("ascii", "replace") if select.select([read], [], [], START_LIMIT)[0] else BUSY
+        said = (
+            os.read(read, 1 << 16).decode("utf-8", "replace")
+            if select.select([read], [], [], START_LIMIT)[0]
+            else BUSY
+        )
         if said == READY or (said == BUSY and process.poll() is None):
             _leave_running(process)
         else:

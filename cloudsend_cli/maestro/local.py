@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import sys
@@ -90,7 +91,11 @@ def _serve(state_dir: Path, ready: int, lock: int) -> int:
 
     from .loop import Loop
 
-    store = SqliteStore.open(state_dir)
+    try:
+        store = SqliteStore.open(state_dir)
+    except CloudsendError as problem:
+        os.write(ready, json.dumps({"message": problem.message, "hint": problem.hint}).encode())
+        raise
     try:
         epoch = store.take_epoch(f"pid {os.getpid()} at {time.time():.0f}")
         loop = Loop(state_dir, store, epoch, log=_log, in_office=lambda: holds_lock(state_dir, lock))

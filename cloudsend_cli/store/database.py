@@ -13,6 +13,7 @@ from pathlib import Path
 from cloudsend_cli.errors import CloudsendError, ConflictError, StateDamagedError, StateDirError
 
 from .migrations import migrate, sync
+from .origin import claim_origin
 
 FILE_NAME = "state.db"
 APPLICATION_ID = 0x436C6F53  # "CloS"
@@ -37,8 +38,11 @@ def journal_settings(version: tuple[int, ...]) -> tuple[str, str]:
     return "truncate", "EXTRA"
 
 
-def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
-    """Open a database that exists and bring its tables up to date, also for a reader: after an upgrade all works."""
+def connect(path: Path, *, readonly: bool, adopt: bool = False) -> sqlite3.Connection:
+    """Open a database that exists and bring its tables up to date, also for a reader: after an upgrade all works.
+
+    A copy of a state directory is for readers only (StateDirError), until it is adopted.
+    """
     try:
         if path.stat().st_size == 0:
             raise damaged(path, "the file is empty")
@@ -51,6 +55,8 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         migrate(db, path)
         if readonly:
             db.execute("PRAGMA query_only=ON")
+        else:
+            claim_origin(db, path, adopt=adopt)
         return db
     except DATABASE_ERRORS as error:
         db.close()

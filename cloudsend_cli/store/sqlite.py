@@ -74,11 +74,18 @@ class SqliteStore(Queries):
 
     @classmethod
     def open(
-        cls, state_dir: Path, *, readonly: bool = False, clock: Clock = time.time, actor: str = "user"
+        cls,
+        state_dir: Path,
+        *,
+        readonly: bool = False,
+        adopt: bool = False,
+        clock: Clock = time.time,
+        actor: str = "user",
     ) -> SqliteStore:
         """Open, or create, the database of a state directory that is checked first.
 
-        A reader gets an empty database in memory where there is none yet. `actor` signs the audit trail.
+        A reader gets an empty database in memory where there is none yet. `actor` signs the audit trail. A copy of a
+        state directory is opened for readers only, unless it is to `adopt` what the first one had.
         """
         if readonly and not (state_dir.expanduser() / FILE_NAME).exists():
             if os.path.lexists(state_dir.expanduser()):
@@ -90,7 +97,7 @@ class SqliteStore(Queries):
         path = open_state_dir(state_dir) / FILE_NAME
         if not path.exists():
             create(path)
-        return cls(connect(path, readonly=readonly), path, clock, actor)
+        return cls(connect(path, readonly=readonly, adopt=adopt), path, clock, actor)
 
     def close(self) -> None:
         """Give up the maestro's office, if it was taken, and the connection. May be repeated."""

@@ -137,6 +137,9 @@ class Answers:
     def maestro_stop(self) -> bool:
         return True
 
+    def maestro_adopt(self) -> None:
+        self._note("maestro_adopt")
+
     def close(self) -> None:
         pass
 
@@ -350,6 +353,13 @@ def test_a_stopped_maestro_leaves_hosts_at_work(line: Line) -> None:
         "the maestro has stopped; hosts work on through what they hold, "
         "and the next command that needs it starts another\n",
     )
+
+
+def test_a_copied_state_directory_is_adopted_only_when_that_is_said(line: Line, answers: Answers) -> None:
+    assert line("maestro", "adopt")[0] == 2
+    assert answers.asked == []
+    assert line("maestro", "adopt", "--yes") == (0, "", "this state directory is the one in use now\n")
+    assert answers.asked == [("maestro_adopt",)]
 
 
 def test_getstate_says_the_word_and_the_reason(line: Line) -> None:

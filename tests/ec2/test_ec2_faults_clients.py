@@ -19,6 +19,8 @@ from ec2_stack import LEDGER, PATIENCE, AtOnce, Ec2Stack, Hook, play_together, t
 from ec2lab import Cloud, Instance
 from real_stack import is_alive
 
+from cloudsend_cli.api.cleaning import Found
+from cloudsend_cli.errors import StateDirError
 from cloudsend_cli.maestro.client import ensure_maestro
 
 pytestmark = pytest.mark.slow
@@ -181,31 +183,31 @@ def test_c14_commands_at_the_same_time(stack: Ec2Stack) -> None:
 
 
 @together
-def test_c15_two_maestros_of_a_copied_state_directory(stack: Ec2Stack) -> None:
-    """One token is one machine, and one attempt is executed once, whoever asks. Neither leaves anything.
-
-    Both are at work when the jobs end: a copy that begins when the machine of the other is gone knows nothing of it.
-    """
+def test_c15_a_copied_state_directory(stack: Ec2Stack) -> None:
+    """It is read, and carries nothing on while the first one is there; adopted after that one is gone it does."""
     run = submit(stack, HELD)
-    fault = stack.kill_maestro_at(1, after=False, actions=["RunInstances"])
-    assert fault.gate is not None and fault.gate.reached.wait(PATIENCE)
     with tempfile.TemporaryDirectory(prefix="cs-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         other = Ec2Stack(Path(folder), stack.ec2, stack.region)
+        wait_for(lambda: all(job.phase == "RUNNING" for job in stack.client.list_jobs(run)))
+        stack.kill_maestro()
         shutil.copytree(stack.state, other.state, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
         try:
-            ensure_maestro(stack.state).close()
-            ensure_maestro(other.state).close()
-            wait_for(lambda: all(job.attempt for one in (stack, other) for job in one.client.list_jobs(run)))
+            for words, status in (("wait @last", 7), ("create instance -p aws", 2), ("kill run @last", 2)):
+                assert f"{other.state} is a copy of {stack.state}:" in other.cli(*words.split(), status=status)
+            with pytest.raises(StateDirError):
+                other.client.terminate_rented(next(iter(other.client.list_terminable(force=True))))
+            with pytest.raises(StateDirError):
+                list(other.client.remove_excess(Found()))
+            assert [job.phase for job in other.client.list_jobs(run)] == ["RUNNING"]
+            assert len(stack.alive) == 1
+            shutil.rmtree(stack.state)
             let_go(stack)
-            stack.follow_to_end(run)
+            other.client.maestro_adopt()
             other.follow_to_end(run)
+            other.check_jobs(run, 1)
         finally:
             other.close()
-    assert set(stack.ledger().values()) == {1}, stack.ledger()
-    for one in (stack, other):
-        tokens = [machine.token for machine in one.machines]
-        assert len(tokens) == len(set(tokens))
-    stack.check_nothing_left(len(stack.machines))
+    stack.check_nothing_left(1)
 
 
 def pause_maestro(stack: Ec2Stack) -> int:

@@ -34,6 +34,7 @@ def healthy(tmp_path: Path, make_run: MakeRun) -> bytes:
     store.add_request("abc123", Request("r1", "cancel", (1,)))
     data = (path / "state.db").read_bytes()
     store.close()
+    shutil.rmtree(path)  # else what is written from the data is a copy of it
     return data
 
 
