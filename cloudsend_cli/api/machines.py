@@ -15,6 +15,7 @@ from cloudsend_cli.core.refs import not_found
 from cloudsend_cli.core.state import NodeRecord, RunRecord
 from cloudsend_cli.core.submission import SubmitOptions
 from cloudsend_cli.engine import lookup
+from cloudsend_cli.engine.bills import list_bills, note_use
 from cloudsend_cli.engine.instances import Claim, NodeFacts, add_rented, list_machines, names_of
 from cloudsend_cli.engine.places import Place
 from cloudsend_cli.errors import AmbiguousError, CloudsendError, NotFoundError, UnreachableError, UsageError
@@ -55,7 +56,8 @@ def _add_rented(
     asked.tell(note)
     if not asked.machines:
         return views
-    return add_rented(views, asked.machines, renting.list_known_runs(home), time.time(), ended=ended)
+    runs, bills = renting.list_known_runs(home), list_bills(home.path)
+    return add_rented(views, asked.machines, runs, time.time(), bills=bills, ended=ended)
 
 
 def _list_claims(home: Directory) -> list[Claim]:
@@ -306,6 +308,7 @@ def _in_use(home: Directory, address: HostAddress) -> Iterator[None]:
         yield
     finally:
         done.set()
+        note_use(home.path, address.key.partition(":")[2])
 
 
 def find_address(home: Directory, ref: str) -> HostAddress:

@@ -11,10 +11,12 @@ from cloudsend_cli.core.costs import NO_COST, Execution, job_cost, paid_seconds,
 from cloudsend_cli.core.model import PENDING, UNBOUNDED, Resources
 from cloudsend_cli.core.naming import job_id
 from cloudsend_cli.core.offers import current_offer
-from cloudsend_cli.core.renting import is_rented_node, parse_note
+from cloudsend_cli.core.paid import Paid, own_cost
+from cloudsend_cli.core.renting import Kind, is_rented_node, parse_note
 from cloudsend_cli.core.state import JobRecord, RentalRecord, RunState
 from cloudsend_cli.core.views import run_state_word
 from cloudsend_cli.engine import lookup
+from cloudsend_cli.engine.bills import list_bills
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import RunRow
 
@@ -27,6 +29,30 @@ def list_run_costs(home: Directory, limit: int | None) -> list[RunCost]:
     rentals, now = store.list_rentals(), time.time()
     rows = [row for row in store.list_runs() if row.run.id in rentals]
     return [_run_cost(row, rentals[row.run.id], now) for row in rows[:limit]]
+
+
+def list_lone_costs(home: Directory) -> list[MachineCost]:
+    """Machines that were rented, or started again, by hand: the time for which no run pays."""
+    now = time.time()
+    bills = list_bills(home.path).values()
+    rentals = [rental for each in home.reader().list_rentals().values() for rental in each] if bills else []
+    costs = [_lone_cost(bill, rentals, now) for bill in bills if bill.periods]
+    return [cost for cost in costs if cost.seconds > 0]
+
+
+def _lone_cost(bill: Paid, rentals: Sequence[RentalRecord], now: float) -> MachineCost:
+    seconds, cost = own_cost(bill, rentals, now)
+    return MachineCost(
+        name=bill.node,
+        instance_id=bill.instance_id,
+        provider=bill.provider,
+        kind=Kind(bill.type, bill.place, bill.market),
+        price=bill.periods[-1].price,
+        since=bill.periods[0].since,
+        until=bill.until,
+        seconds=seconds,
+        cost=cost,
+    )
 
 
 def find_run_cost(home: Directory, ref: str, *, jobs: bool) -> RunCost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,6 +82,9 @@ MACHINE_COSTS = Listing(
     ),
     lambda machine: str(machine.instance_id),
 )
+ALONE_COSTS = replace(
+    MACHINE_COSTS, columns=(replace(MACHINE_COSTS.columns[0], header="RENTED ALONE"), *MACHINE_COSTS.columns[1:])
+)
 JOB_COSTS = Listing(
     "jobs that were started",
     (
@@ -101,7 +105,7 @@ def cost(
     jobs: Annotated[bool, typer.Option("--jobs", help="Also each job's share of its machines.")] = False,
     limit: Most = None,
 ) -> None:
-    """Show what a run has cost, by machine; alone: the newest runs, and what is rented now.
+    """Show what a run has cost, by machine; alone: the newest runs, machines of no run, and what is rented now.
 
     A run pays for a machine from its launch, or from when it took one that waited, until it ends or another run takes
     it. Prices are those of the machines; disks, addresses and traffic are not in them.
@@ -155,10 +159,12 @@ def _show_all(session: Session, limit: int | None) -> None:
     runs = session.client.list_run_costs(limit if limit is not None else RUNS_SHOWN)
     remarks: list[str] = []
     machines = [m for m in session.client.list_instances(note=remarks.append) if m.rental is not None]
+    alone = session.client.list_lone_costs()  # ORDER: after their providers were asked
     if screen.format in {"json", "yaml"}:
         screen.data(
             {
                 "runs": [run.as_json() for run in runs],
+                "alone": [machine.as_json() for machine in alone],
                 "instances": [machine.as_json() for machine in machines],
                 "cost_per_hour": round(_rate_of(machines), 6),
                 "remarks": remarks,
@@ -170,13 +176,27 @@ def _show_all(session: Session, limit: int | None) -> None:
     screen.list(runs, RUN_COSTS)
     if screen.machine:
         return
+    if alone:
+        screen.write("\n" if runs else "")
+        screen.list(alone, ALONE_COSTS)
+        screen.out.flush()
+        screen.say(f"machines of no run: {_sum_text(alone)}")
     if machines:
-        if runs:
+        if runs or alone:
             screen.write("\n")
         screen.list(machines, RENTED)
         screen.say(rate_text(machines))
     elif runs:
         screen.say("nothing is rented now, as far as is known" if remarks else "nothing is rented now")
+
+
+def _sum_text(machines: list[MachineCost]) -> str:
+    from cloudsend_cli.core.costs import NO_COST, describe_cost
+
+    total = NO_COST
+    for machine in machines:
+        total = total.plus(machine.cost)
+    return describe_cost(total)
 
 
 def _rate_of(machines: list[InstanceView]) -> float:

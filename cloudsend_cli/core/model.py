@@ -245,6 +245,8 @@ class Rented:
     address: HostAddress | None = None
     expires: float | None = None  # when it ends itself at the latest
     reason: str = ""
+    idle: float | None = None  # seconds without use after which it ends itself
+    least_seconds: float = 0.0  # that are paid for at least, each time that it is started
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from cloudsend_cli.core.costs import run_cost
 from cloudsend_cli.core.machine_views import InstanceView, RentalView
 from cloudsend_cli.core.model import HostAddress, HostView, Rented, list_known
 from cloudsend_cli.core.offers import current_offer
+from cloudsend_cli.core.paid import Paid, total_cost
 from cloudsend_cli.core.renting import (
     ENDED,
     KEPT,
@@ -110,7 +111,7 @@ def _rental(fact: NodeFacts) -> RentalView | None:
     return RentalView(
         kind=parse_note(current_offer(node).note),
         price=mine[-1].price if mine else node.price,
-        since=mine[-1].since if mine else None,
+        since=min(rental.since for rental in mine) if mine else None,
         cost=run_cost(paid, fact.now) if paid else None,
         expires=node.lease,
         project=fact.run.project,
@@ -148,18 +149,26 @@ class Runs:
 
 
 def add_rented(
-    views: Sequence[InstanceView], rented: Iterable[Rented], runs: Runs, now: float, *, ended: bool = False
+    views: Sequence[InstanceView],
+    rented: Iterable[Rented],
+    runs: Runs,
+    now: float,
+    *,
+    bills: Mapping[str, Paid],
+    ended: bool = False,
 ) -> list[InstanceView]:
     """What providers say of the machines in `views`, and machines of ours that are not among them.
 
-    `ended`: also those that are shown for a while after their end.
+    `ended`: also those that are shown for a while after their end. `bills`: of those that belong to no run.
     """
     told = {machine.instance_id: machine for machine in rented}
     found = []
     for view in views:
         machine = told.pop(view.instance_id or _find_new(view, told.values()), None)
         found.append(view if machine is None else _merge(view, machine, now))
-    found += [rented_view(m, runs, now) for m in told.values() if ended or m.state != "terminated"]
+    found += [
+        rented_view(m, runs, now, bills.get(m.instance_id)) for m in told.values() if ended or m.state != "terminated"
+    ]
     return found
 
 
@@ -190,8 +199,8 @@ def _kind(machine: Rented, place: str = "") -> Kind:
     return Kind(machine.type, place or machine.region, machine.market)
 
 
-def rented_view(machine: Rented, runs: Runs, now: float) -> InstanceView:
-    """A machine of ours that no node of an active run stands for."""
+def rented_view(machine: Rented, runs: Runs, now: float, bill: Paid | None = None) -> InstanceView:
+    """A machine of ours that no node of an active run stands for. `bill`: of all times that it was started."""
     leftover = find_excess(machine, runs.active, runs.known, now)
     kept = machine.run == KEPT and machine.state not in ENDED
     return InstanceView(
@@ -204,8 +213,8 @@ def rented_view(machine: Rented, runs: Runs, now: float) -> InstanceView:
         rental=RentalView(
             kind=_kind(machine),
             price=machine.price,
-            since=machine.launched_at,
-            cost=machine_cost(machine, now),
+            since=machine.launched_at if bill is None else bill.since,
+            cost=machine_cost(machine, now) if bill is None else total_cost(bill, now),
             expires=machine.expires,
             project=machine.project,
             kept=kept,

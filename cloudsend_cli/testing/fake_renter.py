@@ -119,11 +119,14 @@ class FakeRenter:
 
     def start_instance(self, instance_id: str) -> None:
         self._call("start", instance_id)
-        self._own(instance_id).state = "running"
+        machine = self._own(instance_id)
+        if machine.state != "running":
+            machine.state, machine.launched_at, machine.ended_at = "running", self.clock(), None
 
     def stop_instance(self, instance_id: str) -> None:
         self._call("stop", instance_id)
-        self._own(instance_id).state = "stopped"
+        machine = self._own(instance_id)
+        machine.state, machine.ended_at = "stopped", self.clock()
 
     def terminate_rented(self, instance_id: str) -> None:
         self._call("terminate", instance_id)
@@ -204,4 +207,5 @@ class FakeRenter:
             ended_at=machine.ended_at,
             address=self._address(machine),
             expires=machine.launched_at + LIFE,
+            idle=600.0,
         )

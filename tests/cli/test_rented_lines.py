@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +387,45 @@ def test_power(line: Line, data: Callable[..., Any], renter: FakeRenter) -> None
     (started,) = data("start", "instance", "aws-abc")
     assert started["state"] == "kept"
     assert line("stop", "job", "x")[0] == 3  # as `kill job`
+
+
+def test_what_is_rented_alone_costs_something_too_and_goes_on_costing_after_a_stop(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    """Seen: `cost` said nothing of machines of `create instance`; age and cost began anew after a stop and a start."""
+    now = time.time()
+    renter.clock = lambda: now - 7200
+    name = data("create", "instance", "-p", "aws", "--set", "region=eu-west-3")["name"]
+    renter.clock = lambda: now - 3600
+    data("stop", "instance", name)
+    renter.clock = time.time
+    everything = data("cost")
+    check(everything, "costs")
+    (alone,) = everything["alone"]
+    assert (alone["instance"], alone["cost"]) == (name, pytest.approx(0.02, rel=0.01))
+    data("start", "instance", name)
+    (view,) = data("list", "instances")
+    assert view["cost"] == pytest.approx(0.02, rel=0.01)
+    assert time.time() - datetime.fromisoformat(view["rented_at"]).timestamp() == pytest.approx(7200, abs=60)
+    data("terminate", "instance", name)
+    del renter.machines["i-1"]  # its provider forgets it soon
+    _, out, err = line("cost")
+    assert "RENTED ALONE" in out and name in out
+    assert "machines of no run: $0.02" in err
+
+
+def test_a_run_that_takes_what_was_rented_alone_pays_for_it_from_then_on(
+    data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    now = time.time()
+    renter.clock = lambda: now - 7200
+    created = data("create", "instance", "-p", "aws", "--set", "region=eu-west-3")["instance_id"]
+    put_run(state_dir, renter, ended=True)
+    taken = RentalRecord("taken", created, "aws-0", "aws", 0.02, now - 1800)
+    with SqliteStore.open(state_dir) as store:
+        store.write_run("rtest1", lambda state: Changes(rentals={"taken": taken}))
+    (alone,) = data("cost")["alone"]
+    assert alone["seconds"] == pytest.approx(5400, abs=60)
 
 
 def test_the_console(line: Line, data: Callable[..., Any], renter: FakeRenter) -> None:

@@ -252,6 +252,8 @@ def _rented(tenant: Tenant, machine: Machine, price: float | None) -> Rented:
         address=find_address(tenant, machine),
         expires=expires,
         reason=machine.reason,
+        idle=wish.limits.idle if wish is not None else None,
+        least_seconds=LEAST_SECONDS,
     )
 
 
