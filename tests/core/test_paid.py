@@ -59,12 +59,9 @@ def test_one_that_vanished_ended_when_it_had_been_idle_or_its_life_was_over(
 
 def test_runs_pay_for_their_time_and_nobody_pays_twice() -> None:
     bill = see_machine(NEW, MACHINE, 10 * HOUR)
-    rentals = [
-        rental(2 * HOUR, 4 * HOUR),
-        rental(3 * HOUR, 5 * HOUR),
-        rental(0.0, None, "i-2"),
-        rental(8 * HOUR, None),
-    ]
+    of_runs = [(2.0, 5.0), (2.5, 4.0), (4.5, 5.0), (8.0, None)]
+    rentals = [rental(a * HOUR, None if b is None else b * HOUR) for a, b in of_runs]
+    rentals.append(rental(0.0, None, "i-2"))
     seconds, cost = own_cost(bill, rentals, 10 * HOUR)
     assert (seconds, cost.total, cost.per_hour) == (5 * HOUR, pytest.approx(0.5), 0.0)
     assert own_cost(bill, [], 10 * HOUR)[1].per_hour == 0.1
