@@ -105,7 +105,9 @@ def cost(
     jobs: Annotated[bool, typer.Option("--jobs", help="Also each job's share of its machines.")] = False,
     limit: Most = None,
 ) -> None:
-    """Show what a run has cost, by machine; alone: the newest runs, machines of no run, and what is rented now.
+    """Show what a run has cost, by machine; alone: the newest runs, and what is rented now.
+
+    Alone, it also tells of machines that were rented for no run, for the time for which no run paid.
 
     A run pays for a machine from its launch, or from when it took one that waited, until it ends or another run takes
     it. Prices are those of the machines; disks, addresses and traffic are not in them.
