@@ -12,7 +12,7 @@ from cloud_command import Desk, desk_of, until
 from ec2lab import Cloud
 
 PRICE = 3600.0  # a dollar for a second
-BUDGET = 25
+BUDGET = 90  # more than the first minute, which is charged whole: a run that cannot pay for that is refused
 SPENT = f"the budget of ${BUDGET:.2f} is spent"
 CONFIG = """
 project: dear
