@@ -15,7 +15,7 @@ help:
 	@echo 'make demo               run examples/quickstart.yml on this machine'
 	@echo 'make check              format, lint, types and import layers'
 	@echo 'make format             write what check asks of the format'
-	@echo 'make test               all tests; the last line names the tiers that were skipped'
+	@echo 'make test               all tests; the last lines name what was skipped, and what was played in part'
 	@echo 'make simulate SEEDS=n   the crash world, longer'
 	@echo 'make coverage           every branch of core/ is tested'
 	@echo 'make bench              time against peers, side by side'
@@ -53,7 +53,7 @@ format: setup
 
 test: setup
 	@scripts/install-debian-packages test
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 coverage: setup
 	$(BIN)/pytest tests/core tests/simulation -q --timeout 0 --cov=cloudsend_cli/core --cov-branch \

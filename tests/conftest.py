@@ -1,4 +1,4 @@
-"""What all tests share: directories, lines for the summary, and the last line that names skipped tiers."""
+"""What all tests share: directories, their order, and the last line: tiers that were skipped, campaigns in part."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import campaigns
 import pytest
 
 # The first folder below tests/ says the tier; the marker `real` wins over it.
@@ -30,12 +31,14 @@ TIERS = {
     "real": "real",
 }
 SUMMARY_PROPERTY = "line of the summary"
+CAMPAIGN_PROPERTY = "campaign that was played in part"
 
 # A shell starts what it puts into the background with SIGINT ignored, and children inherit that: then no Ctrl-C would
 # reach the commands under test. Under nohup it is SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 LAST_LINE = pytest.StashKey[str]()
+Stats = dict[str, list[pytest.TestReport | pytest.CollectReport]]
 
 
 @pytest.fixture
@@ -60,6 +63,15 @@ def summary_line(record_property: Callable[[str, object], None]) -> Callable[[st
     return lambda text: record_property(SUMMARY_PROPERTY, text)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tiers whose files take longest come first: what is left when one worker is done is handed out in small."""
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
+    if not campaigns.FULL:
+        for item in items:
+            item.user_properties += [(CAMPAIGN_PROPERTY, mark.args[0]) for mark in item.iter_markers("campaign")]
+
+
 def tier_of(report: pytest.TestReport | pytest.CollectReport) -> str | None:
     """Name the tier of a test, or None for the tests of the project itself."""
     if "real" in getattr(report, "keywords", {}):
@@ -75,7 +87,7 @@ def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return str(report.longrepr)
 
 
-def describe_skipped(stats: dict[str, list[pytest.TestReport | pytest.CollectReport]], whole_suite: bool) -> str:
+def describe_skipped(stats: Stats, whole_suite: bool) -> str:
     """Say which tiers were skipped, wholly or in part, and why."""
     total: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
@@ -98,23 +110,35 @@ def describe_skipped(stats: dict[str, list[pytest.TestReport | pytest.CollectRep
     return "tiers skipped: " + (", ".join(parts) or "none")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    stats = terminalreporter.stats
-    lines = [
+def properties_of(stats: Stats, wanted: str) -> list[str]:
+    """What tests that were executed have told under this name."""
+    return [
         str(value)
         for reports in stats.values()
         for report in reports
         if getattr(report, "when", None) == "call"
         for name, value in getattr(report, "user_properties", ())
-        if name == SUMMARY_PROPERTY
+        if name == wanted
     ]
+
+
+def describe_campaigns(stats: Stats) -> str:
+    names = sorted(set(properties_of(stats, CAMPAIGN_PROPERTY)))
+    if not names:
+        return ""
+    return f"campaigns played in part ({campaigns.VARIABLE}=full plays all of them): {', '.join(names)}\n"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    stats = terminalreporter.stats
+    lines = properties_of(stats, SUMMARY_PROPERTY)
     if lines:
         terminalreporter.section("reported by tests")
         for line in lines:
             terminalreporter.write_line(line)
     selected = config.getoption("keyword") or config.getoption("markexpr")
     whole_suite = config.args == config.getini("testpaths") and not selected
-    config.stash[LAST_LINE] = describe_skipped(stats, whole_suite)
+    config.stash[LAST_LINE] = describe_campaigns(stats) + describe_skipped(stats, whole_suite)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,10 +1,8 @@
 """A process that rents, keeps, takes and gives back machines, and dies at the effect that it is told.
 
-    python life_process.py STATE_DIR JOURNAL REQUEST_A REQUEST_B
-
-Each line on its standard input is a number: a fork of it lives the life of the journal from where the last one died,
-and is killed before its n-th effect (0: never). An effect is a file that appears, or a call that changes something at
-AWS. The answer is `killed`, `done`, or what went wrong.
+Each line on its standard input is a list in JSON: number, state directory, journal, two requests. A fork of it lives
+the life of the journal from where the last one died, and is killed before its n-th effect (0: never). An effect is a
+file that appears, or a call that changes something at AWS. The answer is `killed`, `done`, or what went wrong.
 """
 
 from __future__ import annotations
@@ -124,16 +122,16 @@ class Life:
 
 
 def main() -> None:
-    state_dir, journal, *requests = sys.argv[1:]
     print("ready", flush=True)
     for line in sys.stdin:
+        number, state_dir, journal, *requests = json.loads(line)
         reader, writer = os.pipe()
         pid = os.fork()
         if not pid:
             status = 1
             try:
-                if int(line):
-                    die_at(int(line))
+                if number:
+                    die_at(number)
                 Life(Path(state_dir), Path(journal), requests).live()
                 status = 0
             except BaseException:  # noqa: BLE001

@@ -1,11 +1,10 @@
 """Maestros and commands are killed at the edges of what they ask of AWS: no machine is leaked, none is doubled.
 
-Points are sampled; CLOUDSEND_CRASH_POINTS=all takes every call, and more seeds of the chains.
+Points are sampled; CLOUDSEND_CAMPAIGN=full takes every call, and more seeds of the chains.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import threading
@@ -14,20 +13,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from campaigns import FULL, pick
 from cloud_user import surroundings
-from ec2_stack import LEDGER, REGIONS, Ec2Stack, Hook, in_parallel, wait_for
+from ec2_stack import LEDGER, Ec2Stack, Hook, in_parallel, wait_for
 from ec2lab import Cloud
 
 from cloudsend_cli.maestro.client import ensure_maestro
 
-ALL = os.environ.get("CLOUDSEND_CRASH_POINTS") == "all"
 JOBS, MACHINES = 3, 2
+BEFORE, AFTER = False, True
 SAMPLE = {
-    "kept": (2, 4, 9),
-    "given back": (3, 5, 10),
-    "taken again": (2, 3, 6),
+    "kept": ((2, AFTER), (4, BEFORE), (9, AFTER)),
+    "given back": ((3, BEFORE), (5, AFTER), (10, BEFORE)),
+    "taken again": ((2, BEFORE), (3, AFTER), (6, BEFORE)),
 }  # calls of a maestro, of ten to twenty
+EVERY = [(number, after) for number in range(1, 21) for after in (BEFORE, AFTER)]
+SEEDS = pick(2, 24)  # of chains
 
+CAMPAIGN = pytest.mark.campaign("kills of maestros that rent")
 Summary = Callable[[str], None]
 
 
@@ -136,12 +139,12 @@ def kill_again_and_again(stack: Ec2Stack, seed: int, runs: int, kills: int) -> i
 
 
 @pytest.mark.slow
+@CAMPAIGN
 @pytest.mark.parametrize("story", ["kept", "given back", "taken again"])
 def test_maestro_killed_around_each_call(cloud: Cloud, story: str, summary_line: Summary) -> None:
     if story == "given back":
         cloud.deny("CreateTags")  # what cannot be kept is ended by the maestro
-    numbers = range(1, 21) if ALL else SAMPLE[story]
-    points = [Point(story, number, after) for number in numbers for after in (False, True)]
+    points = [Point(story, number, after) for number, after in (EVERY if FULL else SAMPLE[story])]
 
     def one(stack: Ec2Stack, point: Point) -> bool:
         try:
@@ -173,13 +176,15 @@ def kill_command(stack: Ec2Stack, number: int) -> int:
     return process.returncode == -signal.SIGKILL
 
 
+@CAMPAIGN
 def test_command_killed_while_it_submits(cloud: Cloud, summary_line: Summary) -> None:
-    numbers = range(8) if ALL else (0, 2, 6)
+    numbers = range(8) if FULL else (0, 2, 6)
     killed = in_parallel(cloud, [lambda stack, number=number: kill_command(stack, number) for number in numbers])
     summary_line(f"crashes of AWS: {sum(killed)} commands killed while they submitted, no leak, no double")
 
 
 @pytest.mark.slow
+@CAMPAIGN
 def test_maestros_killed_one_after_another(cloud: Cloud, summary_line: Summary) -> None:
     """Double crashes too: also those that mend what a crash has left are killed."""
 
@@ -189,6 +194,6 @@ def test_maestros_killed_one_after_another(cloud: Cloud, summary_line: Summary) 
         except Exception as problem:
             raise AssertionError(f"seed {seed}: {problem!r}\n{stack.log()[-2000:]}") from problem
 
-    seeds = range(1, 1 + len(REGIONS) * (4 if ALL else 1))
+    seeds = range(1, SEEDS + 1)
     killed = in_parallel(cloud, [lambda stack, seed=seed: one(stack, seed) for seed in seeds])
     summary_line(f"crashes of AWS: {sum(killed)} maestros killed in {len(seeds)} chains, no leak, no double")

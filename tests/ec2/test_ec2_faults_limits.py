@@ -1,7 +1,7 @@
 """Machines that do not come up in time, whose life ends in the middle of a run, and many that all have some trouble.
 
 Numbers of the catalogue of faults: P9 machines that never come up, U1 users who interfere, U4 many of everything, as
-many as the catalogue says with CLOUDSEND_CRASH_POINTS=all.
+many as the catalogue says with CLOUDSEND_CAMPAIGN=full.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 import scaled_maestro
+from campaigns import FULL
 from ec2_stack import LEDGER, PATIENCE, AtOnce, Ec2Stack, play_together, together
 from ec2lab import Cloud, Instance
 from ec2lab.instance import GONE, ITSELF, USER
@@ -26,11 +27,10 @@ from cloudsend_cli.errors import UnreachableError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 T = TypeVar("T")
-ALL = os.environ.get("CLOUDSEND_CRASH_POINTS") == "all"
 BOOT_LIMIT = 15  # seconds, instead of fifteen minutes
 LOGIN_LIMIT = 5  # ... instead of five minutes
 LIFE = 30  # ... instead of a day
-MACHINES, JOBS, MOST = (50, 500, 900.0) if ALL else (8, 80, PATIENCE)
+MACHINES, JOBS, MOST = (50, 500, 900.0) if FULL else (8, 80, PATIENCE)
 HELD = f"{LEDGER}; until [ -e ~/go ]; do sleep 0.05; done"
 
 
@@ -208,7 +208,7 @@ def test_u1_machines_are_ended_while_they_are_launched(stack: Ec2Stack) -> None:
 
 # ---- many of everything ------------------------------------------------------------------------------------------
 
-TROUBLES = ("cut off", "agent killed", "ended", "stopped and started", "rebooted")[: 5 if ALL else 3]
+TROUBLES = ("cut off", "agent killed", "ended", "stopped and started", "rebooted")[: 5 if FULL else 3]
 HARMLESS = {"cut off", "agent killed"}  # what is executed there goes on
 
 
@@ -228,6 +228,7 @@ def trouble(ec2: Cloud, one: Instance, what: str) -> None:
         ec2.start(one.id)
 
 
+@pytest.mark.campaign("machines of which some have trouble")
 @together
 def test_u4_many_jobs_on_many_machines_of_which_some_have_trouble(stack: Ec2Stack) -> None:
     """Each is accounted for: done, in an attempt that was executed once, and again only where a machine was lost."""

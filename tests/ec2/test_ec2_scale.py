@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from campaigns import pick
 from cloud_command import Desk, desk_of
 from ec2lab import Cloud
 
-MACHINES = 20
+MACHINES = pick(6, 20)
+FEW, MANY = pick((60, 300), (200, 1000))  # jobs
 CONFIG = f"""
 project: many
 provider: aws
@@ -43,6 +45,7 @@ def _run(ec2: Cloud, desk: Desk, jobs: int) -> tuple[Counter[str], float]:
     return Counter(call.action for call in ec2.calls[before:]), lasted
 
 
+@pytest.mark.campaign("scale of AWS")
 def test_calls_do_not_grow_with_the_number_of_jobs(
     ec2: Cloud, desk: Desk, summary_line: Callable[[str], None]
 ) -> None:
@@ -52,14 +55,14 @@ def test_calls_do_not_grow_with_the_number_of_jobs(
     boot = time.monotonic() - started
     first = Counter(call.action for call in ec2.calls)
     assert len(ec2.instances) == MACHINES
-    few, short = _run(ec2, desk, 200)
-    many, long = _run(ec2, desk, 1000)
+    few, short = _run(ec2, desk, FEW)
+    many, long = _run(ec2, desk, MANY)
     assert len(ec2.instances) == MACHINES, "the machines of before are used again"
     pid = int(desk.json("maestro", "status")["pid"])
     (memory,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     summary_line(f"AWS: {MACHINES * 2} jobs on {MACHINES} new machines in {boot:.1f} s: {dict(first)}")
-    summary_line(f"AWS: 200 jobs on the same machines in {short:.1f} s: {dict(few)}")
-    summary_line(f"AWS: 1,000 jobs on the same machines in {long:.1f} s: {dict(many)}; the maestro's {memory}")
+    summary_line(f"AWS: {FEW} jobs on the same machines in {short:.1f} s: {dict(few)}")
+    summary_line(f"AWS: {MANY:,} jobs on the same machines in {long:.1f} s: {dict(many)}; the maestro's {memory}")
     assert first["RunInstances"] == MACHINES and few["RunInstances"] == many["RunInstances"] == 0
     # Whole lists of machines are asked for every two seconds while any comes or goes, and every fifteen else.
     lists = "DescribeInstances"

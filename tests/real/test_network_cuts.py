@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from campaigns import pick
 from network_faults import FaultyCluster
 from real_stack import wait_for
 from sshlab import Lab, LabHost, Proxy, Way
@@ -23,6 +24,7 @@ from cloudsend_cli.hosts.ssh import SshHost
 MakeHosts = Callable[..., list[LabHost]]
 JOBS = 24  # for each host
 LEAST_CUTS = 10  # of each host
+DENSE, SPARSE = pick((8, 4), (16, 8))
 OUTPUT = 60_000
 
 
@@ -38,10 +40,11 @@ def attach(lab: Lab, host: LabHost, way: Proxy, home: str) -> None:
 
 
 def spread(total: int, dense: int) -> list[int]:
-    """Places in `total` bytes: 16 among the first `dense` ones, in which most is said, and 8 among the rest."""
-    return [*range(0, dense, dense // 16), *range(dense, total, (total - dense) // 8 + 1)]
+    """Places in `total` bytes: more among the first `dense` ones, in which most is said, than among the rest."""
+    return [*range(0, dense, dense // DENSE), *range(dense, total, (total - dense) // SPARSE + 1)]
 
 
+@pytest.mark.campaign("cuts of connections")
 def test_n5_a_connection_that_is_cut_anywhere_while_it_is_made_is_unreachable_and_nothing_else(
     shared_lab: Lab, lab_hosts: MakeHosts, summary_line: Callable[[str], None]
 ) -> None:

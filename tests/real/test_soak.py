@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -11,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from campaigns import pick
 from real_stack import wait_for
 from ssh_cluster import Cluster
 
-HOSTS = 20
-JOBS = int(os.environ.get("CLOUDSEND_SOAK_JOBS", "2000"))
-CUT_SECONDS = float(os.environ.get("CLOUDSEND_SOAK_CUT", "20"))
+HOSTS = pick(8, 20)
+JOBS = pick(400, 2000)
+CUT_SECONDS = pick(12.0, 20.0)  # longer than a maestro listens for
 MOST_MEMORY = 150 << 20  # of the maestro
 
 
@@ -24,6 +24,7 @@ def resident(pid: int) -> int:
     return int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[0]) << 10
 
 
+@pytest.mark.campaign("soak")
 @pytest.mark.timeout(420)
 def test_nothing_is_lost_or_doubled_while_hosts_are_killed_cut_off_and_paused(
     cluster: Callable[..., Cluster], summary_line: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""A hundred thousand jobs in one run: figures are printed; only memory and rows are asserted, time is not."""
+"""A run of many thousand jobs: figures are printed; only memory and rows are asserted, time is not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from campaigns import pick
 
 from cloudsend_cli.core.model import JobSpec, Offer, Output, Resources, RunSpec, Upload
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.store.sqlite import SqliteStore
 
-JOBS = 100_000
+JOBS = pick(20_000, 100_000)
 
 MEASURE = """
 import sys, time
@@ -48,8 +49,9 @@ print(rows, len(state.jobs), listed, loaded, grown, sorted(times)[15])
 
 
 @pytest.mark.slow
+@pytest.mark.campaign("store")
 @pytest.mark.parametrize("kind", ["repeat", "sweep"])
-def test_a_hundred_thousand_jobs(directory: Path, kind: str, summary_line: Callable[[str], None]) -> None:
+def test_many_thousand_jobs(directory: Path, kind: str, summary_line: Callable[[str], None]) -> None:
     common = {
         "resources": Resources(1.0, 1 << 30, 0),
         "uploads": tuple(Upload(f"data/{i}", "0" * 64, 5, 0o644, f"/home/u/{i}") for i in range(20)),
@@ -85,5 +87,5 @@ def test_a_hundred_thousand_jobs(directory: Path, kind: str, summary_line: Calla
         f"and {grown / 1e6:.0f} MB, listed in {listed:.2f} s, 300 changes committed in {tick * 1e3:.1f} ms"
     )
     assert (int(words[0]), int(words[1])) == (JOBS, JOBS)
-    assert grown < 135e6
-    assert size < 60e6
+    assert grown < JOBS * 1350
+    assert size < JOBS * 600
