@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .actions import LeaseHost
-from .costs import clip_waiting, describe_dollars, run_cost
+from .costs import HOUR, clip_waiting, describe_dollars, run_cost
 from .decide_jobs import cancel_job
 from .draft import Draft
 from .model import PENDING, RUNNING, InstanceStatus
@@ -149,7 +149,16 @@ def keep_budget(draft: Draft) -> None:
 def _is_draining(draft: Draft, budget: float, spent: float, per_hour: float) -> bool:
     """Whether another job of the usual length would end after the money."""
     reserve = max(budget * LEAST_RESERVE, per_hour * (draft.state.mean_duration or 0.0) / 3600)
-    return spent > 0 and spent + min(reserve, budget / 2) >= budget
+    return spent > 0 and (spent + min(reserve, budget / 2) >= budget or spent + _next_least(draft, per_hour) > budget)
+
+
+def _next_least(draft: Draft, per_hour: float) -> float:
+    """What the next machine costs at the least, as the run's earlier ones did; nothing while one is paid for."""
+    if per_hour or not draft.state.unfinished:
+        return 0.0
+    least = max((rental.least for rental in draft.all_rentals()), default=0.0)
+    prices = [node.price for node in draft.all_nodes() if node.state == "wanted" and node.price is not None]
+    return min(prices, default=0.0) * least / HOUR
 
 
 def _give_up(draft: Draft, numbers: Iterable[int], *, everything: bool) -> None:

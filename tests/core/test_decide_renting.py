@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.core import renting
-from cloudsend_cli.core.actions import FetchResume, KeepInstance, LeaseHost, StartAttempts, TerminateInstance
+from cloudsend_cli.core.actions import (
+    CreateInstance,
+    FetchResume,
+    KeepInstance,
+    LeaseHost,
+    StartAttempts,
+    TerminateInstance,
+)
 from cloudsend_cli.core.costs import clip_waiting
 from cloudsend_cli.core.decide import Decision, decide
 from cloudsend_cli.core.decide_nodes import NEVER_CAME_UP
@@ -462,6 +469,17 @@ def test_machine_is_told_when_the_money_ends_and_again_when_that_moves() -> None
     state.apply(Changes(run=replace(state.run, budget=200.0)))
     assert of_kind(decide(state, seeing(), POLICY), LeaseHost) == [LeaseHost("n-0", 150.0)]
     assert not of_kind(decide(state, seeing(replace(UP, armed=False)), POLICY), LeaseHost)
+
+
+@pytest.mark.parametrize(("spent", "stopped"), [(0.009, "the budget of $0.0100 is spent"), (0.008, "")])
+def test_no_machine_is_rented_whose_first_minute_cannot_be_paid(spent: float, stopped: str) -> None:
+    """Seen: a budget below a cent was overrun, and told as $0.00."""
+    state = rented(budget=0.01)
+    earlier = RentalRecord("i-0@1", "i-0", "n-0", "aws", 0.1, 0.0, spent * 36000, least=60.0)
+    state.apply(Changes(rentals={earlier.id: earlier}))
+    decision = decide(state, seeing(None), POLICY)
+    assert bool(of_kind(decision, CreateInstance)) is not bool(stopped)
+    assert (decision.changes.run.stopped if decision.changes.run else "") == stopped
 
 
 def test_run_without_a_budget_ends_the_lease_of_an_earlier_one() -> None:
