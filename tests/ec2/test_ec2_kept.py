@@ -86,9 +86,18 @@ def test_machine_that_has_ended_meanwhile_is_not_waited_for(user: User, ec2: Clo
     assert other != made
 
 
-def test_old_machine_is_not_given_to_a_new_run(user: User, ec2: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = keep(user, life=1)
-    assert user.provider.create_instance(NEXT, "aws-0", 1, "token-2", user.request(life=1)) != made
+@pytest.mark.parametrize(("life", "age"), [(50, 0), (3600, 1900)])
+def test_old_machine_is_not_given_to_a_new_run(user: User, ec2: Cloud, life: int, age: int) -> None:
+    """One with half of its life left would end under its next run, and one with a minute left before it is of use."""
+    made = keep(user, life=life)
+    ec2.instance(made).launched -= age
+    assert user.provider.create_instance(NEXT, "aws-0", 1, "token-2", user.request(life=life)) != made
+
+
+def test_machine_with_more_than_half_of_its_life_is_given_to_a_new_run(user: User, ec2: Cloud) -> None:
+    made = keep(user, life=3600)
+    ec2.instance(made).launched -= 1700
+    assert user.provider.create_instance(NEXT, "aws-0", 1, "token-2", user.request(life=3600)) == made
 
 
 def test_run_that_gave_it_away_cannot_end_it(user: User, ec2: Cloud) -> None:

@@ -19,6 +19,7 @@ from .records import Machine as Record
 from .tenant import Tenant
 
 KEPT = "kept"  # in the place of a run in tags and notes
+LEAST_LIFE = 60.0  # seconds that a machine must have left to be given on: a new one is up in as long
 
 
 def keep_machine(tenant: Tenant, run: str, instance_id: str) -> None:
@@ -72,7 +73,7 @@ def _lives_long_enough(tenant: Tenant, machine: Machine, wish: Wish) -> bool:
     launched = find_wish(tenant, machine)
     if launched is None or machine.launched_at is None:
         return False
-    return launched.life - (time.time() - machine.launched_at) > wish.life / 2
+    return launched.life - (time.time() - machine.launched_at) > max(LEAST_LIFE, wish.life / 2)
 
 
 def take_machine(tenant: Tenant, intent: Intent, wish: Wish, instance_id: str) -> bool:
