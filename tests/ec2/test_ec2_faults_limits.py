@@ -10,23 +10,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
 
 import pytest
 import scaled_maestro
 from campaigns import FULL
+from cloud_command import until
 from ec2_stack import LEDGER, PATIENCE, AtOnce, Ec2Stack, play_together, together
 from ec2lab import Cloud, Instance
 from ec2lab.instance import GONE, ITSELF, USER
-from real_stack import wait_for as wait_so_long
 from ssh_faults import agent_pid
 
 from cloudsend_cli.errors import UnreachableError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-T = TypeVar("T")
 BOOT_LIMIT = 15  # seconds, instead of fifteen minutes
 LOGIN_LIMIT = 5  # ... instead of five minutes
 LIFE = 30  # ... instead of a day
@@ -42,10 +40,6 @@ def at_once(one_cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[AtOnce
         patch.setattr("cloudsend_cli.engine.hiring.LOGIN_LIMIT", LOGIN_LIMIT)
         with play_together(one_cloud, chosen) as made:
             yield made
-
-
-def wait_for(happened: Callable[[], T], seconds: float = PATIENCE) -> T:
-    return wait_so_long(happened, seconds)
 
 
 def submit(stack: Ec2Stack, *commands: str, retries_lost: int | None = None, **machine: object) -> str:
@@ -103,7 +97,7 @@ def never_up(stack: Ec2Stack, how: str) -> None:
     stack.ec2.break_next(how, region=stack.region)
     with scaled(stack):
         run = submit(stack)
-        wait_for(lambda: stack.machines and stack.machines[0].state == "running")
+        until(lambda: stack.machines and stack.machines[0].state == "running", MOST)
         first = stack.machines[0]
         shown = stack.cli("info", "instance", first.id, "--console")
         assert "console" in shown and first.id in shown, shown
@@ -158,9 +152,9 @@ def check_lived(stack: Ec2Stack, one: Instance) -> None:
 def test_life_that_ends_in_mid_run_is_a_lost_machine(stack: Ec2Stack) -> None:
     """What ran there is done again elsewhere, what was done is not, and its results are there."""
     run = submit(stack, LEDGER, HELD, life=f"{LIFE}s")
-    wait_for(lambda: len(stack.ledger()) == 2)
+    until(lambda: len(stack.ledger()) == 2, MOST)
     (first,) = stack.machines
-    wait_for(lambda: len(stack.ledger()) == 3)
+    until(lambda: len(stack.ledger()) == 3, MOST)
     check_lived(stack, first)
     Releaser(stack)()
     stack.follow_to_end(run)
@@ -200,7 +194,7 @@ def test_u1_machines_are_ended_while_they_are_launched(stack: Ec2Stack) -> None:
     assert first.state in GONE
     gate.release()
     release = Releaser(stack)
-    wait_for(lambda: release() or stack.is_over(run))
+    until(lambda: release() or stack.is_over(run), MOST)
     assert [job.state for job in stack.jobs(run).values()] == ["succeeded"]
     assert {*stack.ledger().values()} == {1}
     stack.check_nothing_left(2)
@@ -233,7 +227,7 @@ def trouble(ec2: Cloud, one: Instance, what: str) -> None:
 def test_u4_many_jobs_on_many_machines_of_which_some_have_trouble(stack: Ec2Stack) -> None:
     """Each is accounted for: done, in an attempt that was executed once, and again only where a machine was lost."""
     run = submit(stack, *[HELD] * JOBS, number=MACHINES)
-    wait_for(lambda: len(stack.ledger()) == 2 * MACHINES, MOST)
+    until(lambda: len(stack.ledger()) == 2 * MACHINES, MOST)
     begun = {int(attempt.split(".")[1]) for attempt in stack.ledger()}
     nodes = {node.instance_id: name for name, node in stack.nodes(run).items()}
     chosen = [*zip(stack.machines, TROUBLES, strict=False)]
@@ -248,11 +242,11 @@ def test_u4_many_jobs_on_many_machines_of_which_some_have_trouble(stack: Ec2Stac
         release()
         return all(job.state == "succeeded" or job.instance in cut for job in stack.jobs(run).values())
 
-    wait_for(is_done_but_there, MOST)
+    until(is_done_but_there, MOST)
     for one, what in chosen:
         if what == "cut off":
             stack.ec2.host(one.id).heal()
-    wait_for(lambda: release() or stack.is_over(run), MOST)
+    until(lambda: release() or stack.is_over(run), MOST)
     jobs, ledger = stack.jobs(run).values(), stack.ledger()
     assert [job.state for job in jobs] == ["succeeded"] * JOBS
     assert {*ledger.values()} == {1}, "an attempt is executed once"
