@@ -319,6 +319,20 @@ def test_silence_changes_nothing() -> None:
         assert decision.wake_at == NOW + POLICY.look_again
 
 
+def test_job_whose_end_was_asked_for_is_asked_once_and_then_reminded_by_reports_alone() -> None:
+    state = change_job(running(state_with()), cancel=True)
+    decision = decide(state, seeing(UP, requests=(Request("r", "cancel", (1,)),)), POLICY)
+    assert not decision.changes.jobs
+    assert "CancelAttempts" not in kinds(decision)
+
+
+def test_run_that_has_something_to_do_again_has_not_ended() -> None:
+    state = state_with()
+    state.apply(Changes(run=replace(state.run, ended_at=5.0)))
+    run = decide(state, seeing(), POLICY).changes.run
+    assert run is not None and run.ended_at is None
+
+
 def test_requests_are_carried_out_once_and_all_of_many_are_remembered() -> None:
     state = serving(state_with(3))
     many = tuple(Request(f"r{i}", "cancel", (i % 9,)) for i in range(500))
