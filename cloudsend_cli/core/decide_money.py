@@ -156,9 +156,19 @@ def _next_least(draft: Draft, per_hour: float) -> float:
     """What the next machine costs at the least, as the run's earlier ones did; nothing while one is paid for."""
     if per_hour or not draft.state.unfinished:
         return 0.0
-    least = max((rental.least for rental in draft.all_rentals()), default=0.0)
     prices = [node.price for node in draft.all_nodes() if node.state == "wanted" and node.price is not None]
-    return min(prices, default=0.0) * least / HOUR
+    return _least_cost(draft, min(prices, default=0.0))
+
+
+def _least_cost(draft: Draft, price: float) -> float:
+    return price * max((rental.least for rental in draft.all_rentals()), default=0.0) / HOUR
+
+
+def pays_for(draft: Draft, price: float | None) -> bool:
+    """Whether the budget has what a further machine of this price costs at the least."""
+    budget = draft.run.budget
+    spent = run_cost(draft.all_rentals(), draft.seen.now).total
+    return budget is None or (not draft.run.stopped and spent + _least_cost(draft, price or 0.0) < budget)
 
 
 def _give_up(draft: Draft, numbers: Iterable[int], *, everything: bool) -> None:

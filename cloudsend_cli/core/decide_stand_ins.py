@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .decide_jobs import PREEMPTED
+from .decide_money import pays_for
 from .draft import Draft
 from .explain import LEAVING
 from .model import PENDING, UNBOUNDED
@@ -23,7 +24,9 @@ GONE = frozenset({"released", "failed"})
 
 def ask_stand_in(draft: Draft, node: NodeRecord) -> bool:
     """Let the other of the pair serve instead, where jobs are left for it; else the node waits for its own end."""
-    if node.retired or node.crowded or draft.run.stopped or not is_rented_node(node) or not _is_needed(draft, node):
+    if node.retired or node.crowded or not is_rented_node(node):
+        return False
+    if not pays_for(draft, node.price) or not _is_needed(draft, node):
         return False
     other = _other(draft, node)
     if other is None or not other.retired or other.state != "released":

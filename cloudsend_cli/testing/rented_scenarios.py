@@ -202,6 +202,13 @@ RENTED: tuple[Scenario, ...] = (
         allowed={f"r{n}": GIVEN_UP for n in range(1, 6)},
     ),
     Scenario(
+        "noticed, and money ends",
+        make_rented(*three(persist=("s",)), budget=PRICE * 60 / 3600),
+        lambda w: w.at(11.0, notice),
+        jobs={f"r{n}": (LONG,) for n in (1, 2, 3)},
+        allowed={f"r{n}": GIVEN_UP for n in (1, 2, 3)},
+    ),
+    Scenario(
         "money ends unwatched",
         make_rented(*(replace(job, persist=("s",)) for job in three()), nodes=2, budget=2 * PRICE * 90 / 3600),
         jobs={f"r{n}": (LONG,) for n in (1, 2, 3)},

@@ -93,16 +93,29 @@ def cancelled(state: RunState) -> RunState:
     return state
 
 
-def stopped(state: RunState) -> RunState:
-    state.apply(Changes(run=replace(state.run, stopped="the budget is spent")))
-    return state
+def spending(state: RunState, budget: float, stopped: str = "") -> RunState:
+    """A dollar a second for a hundred seconds; each machine costs a minute at the least."""
+    state.apply(Changes(run=replace(state.run, budget=budget, stopped=stopped)))
+    state.apply(Changes(rentals={"r": RentalRecord("r", "i-0", "n-0", "aws", 3600.0, 0.0, 100.0, least=60.0)}))
+    return put(state, replace(state.nodes["n-0"], price=3600.0))
+
+
+def test_other_machine_is_asked_for_while_the_budget_pays_for_it() -> None:
+    state = spending(running(serving(rented(2))), 165.0)
+    assert decide(state, seeing(LEAVING), POLICY).changes.nodes["n-0"].retired
+
+
+WHY_NOT = (
+    "not rented", "no job needs it", "the money ends", "the rest does not pay for a minute", "its name is another's",
+    "two",
+)  # fmt: skip
 
 
 def with_other(state: RunState, /, **values: Any) -> RunState:
     return put(state, replace(state.nodes["n-0"], name="n-0b", **values))
 
 
-@pytest.mark.parametrize("why", ["not rented", "no job needs it", "the money ends", "its name is another's", "two"])
+@pytest.mark.parametrize("why", WHY_NOT)
 def test_no_other_machine_is_asked_for_when(why: str) -> None:
     state = running(serving(rented(2)))
     if why == "not rented":
@@ -110,7 +123,9 @@ def test_no_other_machine_is_asked_for_when(why: str) -> None:
     elif why == "no job needs it":
         state = cancelled(state)
     elif why == "the money ends":
-        state = stopped(state)
+        state = spending(state, 1000.0, "the budget is spent")
+    elif why == "the rest does not pay for a minute":
+        state = spending(state, 160.0)
     elif why == "its name is another's":
         state = with_other(state, state="released", retired=True)
     else:
