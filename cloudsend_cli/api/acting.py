@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.model import FINAL_STATES, RUNNING, Request
 from cloudsend_cli.core.plan import plan_fetch
+from cloudsend_cli.core.state import FETCHED
 from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
 from cloudsend_cli.core.views import JobView, RunView
 from cloudsend_cli.engine import lookup
@@ -120,6 +121,8 @@ def _fetch_one(home: Directory, store: SqliteStore, row: JobRow, directory: str 
     from cloudsend_cli.engine.results import Home, job_directory
 
     run = store.run_row(row.run).run
+    if row.state in FINAL_STATES and row.fetch in FETCHED:
+        row = _await_home(home, store, row)
     there = job_directory(Home(run.results_dir, row.run, row.name))
     if row.fetch == "home":
         if directory is None:
@@ -136,6 +139,19 @@ def _fetch_one(home: Directory, store: SqliteStore, row: JobRow, directory: str 
     results = str(Path(directory).absolute()) if directory else run.results_dir
     _fetch_now(home, row, results)
     return job_directory(Home(results, row.run, row.name))
+
+
+def _await_home(home: Directory, store: SqliteStore, row: JobRow) -> JobRow:
+    """Results on their way are waited for a while; UnreachableError: they are not home yet."""
+    until = time.monotonic() + CONNECT_LIMIT
+    home.hint(row.run).close()
+    while row.fetch in FETCHED:
+        if time.monotonic() > until:
+            hint = "they come by themselves when its machine answers: `cloudsend wait` returns when they are here"
+            raise UnreachableError(f"{row.name}: its results are not home yet", hint=hint)
+        time.sleep(LOOK_AGAIN)
+        row = store.find_jobs(run=row.run, number=row.number)[0]
+    return row
 
 
 def _fetch_now(home: Directory, row: JobRow, results: str) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from real_stack import Stack, find_processes, wait_for
 
+from cloudsend_cli.core.state import Changes
 from cloudsend_cli.core.views import Progress
 from cloudsend_cli.errors import NotFoundError, ResultError, WaitTimeout
+from cloudsend_cli.store.sqlite import SqliteStore
 
 
 def results(stack: Stack, run: str) -> dict[str, str]:
@@ -118,9 +121,13 @@ def test_one_job_of_many_is_cancelled(stack: Stack) -> None:
 
 
 def test_results_of_a_running_job_can_be_fetched_again_and_again(stack: Stack) -> None:
-    gate = stack.files / "gate"
+    gate, end = (
+        stack.files / "gate",
+        stack.files / "end",
+    )  # of one for both the second reader may meet the first writer
     os.mkfifo(gate)
-    command = f"echo 1 > out; read x < {gate}; echo 2 >> out; read x < {gate}"
+    os.mkfifo(end)
+    command = f"echo 1 > out; read x < {gate}; echo 2 >> out; read x < {end}"
     run = stack.submit(jobs=[{"name": "j", "run": command, "output": "out"}])
     wait_for(lambda: [p for p in stack.home.glob("attempts/*/work/out") if p.read_text() == "1\n"])
     (home,) = stack.client.fetch("j")
@@ -131,8 +138,20 @@ def test_results_of_a_running_job_can_be_fetched_again_and_again(stack: Stack) -
     assert (stack.client.fetch(run)[0] / "out").read_text() == "1\n2\n"
     (elsewhere,) = stack.client.fetch("j", str(stack.files / "elsewhere"))
     assert (elsewhere / "out").read_text() == "1\n2\n"
-    gate.write_text("\n")
+    end.write_text("\n")
     assert stack.settle(run).counts["succeeded"] == 1
+
+
+def test_results_on_their_way_are_waited_for(stack: Stack) -> None:
+    run = stack.submit(jobs=[{"name": "j", "run": "echo 1 > out", "output": "out"}])
+    stack.settle(run)
+    (home,) = stack.client.fetch("j")
+    stack.client.maestro_stop()
+    (home / "out").unlink()
+    with SqliteStore.open(stack.state) as store:
+        store.write_run(run, lambda state: Changes(jobs={1: replace(state.jobs[1], fetch="wanted")}))
+    assert stack.client.fetch("j") == [home]
+    assert (home / "out").read_text() == "1\n"
 
 
 def test_waiting_has_an_end_and_the_jobs_go_on(stack: Stack) -> None:
