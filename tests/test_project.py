@@ -50,7 +50,7 @@ def files_of_the_project() -> tuple[Path, ...]:
 
 def makefile_targets() -> set[str]:
     text = (ROOT / "Makefile").read_text()
-    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", text, re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -114,7 +114,7 @@ def test_make_commands_in_the_docs_exist() -> None:
     assert {"setup", "demo", "check", "test", "bench", "docs", "simulate"} <= targets
     for path in files_of_the_project():
         if path.suffix == ".md":
-            for target in re.findall(r"(?:`|^\s*(?:\$ )?)make ([a-z][a-z-]*)", path.read_text(), re.MULTILINE):
+            for target in re.findall(r"(?:`|^\s*(?:\$ )?)make ([a-z][a-z0-9-]*)", path.read_text(), re.MULTILINE):
                 assert target in targets, f"{name_of(path)}: there is no `make {target}`"
 
 
