@@ -86,18 +86,20 @@ def _is_armed(draft: Draft, status: InstanceStatus) -> bool:
 def _when_ended(draft: Draft, node: NodeRecord, status: InstanceStatus, rental: RentalRecord | None) -> float:
     """As its provider says. One that ended itself while nobody looked did so when it had been idle, at the latest.
 
-    Until when it worked is not known of one that did: then its life is the bound.
+    While it is heard it is not idle. Until when it worked is not known of one that did: then its life is the bound.
     """
     if status.ended_at is not None:
         return status.ended_at
     latest = draft.seen.now if rental is None else _at_latest(draft, rental)
     idle = current_offer(node).keep
     mine = [job for job in draft.state.jobs.values() if job.node == node.name]
-    if not idle or any(job.state == RUNNING for job in mine):
+    view = draft.seen.hosts.get(node.name) if node.instance_id == status.instance_id else None
+    if not idle or any(job.state == RUNNING for job in mine) or (view is not None and view.connected):
         return latest
     wait = idle + SWITCH_SECONDS + (RESULTS_WAIT if any(job.fetch == "wanted" for job in mine) else 0.0)
     told = [at for job in mine for at in (job.handed_at, job.started_at, job.ended_at) if at is not None]
-    return min(latest, max([node.created_at, *told]) + wait)
+    heard = view.since if view is not None and view.boot else 0.0  # of none that only an earlier maestro has heard
+    return min(latest, max([node.created_at, heard, *told]) + wait)
 
 
 def _at_latest(draft: Draft, rental: RentalRecord) -> float:

@@ -251,6 +251,8 @@ def test_end_is_acknowledged_when_its_results_are_home() -> None:
     assert home.changes.jobs[1].fetch == "home"
     state.apply(home.changes)
     assert acknowledged(decide(state, told, POLICY)) == ["rtest1.1.2"], "the first time it was lost"
+    again = decide(state, seeing(UP, fetched={"rtest1.1.2": ""}), POLICY)
+    assert acknowledged(again) == ["rtest1.1.2"] and not again.changes.jobs, "fetched twice"
 
 
 def test_retries_wait_longer_each_time_and_not_for_ever() -> None:

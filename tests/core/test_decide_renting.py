@@ -525,6 +525,9 @@ def test_machine_that_ended_itself_unseen_is_paid_for_until_its_idle_time_was_ov
     ended = listed(launched_at=99.0, state="terminated")
     (rental,) = decide(state, seeing(None, instances=ended), POLICY).changes.rentals.values()
     assert rental.until == 200.0 + 40.0 + 60.0
+    for view, until in ((UP, NOW), (replace(UP, connected=False, since=500.0), 500.0 + 40.0 + 60.0)):
+        (rental,) = decide(state, seeing(view, instances=ended), POLICY).changes.rentals.values()
+        assert rental.until == until, "it was not idle while it was heard"
     state.apply(Changes(jobs={1: replace(state.jobs[1], fetch="wanted")}))
     late = replace(seeing(None, instances=ended), now=9000.0)
     (rental,) = decide(state, late, POLICY).changes.rentals.values()
