@@ -25,6 +25,8 @@ from .asking import Ahead, Ask, ask_now
 
 LOOK = ("check", 0)  # who only looks: such a client claims nothing, and is told who has the machine
 TRIES = 3  # a host's first waits for a connection are short
+# Seconds after which no other try begins: a machine that accepts and says nothing has been given its time by one.
+TRIES_LIMIT = 13.0
 PAUSES_MOST = 5.0
 SILENCE_LIMIT = 30.0
 BLOCKED_PAUSE = 2  # ms; not every stream can be waited on for writing
@@ -108,11 +110,12 @@ class Direct:
 
 
 def _open(host: Host) -> ByteStream:
+    begun = time.monotonic()
     for left in reversed(range(TRIES)):
         try:
             return host.open_agent(agent_source(), agent_sha256())
         except UnreachableError as problem:
-            if not left:
+            if not left or time.monotonic() - begun > TRIES_LIMIT:
                 raise
             time.sleep(min(problem.retry_after, PAUSES_MOST))
     raise AssertionError("unreachable")
