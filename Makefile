@@ -53,7 +53,7 @@ format: setup
 
 test: setup
 	@scripts/install-debian-packages test
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 coverage: setup
 	$(BIN)/pytest tests/core tests/simulation -q --timeout 0 --cov=cloudsend_cli/core --cov-branch \
