@@ -574,6 +574,13 @@ def test_results_of_an_earlier_life_are_no_news() -> None:
         assert not decide(running(state_with()), seeing(UP, fetched={attempt: ""}), POLICY).changes
 
 
+def test_results_that_come_a_second_time_change_nothing_and_are_acknowledged() -> None:
+    state = change_job(serving(state_with()), state="succeeded", node="n-0", attempt=1, fetch="home")
+    decision = decide(state, seeing(UP, fetched={"rtest1.1.1": ""}), POLICY)
+    assert not decision.changes.jobs
+    assert [action.attempts for action in decision.actions if isinstance(action, AckAttempts)] == [("rtest1.1.1",)]
+
+
 def test_results_of_an_earlier_attempt_do_not_count_for_the_newest() -> None:
     output = (Output("out"),)
     state = running(state_with(outputs=output))
