@@ -55,7 +55,7 @@ def clip_waiting(rentals: Iterable[RentalRecord]) -> dict[RentalRecord, RentalRe
         if rental.waiting:
             waits.append(rental)
         else:
-            used.setdefault(rental.instance_id, []).append(rental.since)
+            used.setdefault(rental.instance_id, []).append(rental.taken_at or rental.since)
     clipped = {}
     for wait in waits:
         taken = min((since for since in used.get(wait.instance_id, ()) if since > wait.kept_at), default=None)

@@ -55,7 +55,7 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
         own = status.generation == node.generation
         # A machine that waited for this run is paid for by it from the moment that it was asked for. What is charged
         # for at least is the matter of the run before.
-        waited = own and launched_at < node.created_at - CLOCKS_APART
+        waited = own and launched_at < node.created_at + (CLOCKS_APART if status.taken else -CLOCKS_APART)
         since = max(node.created_at, launched_at + status.least_seconds) if waited else launched_at
         price = status.price if status.price is not None else node.price if own else None
         known = RentalRecord(
@@ -67,12 +67,15 @@ def _take_rental(draft: Draft, node: NodeRecord, status: InstanceStatus, launche
             since,
             least=0.0 if waited else status.least_seconds,
             note=current_offer(node).note if own else "",
+            taken_at=node.created_at if waited else 0.0,
         )
         draft.put_rental(replace(known, until=ended if ended is None else max(since, ended)))
         for wait in clip_waiting([*draft.all_rentals()]).values():
             draft.put_rental(wait)
     elif known is not None and known.until is None and ended is not None:
-        draft.put_rental(replace(known, until=max(known.since, ended)))
+        # One that never began is charged for nothing, which its provider tells when it has ended.
+        least = min(known.least, status.least_seconds)
+        draft.put_rental(replace(known, until=max(known.since, ended), least=least))
     elif known is not None and known.until is None and known.expires != status.expires and _is_armed(draft, status):
         draft.put_rental(replace(known, expires=status.expires))
 

@@ -224,6 +224,7 @@ class InstanceStatus:
     ended_at: float | None = None
     least_seconds: float = 0.0  # that are paid for at least
     expires: float | None = None  # when it ends itself at the latest, if its switch is armed
+    taken: bool = False  # it was launched for another run, or none, and waited for this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +321,8 @@ class HostView:
     error_code: str = ""  # of the error's class, where it is one of ours
     vitals: Vitals = Vitals()
     full: bool = False  # its agent had no room on its disk for an attempt: nothing is handed to it for a while
-    leaving: bool = False  # its provider announced that it is taken back: nothing is handed to it
+    leaving: bool = False  # its end was announced: nothing is handed to it
+    outlives: str = ""  # ... not by its provider, but by itself: the setting that says how long it lives
     armed: bool = False  # it ends itself when nobody uses it any more
     leased: bool = False  # ... and at a time that somebody told it
 

@@ -123,6 +123,7 @@ class RentalRecord:
     note: str = ""  # type, place, market
     waiting: bool = False  # after the run, until another takes it or, at `until`, it ends itself
     kept_at: float = 0.0  # ... since when: what is paid for at least may be paid until a later `since`
+    taken_at: float = 0.0  # of one that waited before: when this run asked for it; `since` may be later as well
     expires: float | None = None  # when it ends itself at the latest; None: it was not seen to watch over that
 
 

@@ -6,6 +6,7 @@ somebody else. P7, spot machines that are taken back: see test_ec2_preemption.py
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -87,6 +88,8 @@ def test_p4_no_capacity_after_pending(stack: Ec2Stack) -> None:
     assert first.reason is not None and first.reason.code == "Server.InsufficientInstanceCapacity"
     paid = {row.instance_id for row in stack.ec2.ledger()}
     assert first.id not in paid and second.id in paid
+    told = json.loads(stack.cli("cost", run, "-o", "json"))["machines"]
+    assert [machine["cost"] for machine in told if machine["instance_id"] == first.id] == [0]
     stack.check_nothing_left(2)
 
 

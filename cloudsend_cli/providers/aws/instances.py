@@ -56,6 +56,15 @@ _REASONS = {
     "Client.UserInitiatedHibernate": "hibernated",
     "Client.InstanceTerminated": "terminated",
 }
+# Of a launch that ended while it was pending, which AWS does not charge for.
+_NEVER_BEGAN = frozenset(
+    {
+        "Server.InsufficientInstanceCapacity",
+        "Client.VolumeLimitExceeded",
+        "Client.InternalError",
+        "Client.InvalidSnapshot.NotFound",
+    }
+)
 _WHEN = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
@@ -76,6 +85,7 @@ class Machine:
     reason: str = ""
     launched_at: float | None = None
     ended_at: float | None = None
+    began: bool = True  # whether it is paid for at all
 
     def tag(self, name: str) -> str:
         return self.tags.get(TAG + name, "")
@@ -89,13 +99,19 @@ class Machine:
     def has_ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def least_seconds(self) -> float:
+        return LEAST_SECONDS if self.began else 0.0
+
 
 def parse_machine(entry: Mapping[str, Any], region: str) -> Machine:
     """One instance of a reply of DescribeInstances."""
     state = _STATES.get((entry.get("State") or {}).get("Name", ""), "unknown")
     changed = _WHEN.search(entry.get("StateTransitionReason") or "")
-    launched = entry.get("LaunchTime")
+    launch = entry.get("LaunchTime")
+    launched = launch.timestamp() if isinstance(launch, datetime) else None
     ended = changed is not None and state in RESTS
+    began = not (state in ENDED and str((entry.get("StateReason") or {}).get("Code")) in _NEVER_BEGAN)
     return Machine(
         id=str(entry["InstanceId"]),
         region=region,
@@ -108,8 +124,9 @@ def parse_machine(entry: Mapping[str, Any], region: str) -> Machine:
         public=entry.get("PublicIpAddress") or "",
         private=entry.get("PrivateIpAddress") or "",
         reason=explain_state(entry) if state in RESTS else "",
-        launched_at=launched.timestamp() if isinstance(launched, datetime) else None,
-        ended_at=_parse_time(changed[1]) if changed and ended else None,
+        launched_at=launched,
+        ended_at=(_parse_time(changed[1]) if changed and ended else None) if began else launched,
+        began=began,
     )
 
 
@@ -182,8 +199,9 @@ def _status(tenant: Tenant, machine: Machine) -> InstanceStatus:
         machine.reason,
         launched_at=machine.launched_at,
         ended_at=machine.ended_at,
-        least_seconds=LEAST_SECONDS,
+        least_seconds=machine.least_seconds,
         expires=_find_expiry(machine, wish),
+        taken=machine.token not in {"", machine.tag("token")},
     )
 
 
@@ -253,7 +271,7 @@ def _rented(tenant: Tenant, machine: Machine, price: float | None) -> Rented:
         expires=expires,
         reason=machine.reason,
         idle=wish.limits.idle if wish is not None else None,
-        least_seconds=LEAST_SECONDS,
+        least_seconds=machine.least_seconds,
     )
 
 

@@ -69,6 +69,21 @@ def test_reasons(code: str, reason: str) -> None:
     assert parse_machine(ended, "eu-west-3").reason == reason
 
 
+@pytest.mark.parametrize(
+    ("code", "seconds"),
+    [
+        ("Server.InsufficientInstanceCapacity", 0.0),
+        ("Client.VolumeLimitExceeded", 0.0),
+        ("Client.UserInitiatedShutdown", 60.0),
+    ],
+)
+def test_launch_that_never_began_is_charged_nothing(code: str, seconds: float) -> None:
+    """Seen: a minute for each launch that went from pending to terminated."""
+    machine = parse_machine(entry("terminated", StateReason={"Code": code}), "eu-west-3")
+    assert machine.least_seconds == seconds
+    assert machine.ended_at == (None if seconds else LAUNCHED.timestamp())
+
+
 @pytest.mark.parametrize("state", ["stopping", "stopped"])
 def test_what_is_stopped_is_not_terminated(state: str) -> None:
     """Seen: a line `ending ... terminated` after `stop instance`. AWS gives both the same reason."""
