@@ -86,6 +86,8 @@ def _intend(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
     if not wanted:
         draft.put_node(replace(node, state="released"))
         return
+    if node.idle_since and not draft.state.counts.get(PENDING):
+        return  # its machine was let go as it had nothing to do; what waits again asks for another one
     if node.not_before > draft.seen.now:
         draft.wake(node.not_before)
         return

@@ -32,7 +32,9 @@ def ask_stand_in(draft: Draft, node: NodeRecord) -> bool:
     if other is None or not other.retired or other.state != "released":
         return False
     offers = list_offers(node)
-    fresh = replace(other, state="wanted", retired=False, crowded=False, reason=PREEMPTED, offers=offers)
+    fresh = replace(
+        other, state="wanted", retired=False, crowded=False, idle_since=0.0, reason=PREEMPTED, offers=offers
+    )
     draft.put_node(take_offer(replace(fresh, not_before=0.0, unanswered=0), offers[0]))
     draft.put_node(replace(node, retired=True, reason=f"{LEAVING}: {other.name} takes its place"))
     return True

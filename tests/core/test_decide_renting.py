@@ -507,6 +507,21 @@ def test_machine_without_work_is_let_go_while_others_still_work() -> None:
     assert decide(state, replace(seeing(), hosts=views, now=NOW + 60), POLICY).changes.nodes["n-1"].idle_since == 0.0
 
 
+@pytest.mark.parametrize("way", ["releasing", "keeping"])
+def test_machine_that_was_let_go_is_asked_for_again_only_when_work_waits(way: str) -> None:
+    """Seen: beside one long job, machines were given back as idle and rented again at once, a minute each."""
+    state = running(serving(rented()))
+    idle = replace(state.nodes["n-0"], name="n-1", instance_id="i-2", state=way, idle_since=NOW - 60)
+    state.apply(Changes(nodes={"n-1": idle}))
+    call = terminate_call("i-2") if way == "releasing" else keep_call("i-2", idle.generation)
+    seen = replace(seeing(), instances={"aws": ()}, calls_done=frozenset({call}))
+    state.apply(decide(state, seen, POLICY).changes)
+    assert state.nodes["n-1"].state == "wanted"
+    assert not of_kind(decide(state, seen, POLICY), CreateInstance)
+    state.apply(Changes(jobs={1: replace(state.jobs[1], state="pending")}))
+    assert [action.node for action in of_kind(decide(state, seen, POLICY), CreateInstance)] == ["n-1"]
+
+
 def test_what_a_provider_says_instead_of_taking_a_machine_back_is_kept_until_it_does() -> None:
     state = change(done(serving(rented())), state="releasing")
     refused = seeing(None, call_errors={terminate_call("i-1"): ("auth", "denied; $0.1/h")})

@@ -1,4 +1,7 @@
-"""A maestro whose patience with a machine that boots is shorter: `python scaled_maestro.py SECONDS STATE_DIR FD`."""
+"""A maestro with less patience with machines that boot, and with those that are idle while others work.
+
+python scaled_maestro.py BOOT_LIMIT LEAST_IDLE STATE_DIR FD
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from cloudsend_cli.maestro import local
 def main(arguments: list[str]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cloudsend_cli.maestro.loop.Policy", partial(Policy, boot_limit=float(arguments[0])))
-        return local.main(arguments[1:])
+        patch.setattr("cloudsend_cli.core.decide_nodes.LEAST_IDLE", float(arguments[1]))
+        return local.main(arguments[2:])
 
 
 if __name__ == "__main__":

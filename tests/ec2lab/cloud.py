@@ -342,8 +342,9 @@ class Cloud:
     def terminate(self, instance_id: str) -> None:
         self._fleet.terminate(self._fleet[instance_id])
 
-    def stop(self, instance_id: str) -> None:
-        self._fleet.stop(self._fleet[instance_id])
+    def stop(self, instance_id: str, *, force: bool = False) -> None:
+        """`force`: as if the power had failed."""
+        self._fleet.stop(self._fleet[instance_id], force=force)
 
     def start(self, instance_id: str) -> None:
         self._fleet.start(self._fleet[instance_id])
