@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FETCH_LIMIT = 24 * 3600.0
 CONNECT_LIMIT = 20.0
+HOME_LIMIT = 60.0  # for results on their way
 LOOK_AGAIN = 0.05
 
 
@@ -143,7 +144,7 @@ def _fetch_one(home: Directory, store: SqliteStore, row: JobRow, directory: str 
 
 def _await_home(home: Directory, store: SqliteStore, row: JobRow) -> JobRow:
     """Results on their way are waited for a while; UnreachableError: they are not home yet."""
-    until = time.monotonic() + CONNECT_LIMIT
+    until = time.monotonic() + HOME_LIMIT
     home.hint(row.run).close()
     while row.fetch in FETCHED:
         if time.monotonic() > until:

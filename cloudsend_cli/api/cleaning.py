@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from cloudsend_cli.core.cost_views import ExcessView
@@ -12,7 +13,7 @@ from cloudsend_cli.core.ports import Renter
 from cloudsend_cli.core.renting import ENDED, KEPT, find_excess, is_too_young
 from cloudsend_cli.engine.instances import Runs, name_rented
 from cloudsend_cli.engine.parallel import each_in_parallel
-from cloudsend_cli.errors import CloudsendError
+from cloudsend_cli.errors import CloudsendError, MaestroError
 from cloudsend_cli.maestro import wiring
 
 from .directory import Directory
@@ -48,6 +49,8 @@ def find_excess_of(home: Directory, provider: str | None, note: Note) -> Found:
     if not was_used(home):
         known = "; ".join(filter(None, map(wiring.explain_unknown, sorted(wiring.RENTED_TYPES))))
         return Found(unknown=f"nothing was ever rented with this state directory; {known}")
+    with suppress(MaestroError):  # without one, what is left over is found all the same
+        home.carry_on_rented(note)
     sieve = _Sieve(list_known_runs(home), time.time())
     definitions = [d for d in list_definitions(home, everywhere=True) if provider in (None, d.name)]
     problems: list[tuple[str, CloudsendError]] = []

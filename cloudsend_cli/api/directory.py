@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostView
+from cloudsend_cli.core.plan import AT_REST
+from cloudsend_cli.core.renting import is_rented_node
 from cloudsend_cli.errors import MaestroError
 from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro
 from cloudsend_cli.maestro.environ import pick_variables
@@ -69,6 +71,21 @@ class Directory:
             else:
                 break
         return maestro
+
+    def carry_on_rented(self, note: Callable[[str], None] = lambda _: None) -> None:
+        """Where runs have rented machines, have a maestro: without one nobody gives back what is needed no longer.
+
+        MaestroError: there is none, and none can be started.
+        """
+        store = self.reader()
+        active = store.list_active_runs()
+        if not active or find_maestro(self.path) is not None:
+            return
+        for run in active:
+            nodes = store.load_without_jobs(run).nodes.values()
+            if any(is_rented_node(node) and node.state not in AT_REST for node in nodes):
+                self.hint(run).close()
+                note(f"no maestro was running: one was started, which gives back what run {run} needs no longer")
 
     def views(self, store: SqliteStore, run: str) -> dict[str, HostView]:
         """How the run's machines are seen now; empty without a maestro, or when nothing of the run is open."""

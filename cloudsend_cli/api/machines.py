@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,14 @@ from cloudsend_cli.engine import lookup
 from cloudsend_cli.engine.bills import list_bills, note_use
 from cloudsend_cli.engine.instances import Claim, NodeFacts, add_rented, list_machines, names_of
 from cloudsend_cli.engine.places import Place
-from cloudsend_cli.errors import AmbiguousError, CloudsendError, NotFoundError, UnreachableError, UsageError
+from cloudsend_cli.errors import (
+    AmbiguousError,
+    CloudsendError,
+    MaestroError,
+    NotFoundError,
+    UnreachableError,
+    UsageError,
+)
 from cloudsend_cli.maestro import wiring
 
 from . import renting
@@ -44,6 +51,9 @@ def list_instances(
     store = home.reader()
     if run is not None:
         return _list_machines(home, [lookup.find_run(store, run)], provider, gone=True, claims=())
+    if note is not None:
+        with suppress(MaestroError):  # what there is can be told without
+            home.carry_on_rented(note)
     claims = [claim for claim in _list_claims(home) if provider in (None, claim.provider)]
     views = _list_machines(home, store.list_active_runs(), provider, gone=False, claims=claims)
     return views if note is None else _add_rented(home, views, provider, note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cloudsend_cli.core.cost_views import JobCost, MachineCost, RunCost
@@ -17,6 +18,7 @@ from cloudsend_cli.core.state import JobRecord, RentalRecord, RunState
 from cloudsend_cli.core.views import run_state_word
 from cloudsend_cli.engine import lookup
 from cloudsend_cli.engine.bills import list_bills
+from cloudsend_cli.errors import MaestroError
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import RunRow
 
@@ -25,6 +27,8 @@ from .directory import Directory
 
 def list_run_costs(home: Directory, limit: int | None) -> list[RunCost]:
     """Runs that rented anything, the newest first."""
+    with suppress(MaestroError):  # what it has cost can be told without
+        home.carry_on_rented()
     store = home.reader()
     rentals, now = store.list_rentals(), time.time()
     rows = [row for row in store.list_runs() if row.run.id in rentals]
@@ -56,6 +60,8 @@ def _lone_cost(bill: Paid, rentals: Sequence[RentalRecord], now: float) -> Machi
 
 
 def find_run_cost(home: Directory, ref: str, *, jobs: bool) -> RunCost:
+    with suppress(MaestroError):
+        home.carry_on_rented()
     store = home.reader()
     row = store.run_row(lookup.find_run(store, ref))
     rentals, now = store.list_rentals(row.run.id).get(row.run.id, []), time.time()

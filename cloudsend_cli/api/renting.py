@@ -258,6 +258,7 @@ def terminate(home: Directory, machine: Rented) -> Released:
 
 def list_terminable(home: Directory, note: Note, *, force: bool) -> list[Rented]:
     """What `terminate instance --all` gives back: all of ours but those of runs that are not over."""
+    home.carry_on_rented(note)
     asked = ask_providers(home, everywhere=True)
     asked.tell(note)
     if not asked.machines and asked.problems:

@@ -23,7 +23,7 @@ TABLES = ("table", "wide")
 TABLE_ROWS = 1000  # more are a file, not a table: they are had with -n, or in the other formats
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 COUNTED = ("running", "pending", "succeeded", "failed", "cancelled")  # in the order in which they are told
-UNWATCHED = "no maestro runs: running jobs are shown as last known; `cloudsend wait` brings news"
+UNWATCHED = "no maestro runs: open jobs are shown as last known, and none is started; `cloudsend wait` starts one"
 PHASES = {  # the seeds' words, each with the stored states in which it can be shown
     "UNKNOWN": ("running",),
     "WAIT": ("pending",),
@@ -73,8 +73,8 @@ def status_of(jobs: Iterable[JobView]) -> int:
 
 
 def say_if_unwatched(session: Session, jobs: Iterable[JobView]) -> None:
-    """Without a maestro nobody hears of running jobs: what is shown may be old."""
-    if any(job.state == "running" for job in jobs) and not _maestro_runs(session):
+    """Without a maestro nobody starts jobs, or hears of those that run: what is shown may be old."""
+    if any(job.state in {"pending", "running"} for job in jobs) and not _maestro_runs(session):
         session.screen.say(UNWATCHED)
 
 

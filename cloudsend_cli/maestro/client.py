@@ -112,7 +112,10 @@ def ensure_maestro(state_dir: Path) -> MaestroClient:
         late = time.monotonic() > until
         holder = lock_holder(state_dir)
         takeover = holder is not None and (late or _is_stopped(holder))
-        said = _start_maestro(state_dir, ("takeover",) if takeover else ()) if takeover or holder is None else BUSY
+        try:
+            said = _start_maestro(state_dir, ("takeover",) if takeover else ()) if takeover or holder is None else BUSY
+        except OSError as problem:
+            raise MaestroError(f"the maestro could not be started in {state_dir}: {problem.strerror}") from problem
         if takeover:
             until = time.monotonic() + PATIENCE
         ended += said not in {BUSY, READY}

@@ -327,7 +327,7 @@ def test_a_large_run_shows_what_did_not_succeed_if_anything(line: Line, answers:
 
 @pytest.mark.parametrize("words", ["list jobs", "info job x", "getstate x", "list jobs -o json", "getstate x -o csv"])
 def test_running_jobs_without_a_maestro_are_said_to_be_old(line: Line, answers: Answers, words: str) -> None:
-    said = "no maestro runs: running jobs are shown as last known; `cloudsend wait` brings news\n"
+    said = "no maestro runs: open jobs are shown as last known, and none is started; `cloudsend wait` starts one\n"
     assert line(*words.split())[2] == ""
     answers.jobs = [make_job(number, state="running", phase="UNKNOWN", ended_at=None) for number in (1, 2)]
     status, out, err = line(*words.split())

@@ -20,7 +20,7 @@ from cloudsend_cli.api.directory import Directory
 from cloudsend_cli.core.model import Request
 from cloudsend_cli.core.ports import Event
 from cloudsend_cli.core.state import Changes
-from cloudsend_cli.errors import ConflictError
+from cloudsend_cli.errors import ConflictError, MaestroError
 from cloudsend_cli.maestro.client import ensure_maestro, find_maestro
 from cloudsend_cli.maestro.local import LOCK, lock_maestro
 from cloudsend_cli.maestro.sockets import SOCKET, connect
@@ -322,3 +322,9 @@ def test_an_idle_maestro_has_loaded_little(stack: Stack) -> None:
     status = Path(f"/proc/{stack.maestro()}/status").read_text()
     resident = int(status.partition("VmRSS:")[2].split()[0])
     assert resident < 60 * 1024
+
+
+def test_in_a_directory_that_is_gone_none_is_started(tmp_path: Path) -> None:
+    with pytest.raises(MaestroError, match="No such file or directory"):
+        ensure_maestro(tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
