@@ -10,6 +10,7 @@ import typer
 
 from cloudsend_cli.errors import UsageError
 
+from .leaving import tell_end, tell_waiting
 from .listing import JOBS, RUNS, status_of
 from .parameters import Job, JobOrRun, Jobs, JobsOrRuns, Run, seconds, whole_number
 from .render import iso_seconds, plural
@@ -32,6 +33,10 @@ def wait(
     jobs = session.client.wait(job, seconds(timeout, "--timeout"))
     session.screen.now = time.time()
     session.screen.list(jobs, JOBS)
+    for run in dict.fromkeys(job.run for job in jobs) if not session.screen.machine else ():
+        view = session.client.find_run(run)
+        if view.cost is not None and view.state != "running":
+            tell_waiting(session, run)
     return status_of(jobs)
 
 
@@ -83,12 +88,14 @@ def kill_jobs(ctx: typer.Context, job: Jobs) -> None:
 
 
 def kill_run(ctx: typer.Context, run: Run) -> None:
-    """End all jobs of a run."""
+    """End all jobs of a run. Rented machines then wait for the next run of its project, as after any other end."""
     session = session_of(ctx)
     view = session.client.cancel_run(run)
     session.screen.list([view], RUNS)
     if view.state == "running":
         session.screen.say(f"asked to end; `cloudsend wait {view.id}` returns when all jobs have")
+    if view.cost is not None and not session.screen.machine:
+        (tell_end if view.state == "running" else tell_waiting)(session, view.id)
 
 
 def fetch(

@@ -96,7 +96,7 @@ def terminate_instance(  # noqa: PLR0913, PLR0917 - one for each option
 ) -> int:
     """Give machines back. A rented one ends, with all that is on it; on a claimed one nothing is ended.
 
-    A rented machine that a run uses is refused: `cloudsend kill run` ends the run and gives its machines back.
+    A rented machine that a run uses is refused: `cloudsend kill run` ends the run, and lets its machines go.
     """
     session = session_of(ctx)
     session.screen.refuse("csv", "name")

@@ -11,6 +11,7 @@ import typer
 from cloudsend_cli.errors import UsageError
 
 from .cost import total_text
+from .leaving import tell_end
 from .listing import COUNTED, JOBS, counts_text, is_good, run_cost, status_of, why_not_home
 from .parameters import Set, UseProvider, whole_number
 from .plan import announcer, continued_text, show_plan
@@ -21,15 +22,12 @@ from .session import Session, session_of
 from .setup import show_warnings, submit_options
 
 if TYPE_CHECKING:
-    from cloudsend_cli.api.money import Kept
     from cloudsend_cli.core.submission import Submitted
     from cloudsend_cli.core.views import JobView, RunView
 
 ROWS_MOST = 100  # of the table at the end; in a larger run only what did not succeed is listed
 TAILS_MOST = 5
 TAIL_LINES = 10
-GIVING_BACK_MOST = 5.0  # seconds for which the end of a run is waited on to hear what became of its machines
-LOOK_AGAIN = 0.2
 
 
 def run(  # noqa: PLR0913, PLR0917 - one for each option
@@ -203,26 +201,7 @@ def _say_cost(session: Session, run: str) -> None:
     """What was paid, and what goes on costing something."""
     screen = session.screen
     screen.say(one_line(total_text(session.client.find_run_cost(run))))
-    kept = _await_giving_back(session, run)
-    if kept.machines:
-        wait = f" {duration(kept.seconds)}" if kept.seconds else ""
-        verb = "waits" if kept.machines == 1 else "wait"
-        screen.say(
-            f"{plural(kept.machines, 'machine')} {verb}{wait} for the next run of this project; "
-            "`cloudsend terminate instance --all` gives them back now"
-        )
-    for name, told in kept.troubles:
-        screen.warn(f"{name} is not given back, and goes on costing money: {told}")
-    if kept.ending:
-        screen.say(f"{plural(kept.ending, 'machine')} on the way out; `cloudsend list instances` shows them")
-
-
-def _await_giving_back(session: Session, run: str) -> Kept:
-    """What became of the run's machines; a provider that refuses to take one back says so within moments."""
-    until = time.monotonic() + GIVING_BACK_MOST
-    while (kept := session.client.count_kept(run)).ending and not kept.troubles and time.monotonic() < until:
-        time.sleep(LOOK_AGAIN)
-    return kept
+    tell_end(session, run)
 
 
 def _run_json(session: Session, run: RunView, jobs: list[JobView]) -> dict[str, Any]:

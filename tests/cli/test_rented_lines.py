@@ -335,8 +335,15 @@ def test_waiting_is_paid_for_until_the_machine_is_given_back(
         store.write_run("rtest1", lambda state: Changes(rentals={"wait": wait}))
     assert data("cost", "rtest1")["cost_per_hour"] == 0.02
     assert "aws-0, waiting" in line("cost", "rtest1")[1]
+    left = re.compile(
+        r"1 machine waits 9m00s, until \d\d:\d\d, for the next run of this project; "
+        r"`cloudsend terminate instance --all` ends it now\n"
+    )
+    for words in ("wait rtest1", "kill run rtest1"):  # seen: neither said that machines go on costing money
+        assert left.fullmatch(line(*words.split())[2])
     assert re.search(r"\$10\.00 +1 +\d{4}-", line("cost")[1]), "one machine, which is paid for in two pieces"
     data("terminate", "instance", machine)
+    assert line("wait", "rtest1")[2] == ""
     after = data("cost", "rtest1")
     assert after["cost_per_hour"] == 0
     assert after["machines"][1]["seconds"] == pytest.approx(60, abs=5)
