@@ -115,7 +115,8 @@ class InstanceReader:
 
     def _build(self, values: Values, info: ProviderInfo, item: Place, path: str) -> Entry:
         place = Place(item.file)
-        layered = {key: value for key, value in info.defaults.items() if key not in values}
+        own = {*values, *([] if self.run.auto_stop else ["idle"])}  # what the run says comes before defaults
+        layered = {key: value for key, value in info.defaults.items() if key not in own}
         entries: list[tuple[Scalar, Node]] = [(Scalar(key, False, place), value) for key, value in layered.items()]
         defaults = check_mapping(
             self.report, Mapping(entries, place, len(entries)), INSTANCE, f"defaults of {info.name}"
@@ -132,7 +133,7 @@ class InstanceReader:
     # ---- machines that are rented --------------------------------------------------------------------
 
     def _rent(self, values: Values, info: ProviderInfo, path: str) -> InstanceSpec:
-        warn_rented(self.report, values)
+        warn_rented(self.report, values, self.run)
         for key, seconds, why in list_defaults(values, self.run):
             self._origins.append((f"{path}.{key}", show_duration(seconds), why))
         return build_rented(values, info, self.run)

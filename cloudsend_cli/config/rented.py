@@ -58,15 +58,19 @@ def list_defaults(values: Values, run: RunKeys) -> Iterator[tuple[str, int, str]
         yield "life", LIFE, "default"
 
 
-def warn_rented(report: Report, values: Values) -> None:
-    """Keys that have no effect on this machine, and an idle time that looks like minutes."""
+def warn_rented(report: Report, values: Values, run: RunKeys) -> None:
+    """Keys that have no effect on this machine, or contradict the run's, and an idle time that looks like minutes."""
     spot = values["spot"].value if "spot" in values else False
     life = values.get("eco_life")
     if life is not None and life.value is not None and spot is False:
         message = f"{life.path} has no effect: the machine is not a spot machine"
         report.warn(message, life.key.place, "write spot: true, or spot: prefer", life.path)
     idle = values.get("idle")
-    if idle is not None and isinstance(idle.value, float) and 0 < idle.value < SHORTEST_IDLE and _is_bare(idle.node):
+    if idle is not None and idle.value is not None and not run.auto_stop:
+        message = f"{idle.path}: {render_inline(idle.node)} contradicts auto_stop: false"
+        hint = "leave one out: idle ends machines so long after their work, auto_stop: false when their life is over"
+        report.error(message, idle.key.place, hint, idle.path)
+    elif idle is not None and isinstance(idle.value, float) and 0 < idle.value < SHORTEST_IDLE and _is_bare(idle.node):
         message = f"{idle.path}: a machine ends itself after {idle.value:g} seconds without work"
         report.warn(message, idle.node.place, f"write {idle.value:g}m for minutes", idle.path)
 

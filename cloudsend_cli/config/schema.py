@@ -191,7 +191,7 @@ TOP = Table(
             "auto_stop",
             flag_value,
             FLAG,
-            "Machines without work end themselves after `idle`; false: after `life`.",
+            "Machines without work end themselves after `idle`; false: after `life`, and `idle` may not be given.",
             "true",
         ),
         _field("allow_system_packages", flag_value, FLAG, "Let apt install on the machines.", "false"),

@@ -244,11 +244,23 @@ def test_dev_keeps_machines_longer_unless_the_entry_says_how_long(shop) -> None:
 def test_without_auto_stop_machines_stay_until_their_life_is_over(shop) -> None:
     assert asked(shop, "provider: aws\nauto_stop: false") == {"idle": "86400"}
     assert asked(shop, "provider: aws\nauto_stop: false\ninstances: {life: 90m}") == {"idle": "5400", "life": "5400"}
-    assert asked(shop, "provider: aws\nauto_stop: false\ndev: true\ninstances: {idle: 5m}") == {
-        "dev": "true", "idle": "300",
-    }  # fmt: skip
+    assert asked(shop, "provider: aws\nauto_stop: false\ndev: true") == {"dev": "true", "idle": "86400"}
     shown = load(shop, "provider: aws\nauto_stop: false\ninstances: {life: 90m}").origins
     assert shown["instances[0].idle"] == ("90m", "auto_stop")
+
+
+def test_idle_contradicts_that_machines_do_not_end_when_they_are_idle(shop) -> None:
+    """Seen: `idle` won, and nothing was said."""
+    text = "provider: aws\nauto_stop: false\ninstances: {idle: 20s}"
+    assert shop.problems(f"{text}\njobs: echo\n", context=shop.shop()) == (
+        "config.yml:3:13: instances[0].idle: 20s contradicts auto_stop: false | leave one out: idle ends machines so "
+        "long after their work, auto_stop: false when their life is over"
+    )
+    assert asked(shop, "provider: aws\nauto_stop: false\ninstances: {idle: null}") == {"idle": "86400"}
+    assert asked(shop, "provider: aws\nauto_stop: true\ninstances: {idle: 70s}") == {"idle": "70"}
+    shop.write("providers.yml", "defaults: {aws: {idle: 5m}}\n")  # what a run says comes before defaults
+    assert asked(shop, "provider: aws\nauto_stop: false") == {"idle": "86400"}
+    assert asked(shop, "provider: aws") == {"idle": "300"}
 
 
 def test_what_the_run_says_is_kept_with_it(shop) -> None:
