@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 
 def main() -> None:
     """The exit status of the line is the program's."""
-    sys.exit(_main(sys.argv[1:]))
+    status = _main(sys.argv[1:])
+    # Python's last look for garbage, in all that was loaded, takes a third of the time of a command that calls AWS.
+    gc.freeze()
+    sys.exit(status)
 
 
 def _main(argv: list[str]) -> int:

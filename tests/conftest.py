@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import tempfile
@@ -108,6 +109,12 @@ def describe_skipped(stats: Stats, whole_suite: bool) -> str:
         elif whole_suite and not total[tier]:
             parts.append(f"{tier} (it has no tests yet)")
     return "tiers skipped: " + (", ".join(parts) or "none")
+
+
+def pytest_collection_finish() -> None:
+    # The tests themselves live until the end: each full collection of garbage would go through thousands of them.
+    gc.collect()
+    gc.freeze()
 
 
 def properties_of(stats: Stats, wanted: str) -> list[str]:
