@@ -79,7 +79,10 @@ class Directory:
         """
         store = self.reader()
         active = store.list_active_runs()
-        if not active or find_maestro(self.path) is not None:
+        maestro = find_maestro(self.path) if active else None
+        if maestro is not None:
+            maestro.close()
+        if not active or maestro is not None:
             return
         for run in active:
             nodes = store.load_without_jobs(run).nodes.values()

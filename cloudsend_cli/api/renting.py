@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cloudsend_cli.core.costs import describe_rate
 from cloudsend_cli.core.machine_views import CheckView, InstanceView
 from cloudsend_cli.core.model import Finding, ProviderDefinition, Rented
 from cloudsend_cli.core.ports import Renter
-from cloudsend_cli.core.renting import ENDED
+from cloudsend_cli.core.renting import ENDED, parse_note
 from cloudsend_cli.core.state import Changes
 from cloudsend_cli.core.submission import SubmitOptions
 from cloudsend_cli.engine.bills import note_machines, open_bill
@@ -158,14 +159,16 @@ def create_rented(home: Directory, info: ProviderInfo, settings: Sequence[str], 
     spec = load_command(home, ["true"], options).spec
     definition = spec.providers[0]
     renter = wiring.open_renter(definition, home.path)
+    named = {setting.partition("=")[0].strip() for setting in settings}
+    if spec.instances[0].number != 1 and named & {"number", "count"}:
+        raise _too_many(spec.instances[0].number)
     plans = renter.plan_machines([replace(spec.instances[0], number=1)])
     if len(plans) != 1:
-        raise UsageError(
-            f"these settings ask for {len(plans)} machines, and one is created at a time",
-            hint="leave `number` and `explode` out; `cloudsend run` rents several",
-        )
+        raise _too_many(len(plans))
     for warning in plans[0].warnings:
         note(warning)
+    for aside in plans[0].asides:
+        note(f"{parse_note(aside.note).type} would fit for about {describe_rate(aside.price)}; it is {aside.why}")
     store = home.writer()
     hirer = Hirer(
         home.path,
@@ -191,6 +194,13 @@ def create_rented(home: Directory, info: ProviderInfo, settings: Sequence[str], 
         free=vitals.free,
         load=vitals.load,
         connected=True,
+    )
+
+
+def _too_many(count: int) -> UsageError:
+    return UsageError(
+        f"these settings ask for {count} machines, and one is created at a time",
+        hint="leave `number` and `explode` out; `cloudsend run` rents several",
     )
 
 

@@ -14,7 +14,7 @@ from .setup import show_warnings
 
 if TYPE_CHECKING:
     from cloudsend_cli.api import PlanView, SubmitOptions
-    from cloudsend_cli.core.model import Offer, RunSpec
+    from cloudsend_cli.core.model import Aside, Offer, RunSpec
     from cloudsend_cli.core.plan import Continued, NodePlan
     from cloudsend_cli.engine.submit import Announce
 
@@ -183,7 +183,16 @@ def _alternatives(group: Group) -> list[tuple[str, ...]]:
     ]
     if len(offers) > ALTERNATIVES + 1:
         rows.append((group.names, "", f"and {len(offers) - ALTERNATIVES - 1} more", "", "", "", ""))
+    rows += [(group.names, "-", *_aside_row(aside)) for aside in group.nodes[0].asides]
     return rows
+
+
+def _aside_row(aside: Aside) -> tuple[str, ...]:
+    from cloudsend_cli.core.costs import describe_rate
+    from cloudsend_cli.core.renting import parse_note
+
+    kind = parse_note(aside.note)
+    return kind.type, kind.market, kind.place, f"about {describe_rate(aside.price)}", f"cheaper; {aside.why}"
 
 
 def _say_plan(screen: Screen, plan: PlanView) -> None:
@@ -252,7 +261,16 @@ def _node_json(node: NodePlan) -> dict[str, Any]:
         "rented": rented,
         "price_per_hour": node.offers[0].price,
         "offers": [_offer_json(offer, node.offers[0]) for offer in node.offers] if rented else [],
+        "not_taken": [_aside_json(aside) for aside in node.asides],
     }
+
+
+def _aside_json(aside: Aside) -> dict[str, Any]:
+    from cloudsend_cli.core.renting import parse_note
+
+    kind = parse_note(aside.note)
+    about = {"type": kind.type, "market": kind.market, "place": kind.place}
+    return {**about, "price_per_hour": aside.price, "why": aside.why}
 
 
 def _offer_json(offer: Offer, first: Offer) -> dict[str, Any]:

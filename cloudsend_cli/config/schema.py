@@ -227,7 +227,12 @@ INSTANCE = Table(
     "instances",
     (
         _field("provider", word_value, TEXT, "The provider of this machine."),
-        _field("cpus", read_value(parse_cpus), AMOUNT, "CPUs: 8, or 8+ for at least 8."),
+        _field(
+            "cpus",
+            read_value(parse_cpus),
+            AMOUNT,
+            "CPUs: 8, or 8+ for at least 8. A burstable type of AWS (t3, t4g) is taken only where `type` names it.",
+        ),
         _field("memory", read_value(parse_memory), AMOUNT, "Memory: 16GB, or 16GB+ for at least that."),
         _field("gpu", read_value(parse_gpu), AMOUNT, "GPUs: 1, or 1+ for at least 1, or A10G:1."),
         _field("labels", labels_value, TEXTS, "Hosts of an ssh provider: those that carry all of these labels."),
@@ -265,7 +270,13 @@ INSTANCE = Table(
         ),
         _field("eco_life", read_value(duration_above_zero), AMOUNT, "How long a spot machine is wanted."),
         _field("max_price max_bid spot_price", price_value, AMOUNT, "Most dollars an hour."),
-        _field("explode", flag_value, FLAG, "Split the CPUs into several machines.", "false"),
+        _field(
+            "explode",
+            flag_value,
+            FLAG,
+            "Split `cpus`, as cores, into several machines of the type; `number` times as many.",
+            "false",
+        ),
         _field(
             "idle idle_minutes",
             read_value(parse_duration),

@@ -130,12 +130,22 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """A machine that would fit and costs less, and that is not taken unless the user names it."""
+
+    note: str  # as of an offer
+    price: float  # dollars per hour, about
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class MachinePlan:
     """One machine of an InstanceSpec: the offers in the order in which they are tried, at least one."""
 
     offers: tuple[Offer, ...]
     label: str = ""  # the machine's own short name where it has one; "" lets nodes be numbered
     warnings: tuple[str, ...] = ()
+    asides: tuple[Aside, ...] = ()
 
     @property
     def request(self) -> str:

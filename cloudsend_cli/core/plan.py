@@ -12,6 +12,7 @@ from .model import (
     RUNNING,
     SUCCEEDED,
     UNBOUNDED,
+    Aside,
     JobSpec,
     Offer,
     ProviderDefinition,
@@ -33,6 +34,7 @@ class NodePlan:
     provider: str
     offers: tuple[Offer, ...]
     warnings: tuple[str, ...] = ()
+    asides: tuple[Aside, ...] = ()
 
     @property
     def capacity(self) -> Resources | None:

@@ -151,7 +151,7 @@ class Submitter:
                 if name in nodes:
                     text = f"providers {nodes[name].provider!r} and {definition.name!r} both have a machine {name!r}"
                     raise ConfigError([Problem(text, file=spec.config_path, hint="rename one of them")])
-                nodes[name] = NodePlan(name, definition.name, machine.offers, machine.warnings)
+                nodes[name] = NodePlan(name, definition.name, machine.offers, machine.warnings, machine.asides)
         return list(nodes.values())
 
     def _list_providers(self, folder: str) -> dict[str, ProviderInfo]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cloudsend_cli.core.model import (
+    Aside,
     Finding,
     HostAddress,
     InstanceSpec,
@@ -25,6 +26,7 @@ REGION = "here-1"
 NOTES = ("small, here-1a, spot", "small, here-1b, spot", "large, here-1a, on-demand")
 PRICES = (0.02, 0.01, 0.4)
 REQUESTS = tuple(f'{{"idle":600,"offer":{number}}}' for number in range(len(NOTES)))
+ASIDE = Aside(f"slow, {REGION}, on-demand", 0.005, "slowed down now and then")
 LIFE = 86400.0
 
 
@@ -83,7 +85,7 @@ class FakeRenter:
             Offer(request, Resources(2.0), price, f"pool {note}", f"quota {note.split(', ')[2]}", 600.0, note)
             for request, price, note in zip(REQUESTS, PRICES, NOTES, strict=True)
         )
-        return [MachinePlan(offers) for spec in specs for _ in range(spec.number)]
+        return [MachinePlan(offers, asides=(ASIDE,)) for spec in specs for _ in range(spec.number)]
 
     def create_instance(self, run: str, node: str, generation: int, token: str, request: str) -> str:
         self._call("create", node)

@@ -15,6 +15,7 @@ import pytest
 from json_schema import check
 
 from cloudsend_cli.api import Client
+from cloudsend_cli.api.directory import Directory
 from cloudsend_cli.cli.execute import execute
 from cloudsend_cli.cli.session import Session
 from cloudsend_cli.cli.settings import Settings
@@ -25,7 +26,7 @@ from cloudsend_cli.core.state import Changes, RentalRecord, RunState
 from cloudsend_cli.errors import AuthError, CapacityError, QuotaError, UnreachableError
 from cloudsend_cli.maestro import wiring
 from cloudsend_cli.store.sqlite import SqliteStore
-from cloudsend_cli.testing.fake_renter import REGION, REQUESTS, FakeRenter
+from cloudsend_cli.testing.fake_renter import ASIDE, REGION, REQUESTS, FakeRenter
 
 AWS = ProviderDefinition("aws", "aws", '{"profile":null,"region":"eu-west-3"}')
 Line = Callable[..., tuple[int, str, str]]
@@ -36,6 +37,8 @@ def renter(tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     made = FakeRenter(tmp_path / "machines", "aws")
     # The place where implementations are chosen, as a provider of a later version would be.
     monkeypatch.setattr(wiring, "open_renter", lambda definition, state_dir: made)
+    # A maestro is another process, which would ask AWS for these machines. See test_ec2_faults_clients for that.
+    monkeypatch.setattr(Directory, "carry_on_rented", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     (state_dir / "aws").mkdir(mode=0o700)
     (state_dir / "aws" / "regions").write_text("eu-west-3\n")
@@ -225,6 +228,34 @@ def test_a_machine_is_rented_waited_for_and_given_back(
     assert (done["rented"], done["released"]) == (True, True)
     assert renter.alive == []
     assert line("terminate", "instance", "i-1")[1] == f"{view['name']} (i-1) has ended already\n"
+
+
+def test_one_machine_is_created_at_a_time(line: Line, renter: FakeRenter) -> None:
+    """Seen: `--set number=3` made one, and said nothing."""
+    for words in ("number=3", "count=3"):
+        status, _, err = line("create", "instance", "-p", "aws", "--set", "region=eu-west-3", "--set", words)
+        assert status == 2
+        assert "these settings ask for 3 machines, and one is created at a time" in err
+    assert renter.machines == {}
+    words = ["create", "instance", "-p", "aws", "--set", "region=eu-west-3", "--set", "number=1"]
+    assert line(*words)[0] == 0
+
+
+def test_what_costs_less_and_is_not_taken_is_shown(
+    line: Line, data: Callable[..., Any], renter: FakeRenter, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yml").write_text("provider: aws\njobs: echo\ninstances: {region: eu-west-3}\n")
+    plan = data("run", "c.yml", "--dry-run")
+    check(plan, "plan")
+    assert plan["nodes"][0]["not_taken"] == [
+        {"type": "slow", "place": REGION, "market": "on-demand", "price_per_hour": 0.005, "why": ASIDE.why}
+    ]
+    assert re.search(
+        r"aws-0 +- +slow +on-demand +here-1 +about \$0\.0050/h +cheaper; slowed down",
+        line("run", "c.yml", "--dry-run")[1],
+    )
+    said = line("create", "instance", "-p", "aws", "--set", "region=eu-west-3")[2]
+    assert "slow would fit for about $0.0050/h; it is slowed down now and then" in said
 
 
 def test_what_is_wanted_is_noted_before_it_is_asked_for(

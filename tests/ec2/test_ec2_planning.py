@@ -135,6 +135,15 @@ def test_by_need_the_cheapest_that_the_region_has(aws: Cloud, plan: Plan) -> Non
     assert len(aws.calls) <= 12
 
 
+def test_what_is_slowed_down_under_load_is_shown_beside_what_is_taken(aws: Cloud, plan: Plan) -> None:
+    [machine] = plan(cpus="1+")
+    [aside] = machine.asides
+    assert aside.note == f"t3a.small, {REGION}, on-demand" and aside.price < (machine.offers[0].price or 0) / 2
+    assert "taken only where `type` names it" in aside.why
+    assert not any(request["type"].startswith("t") for request in requests(machine))
+    assert plan(type="m7i.large")[0].asides == ()
+
+
 def test_a_machine_with_a_gpu_has_an_image_with_its_driver(aws: Cloud, plan: Plan) -> None:
     aws.market.on_demand.update({f"g5.{size}": 9.0 for size in ("4xlarge", "8xlarge", "16xlarge")})
     [machine] = plan(gpu="A10G:1")
@@ -152,6 +161,9 @@ def test_explode_and_number(aws: Cloud, plan: Plan) -> None:
     machines = plan(2, type="c5.4xlarge", cpus="12", explode="true")
     assert [m.capacity.cpus for m in machines if m.capacity] == [8.0, 4.0, 8.0, 4.0]
     assert [(requests(m)[0]["cores"], requests(m)[0]["threads"]) for m in machines] == [(8, 1), (4, 1)] * 2
+    said = "number: 2 times the 2 machines of explode are 4 machines"
+    assert [said in machine.warnings for machine in machines] == [True, False, False, False]
+    assert not any("explode" in text for text in plan(type="c5.4xlarge", cpus="12", explode="true")[0].warnings)
 
 
 def test_a_type_that_is_newer_than_the_table_is_asked_for(aws: Cloud, plan: Plan, monkeypatch: Any) -> None:

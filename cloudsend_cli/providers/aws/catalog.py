@@ -31,6 +31,8 @@ MEMORY_SHARE = 0.95  # of a machine's memory; the rest is the kernel's and its f
 _MIB = 1 << 20
 _GIB_IN_GB = 1.074
 _LEFT_OUT = frozenset("mbxsp")  # flags of types that are rented only when they are named
+_BURSTABLE = "b"
+_BURSTABLE_LEAST = 2 << 30  # bytes of memory: smaller ones hold little more than their system
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +166,25 @@ def list_choices(wanted: Wanted, known: Mapping[str, InstanceType], arm: bool = 
         return [
             choice for kind in named if (choice := choose_cores(wanted, kind)) and _has_rest(wanted, kind, named=True)
         ]
-    found = [k for k in known.values() if k.arm == arm and k.price is not None and not set(k.flags) & _LEFT_OUT]
+    return [Choice(kind) for kind in _list_fitting(wanted, known, arm, _LEFT_OUT)]
+
+
+def find_burstable(wanted: Wanted, known: Mapping[str, InstanceType], arm: bool = False) -> InstanceType | None:
+    """The cheapest type that would fit but for its speed, which is promised for a part of the time only."""
+    if wanted.types:
+        return None
+    fitting = _list_fitting(wanted, known, arm, _LEFT_OUT - {_BURSTABLE})
+    return next((kind for kind in fitting if _BURSTABLE in kind.flags and kind.memory >= _BURSTABLE_LEAST), None)
+
+
+def _list_fitting(
+    wanted: Wanted, known: Mapping[str, InstanceType], arm: bool, left_out: frozenset[str]
+) -> list[InstanceType]:
+    """The cheapest first."""
+    found = [k for k in known.values() if k.arm == arm and k.price is not None and not set(k.flags) & left_out]
     fitting = [kind for kind in found if _fits(wanted.cpus, kind.cpus) and _has_rest(wanted, kind, named=False)]
     fitting = [kind for kind in fitting if wanted.cpus or wanted.memory or kind.gpus or kind.cpus >= 2]
-    fitting.sort(key=lambda kind: (kind.price or 0.0, -kind.cpus, kind.name))
-    return [Choice(kind) for kind in fitting]
+    return sorted(fitting, key=lambda kind: (kind.price or 0.0, -kind.cpus, kind.name))
 
 
 def choose_cores(wanted: Wanted, kind: InstanceType) -> Choice | None:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cloudsend_cli.core.model import InstanceSpec, MachinePlan, ProviderDefinition, Resources
+from cloudsend_cli.core.model import Aside, InstanceSpec, MachinePlan, ProviderDefinition, Resources
 from cloudsend_cli.errors import CloudsendError, ConfigError, Problem, QuotaError
 
 from .catalog import (
     Choice,
     InstanceType,
+    estimate_price,
+    find_burstable,
     largest_choice,
     list_choices,
     list_slips,
@@ -44,7 +46,7 @@ from .offers import (
 )
 from .prices import list_prices
 from .quotas import explain_hopeless, fetch_quotas, list_shortages
-from .settings import SPOT, Wanted, parse_settings
+from .settings import ON_DEMAND, SPOT, Wanted, parse_settings
 
 T = TypeVar("T")
 
@@ -88,6 +90,7 @@ class _Machine:
     candidates: list[Candidate]
     facts: Facts
     warnings: list[str]
+    asides: tuple[Aside, ...] = ()
 
 
 class Planner:
@@ -127,6 +130,7 @@ class Planner:
                 render_offers(m.wanted, drop_dear(m.candidates, share), m.facts, share),
                 "",
                 tuple(dict.fromkeys(m.warnings)),
+                m.asides,
             )
             for m, share in zip(machines, shares, strict=True)
         ]
@@ -159,7 +163,10 @@ class Planner:
                 machines.append(planned[part])
             else:
                 machine = planned[part]
-                machines.append(_Machine(part, machine.candidates, machine.facts, []))
+                machines.append(replace(machine, warnings=[]))
+        if len(parts) > wanted.number > 1:
+            text = f"number: {wanted.number} times the {len(parts) // wanted.number} machines of explode"
+            machines[0].warnings.append(f"{text} are {len(parts)} machines")
         return machines
 
     def _plan_machine(self, region: str, wanted: Wanted, known: Mapping[str, InstanceType]) -> _Machine:
@@ -186,7 +193,7 @@ class Planner:
         if facts.prices.dated:
             about = "" if region == "us-east-1" else ", and are approximations for this region"
             warnings.append(f"prices on demand are those of {facts.prices.dated}{about}: AWS did not tell them now")
-        return _Machine(wanted, candidates, facts, warnings)
+        return _Machine(wanted, candidates, facts, warnings, tuple(_list_asides(wanted, known, candidates[0], region)))
 
     def _ask(
         self, region: str, wanted: Wanted, choices: list[Choice], image: Image | None
@@ -281,6 +288,14 @@ class Planner:
                 self._memory[key] = (time.monotonic(), value)
         answer: T = value
         return answer
+
+
+def _list_asides(wanted: Wanted, known: Mapping[str, InstanceType], first: Candidate, region: str) -> Iterator[Aside]:
+    kind = find_burstable(wanted, known, arm=first.choice.type.arm)
+    price = estimate_price(kind, region) if kind is not None else None
+    if kind is not None and price is not None and first.price is not None and price < first.price:
+        why = "slowed down, or charged extra, where it works all the time: taken only where `type` names it"
+        yield Aside(f"{kind.name}, {region}, {ON_DEMAND}", price, why)
 
 
 class _Wrong:

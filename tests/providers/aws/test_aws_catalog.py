@@ -14,6 +14,7 @@ from cloudsend_cli.providers.aws.catalog import (
     InstanceType,
     choose_cores,
     estimate_price,
+    find_burstable,
     list_choices,
     load_types,
     parse_described,
@@ -27,6 +28,24 @@ KNOWN = load_types()
 
 def first(**wanted: object) -> InstanceType:
     return list_choices(Wanted(**wanted), KNOWN)[0].type  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        (Wanted(), "t3a.small"),
+        (Wanted(cpus=Amount(1, more=True)), "t3a.small"),
+        (Wanted(memory=Amount(3e9, more=True)), "t3a.medium"),
+        (Wanted(cpus=Amount(64)), None),
+        (Wanted(gpus=Amount(1)), None),
+        (Wanted(types=("t3.small",)), None),
+    ],
+)
+def test_the_cheapest_burstable_type_is_known_but_not_chosen(wanted: Wanted, name: str | None) -> None:
+    """Seen: c5.large at four times the price of t3.small, called the cheapest, and no word of the other."""
+    found = find_burstable(wanted, KNOWN)
+    assert (found.name if found is not None else None) == name
+    assert wanted.types or not any("b" in choice.type.flags for choice in list_choices(wanted, KNOWN))
 
 
 def test_the_table_is_whole() -> None:
