@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cloudsend_cli.core.plan import Continued, NodePlan
     from cloudsend_cli.engine.submit import Announce
 
+VERBS: Final = ("using", "taking", "renting")  # of machines of the run, of those that wait, and of new ones
+BARE_VERBS: Final = ("use", "take", "rent")
 ALTERNATIVES: Final = 5  # that are shown of each kind of machine
 GROUPS: Final = {
     "kept": "kept: succeeded before with the same content",
@@ -77,25 +79,37 @@ def announcer(screen: Screen) -> Announce:
     def announce(spec: RunSpec, nodes: Sequence[NodePlan], continued: Continued | None) -> None:
         for warning in list_warnings(nodes):
             screen.warn(warning)
-        idle = continued is not None and not (continued.attached or continued.reopened or continued.added)
-        if rented_nodes(nodes) and not idle:
-            screen.say(one_line(announcement(spec, nodes)))
+        if rented_nodes(nodes) and not has_nothing_to_do(continued):
+            screen.say(one_line(announcement(spec, nodes, VERBS)))
 
     return announce
+
+
+def has_nothing_to_do(continued: Continued | None) -> bool:
+    return continued is not None and not (continued.attached or continued.reopened or continued.added)
 
 
 def list_warnings(nodes: Iterable[NodePlan]) -> list[str]:
     return list(dict.fromkeys(one_line(warning) for node in nodes for warning in node.warnings))
 
 
-def announcement(spec: RunSpec, nodes: Sequence[NodePlan]) -> str:
-    """Such as `renting up to 3 machines for $0.42/h: 2 x m7i.large spot in eu-west-3a, …; budget $20.00: 47h37m`."""
+def announcement(spec: RunSpec, nodes: Sequence[NodePlan], verbs: tuple[str, str, str]) -> str:
+    """Such as `renting 3 machines for $0.42/h: 2 x m7i.large spot in eu-west-3a, …; the budget is $20.00, …`."""
     from cloudsend_cli.core.costs import plan_cost
     from cloudsend_cli.core.renting import describe_plan
 
-    offers = [node.offers for node in rented_nodes(nodes)]
+    rented = rented_nodes(nodes)
+    at_hand = sum(node.at_hand for node in rented)
+    waiting = min(sum(node.waiting for node in rented), len(rented) - at_hand)
+    parts = (
+        (at_hand, verbs[0], " that the run has"),
+        (waiting, verbs[1], " that waits" if waiting == 1 else " that wait"),
+        (len(rented) - at_hand - waiting, verbs[2], ""),
+    )
+    what = ", ".join(f"{verb} {plural(count, 'machine')}{more}" for count, verb, more in parts if count)
+    offers = [node.offers for node in rented]
     cost = plan_cost(offers)
-    text = f"renting {plural(len(offers), 'machine')} for {_rate_text(cost.per_hour, cost.unknown)}"
+    text = f"{what} for {_rate_text(cost.per_hour, cost.unknown)}"
     return f"{text}: {describe_plan(offers)}" + _budget_text(spec.budget, cost.per_hour)
 
 
@@ -197,8 +211,8 @@ def _aside_row(aside: Aside) -> tuple[str, ...]:
 
 def _say_plan(screen: Screen, plan: PlanView) -> None:
     nodes = rented_nodes(plan.nodes)
-    if nodes:
-        screen.say(one_line(announcement(plan.spec, plan.nodes).replace("renting", "it would rent", 1)))
+    if nodes and not has_nothing_to_do(plan.continued):
+        screen.say(one_line(f"it would {announcement(plan.spec, plan.nodes, BARE_VERBS)}"))
         dearest = _dearest(nodes)
         if dearest:
             screen.say(dearest)
@@ -261,6 +275,8 @@ def _node_json(node: NodePlan) -> dict[str, Any]:
         "rented": rented,
         "price_per_hour": node.offers[0].price,
         "offers": [_offer_json(offer, node.offers[0]) for offer in node.offers] if rented else [],
+        "at_hand": node.at_hand,
+        "waiting": node.waiting and not node.at_hand,
         "not_taken": [_aside_json(aside) for aside in node.asides],
     }
 

@@ -146,6 +146,7 @@ class MachinePlan:
     label: str = ""  # the machine's own short name where it has one; "" lets nodes be numbered
     warnings: tuple[str, ...] = ()
     asides: tuple[Aside, ...] = ()
+    waiting: bool = False  # one that waits would be taken, as far as is known without asking
 
     @property
     def request(self) -> str:

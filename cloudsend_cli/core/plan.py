@@ -24,6 +24,7 @@ from .offers import take_offer
 from .state import RESULTS_GONE, BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
 
 AT_REST = frozenset({"wanted", "released", "failed"})  # states of nodes without a machine
+AT_HAND = frozenset({"creating", "running", "keeping"})  # ... and of those that have one, or are about to
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class NodePlan:
     offers: tuple[Offer, ...]
     warnings: tuple[str, ...] = ()
     asides: tuple[Aside, ...] = ()
+    waiting: bool = False  # a machine that waits for a run would be taken
+    at_hand: bool = False  # the run that is continued has its machine
 
     @property
     def capacity(self) -> Resources | None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_co
 from cloudsend_cli.config.providers import list_search_paths, load_providers
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, ProviderDefinition, RunSpec
 from cloudsend_cli.core.naming import node_name, run_id
-from cloudsend_cli.core.plan import Continued, NodePlan, plan_continue, plan_run
+from cloudsend_cli.core.plan import AT_HAND, Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
 from cloudsend_cli.core.submission import UNREACHED, PlanView, SubmitOptions, Submitted
@@ -75,7 +75,9 @@ class Submitter:
         old = self._earlier_run(store, loaded.spec, options)
         continued = None
         if old is not None:
-            _, continued = plan_continue(store.load(old), loaded.spec, nodes, time.time())
+            state = store.load(old)
+            _, continued = plan_continue(state, loaded.spec, nodes, time.time())
+            nodes = tuple(_mark_at_hand(state, nodes))
         return PlanView(loaded.spec, nodes, continued, old, loaded.warnings)
 
     def submit(
@@ -116,7 +118,7 @@ class Submitter:
         def update(state: RunState) -> Changes:
             changes, continued = plan_continue(state, spec, nodes, time.time())
             if not outcome:
-                announce(spec, nodes, continued)
+                announce(spec, list(_mark_at_hand(state, nodes)), continued)
             outcome.append(continued)
             return changes
 
@@ -151,7 +153,9 @@ class Submitter:
                 if name in nodes:
                     text = f"providers {nodes[name].provider!r} and {definition.name!r} both have a machine {name!r}"
                     raise ConfigError([Problem(text, file=spec.config_path, hint="rename one of them")])
-                nodes[name] = NodePlan(name, definition.name, machine.offers, machine.warnings, machine.asides)
+                nodes[name] = NodePlan(
+                    name, definition.name, machine.offers, machine.warnings, machine.asides, machine.waiting
+                )
         return list(nodes.values())
 
     def _list_providers(self, folder: str) -> dict[str, ProviderInfo]:
@@ -175,6 +179,13 @@ class Submitter:
             shutil.copyfile(path, temporary)
             os.replace(temporary, kept)
         return str(kept)
+
+
+def _mark_at_hand(state: RunState, nodes: Sequence[NodePlan]) -> Iterator[NodePlan]:
+    """Which of them have a machine already."""
+    for node in nodes:
+        known = state.nodes.get(node.name)
+        yield replace(node, at_hand=known is not None and known.state in AT_HAND)
 
 
 def _render(spec: EnvironmentSpec, folder: Path, elsewhere: bool) -> EnvironmentBuild:

@@ -17,6 +17,7 @@ from json_schema import check
 from cloudsend_cli.api import Client
 from cloudsend_cli.api.directory import Directory
 from cloudsend_cli.cli.execute import execute
+from cloudsend_cli.cli.plan import VERBS, announcement
 from cloudsend_cli.cli.session import Session
 from cloudsend_cli.cli.settings import Settings
 from cloudsend_cli.core.model import Finding, InstanceSpec, JobSpec, Leftover, ProviderDefinition, RunSpec
@@ -256,6 +257,23 @@ def test_what_costs_less_and_is_not_taken_is_shown(
     )
     said = line("create", "instance", "-p", "aws", "--set", "region=eu-west-3")[2]
     assert "slow would fit for about $0.0050/h; it is slowed down now and then" in said
+
+
+def test_what_is_rented_is_told_from_what_is_there(renter: FakeRenter) -> None:
+    """Seen: `renting 2 machines` where a run was attached to, and where one that waited was taken."""
+    (plan,) = renter.plan_machines([InstanceSpec("aws")])
+    node = NodePlan("aws-0", "aws", plan.offers)
+    has, waits = replace(node, at_hand=True), replace(node, waiting=True)
+
+    def said(*nodes: NodePlan) -> str:
+        return announcement(RunSpec("p", "", ()), nodes, VERBS).partition(":")[0]
+
+    assert said(node) == "renting 1 machine for $0.0200/h"
+    assert said(has, has) == "using 2 machines that the run has for $0.0400/h"
+    assert said(waits, node, node) == "taking 1 machine that waits, renting 2 machines for $0.0600/h"
+    assert said(replace(waits, at_hand=True), node, waits) == (
+        "using 1 machine that the run has, taking 2 machines that wait for $0.0600/h"
+    )
 
 
 def test_what_is_wanted_is_noted_before_it_is_asked_for(

@@ -210,11 +210,16 @@ def test_a_run_says_what_it_rents_costs_and_keeps(ec2: Cloud, desk: Desk) -> Non
     assert re.search(WAITS, done.stderr)
     again = desk("run", "run.yml")
     assert "renting" not in again.stderr  # everything is kept
-    assert desk.json("run", "run.yml", "--fresh")["kept"] == 1
+    assert "it would" not in desk("run", "run.yml", "--dry-run").stderr
+    assert "it would take 1 machine that waits for $" in desk("run", "run.yml", "--fresh", "--dry-run").stderr
+    fresh = desk("run", "run.yml", "--fresh", "-o", "json")
+    assert json.loads(fresh.stdout)["kept"] == 1
+    assert "taking 1 machine that waits for $" in fresh.stderr and "renting" not in fresh.stderr
 
 
 def test_a_run_that_is_killed_says_until_when_its_machine_waits(ec2: Cloud, desk: Desk, held: str) -> None:
     """Seen: three machines were paid for ten minutes more, and nobody had said so."""
+    assert "using 1 machine that the run has for $" in desk("run", "run.yml", "--detach").stderr
     assert re.search(WAITS, desk("kill", "run", held).stderr)
     assert re.search(WAITS, desk("wait", held, status=1).stderr)
 

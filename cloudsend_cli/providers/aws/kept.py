@@ -10,11 +10,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cloudsend_cli.core.model import MachinePlan
 from cloudsend_cli.errors import CapacityError, UnreachableError
 
 from .identity import locked
 from .instances import Machine, find_own, find_wish
-from .launch import TAG, Intent, Wish, render_tags
+from .launch import TAG, Intent, Wish, parse_request, render_tags
 from .records import Machine as Record
 from .tenant import Tenant
 
@@ -48,6 +49,21 @@ def claim_machine(tenant: Tenant, intent: Intent, wish: Wish) -> str:
         if record.run == KEPT:
             tenant.records.write_machine(record)
     return ""
+
+
+def mark_waiting(tenant: Tenant, plans: Sequence[MachinePlan]) -> list[MachinePlan]:
+    """Those for which a machine waits, as far as is noted here: nobody is asked, and it may have ended."""
+    if tenant.is_new:
+        return list(plans)
+    taken: set[str] = set()
+    marked = []
+    for plan in plans:
+        wish = parse_request(plan.request)
+        found = _list_candidates(tenant, Intent("", "", 0, ""), wish) if wish.reuse else ()
+        mine = next((record.instance_id for record in found if record.instance_id not in taken), "")
+        taken.add(mine)
+        marked.append(replace(plan, waiting=bool(mine)))
+    return marked
 
 
 def _note_claim(tenant: Tenant, intent: Intent, record: Record) -> bool:

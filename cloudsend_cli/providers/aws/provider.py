@@ -70,7 +70,7 @@ class AwsProvider:
         with self._lock:
             if self._planner is None:
                 self._planner = Planner(self._definition, self._tenant.account, self._tenant.state_dir)
-        return self._planner.plan(specs)
+        return kept.mark_waiting(self._tenant, self._planner.plan(specs))
 
     # ---- machines of a run ----------------------------------------------------------------------------------------
 
