@@ -80,7 +80,7 @@ def test_next_run_of_the_project_takes_what_is_there(ec2: Cloud, desk: Desk) -> 
     for one in (machine, other):
         told = [m["seconds"] for cost in costs for m in cost["machines"] if m["instance_id"] == one.id]
         assert sum(told) == pytest.approx((rows[one.id].end or 0.0) - rows[one.id].start, abs=SECONDS)
-    assert all(cost["cost_per_hour"] == 0 for cost in costs)
+    assert [cost["cost_per_hour"] for cost in costs] == [0, 0, 0], costs
     assert sum(cost["cost"] for cost in costs) == pytest.approx(dollars(list(rows.values())), abs=0.005)
     desk("gc", "--yes")
     assert ec2.leaks() == []
