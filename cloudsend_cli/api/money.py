@@ -90,21 +90,29 @@ def _run_cost(
         cost=run_cost(rentals, now),
         budget=row.run.budget,
         created_at=row.run.created_at,
-        machines=tuple(_machine_cost(rental, now) for rental in rentals),
+        machines=tuple(_machine_cost(rental, now) for rental in rentals if not _never_waited(rental, now)),
         jobs=jobs,
     )
 
 
+def _never_waited(rental: RentalRecord, now: float) -> bool:
+    """Whether the machine was taken, or given back, before its waiting was paid for."""
+    over = rental.until is not None and rental.until <= now
+    return rental.waiting and over and not paid_seconds(rental, now)
+
+
 def _machine_cost(rental: RentalRecord, now: float) -> MachineCost:
+    goes_on = rental.until is None or rental.until > now
     return MachineCost(
         name=rental.node,
         instance_id=rental.instance_id,
         provider=rental.provider,
         kind=parse_note(rental.note),
         price=rental.price,
-        since=rental.since,
-        until=rental.until,
+        since=min(rental.since, now),  # what was paid for before may end later
+        until=None if goes_on else rental.until,
         waiting=rental.waiting,
+        waits_until=rental.until if rental.waiting and goes_on else None,
         seconds=paid_seconds(rental, now),
         cost=rental_cost(rental, now),
     )
@@ -127,7 +135,7 @@ def count_kept(home: Directory, run: str) -> Kept:
     """As the run has left them; nobody is asked."""
     nodes = [node for node in home.reader().load_without_jobs(run).nodes.values() if is_rented_node(node)]
     kept = [node for node in nodes if node.state == "keeping" or (node.state == "released" and node.kept)]
-    seconds = min((current_offer(node).keep for node in kept), default=0.0)
+    seconds = min((current_offer(node).keep for node in kept or nodes), default=0.0)
     ending = sum(node.state in {"running", "releasing", "creating"} for node in nodes)
     return Kept(len(kept), seconds, ending, tuple((node.name, node.trouble) for node in nodes if node.trouble))
 

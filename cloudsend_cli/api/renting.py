@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from cloudsend_cli.core.costs import describe_rate
 from cloudsend_cli.core.machine_views import CheckView, InstanceView
 from cloudsend_cli.core.model import Finding, ProviderDefinition, Rented
+from cloudsend_cli.core.paid import total_cost
 from cloudsend_cli.core.ports import Renter
-from cloudsend_cli.core.renting import ENDED, parse_note
+from cloudsend_cli.core.renting import ENDED, machine_cost, parse_note
 from cloudsend_cli.core.state import Changes
 from cloudsend_cli.core.submission import SubmitOptions
-from cloudsend_cli.engine.bills import note_machines, open_bill
+from cloudsend_cli.engine.bills import list_bills, note_machines, open_bill
 from cloudsend_cli.engine.hires import forget_hire, list_hires
 from cloudsend_cli.engine.instances import Runs, name_rented, rented_view
 from cloudsend_cli.engine.parallel import each_in_parallel
@@ -250,6 +251,8 @@ def terminate(home: Directory, machine: Rented) -> Released:
     from cloudsend_cli.engine.claiming import Released
 
     there = machine.state != "terminated"  # `ending` may be one that is about to be stopped
+    bill, now = list_bills(home.path).get(machine.instance_id), time.time()
+    cost = machine_cost(machine, now) if bill is None else total_cost(bill, now)
     if there:
         _open_to_change(home, machine).terminate_rented(machine.instance_id)
         end_waiting(home, machine.instance_id)
@@ -262,6 +265,7 @@ def terminate(home: Directory, machine: Rented) -> Released:
         was_claimed=there,
         instance_id=machine.instance_id,
         price=machine.price,
+        cost=None if cost.unknown else cost.total,
         rented=True,
     )
 

@@ -39,8 +39,7 @@ def tell_waiting(session: Session, run: str) -> None:
     """Of a run that may have ended long ago: machines that wait still, as far as is known here."""
     now = time.time()
     machines = session.client.find_run_cost(run).machines
-    ends = [machine.until for machine in machines if machine.waiting and machine.until is not None]
-    left = [until for until in ends if until > now]
+    left = [until for machine in machines if (until := machine.waits_until) is not None and until > now]
     if left:
         session.screen.say(_waiting_text(len(left), max(left)))
 
@@ -56,9 +55,8 @@ def await_giving_back(session: Session, run: str) -> Kept:
 def _waits_until(session: Session, run: str, kept: Kept) -> float:
     """As the run has noted it; a machine that is just let go has no such note yet."""
     machines = session.client.find_run_cost(run).machines
-    ends = [machine.until for machine in machines if machine.waiting and machine.until is not None]
-    now = time.time()
-    return max([until for until in ends if until > now], default=now + kept.seconds)
+    ends = [machine.waits_until for machine in machines if machine.waits_until is not None]
+    return max(ends, default=time.time() + kept.seconds)
 
 
 def _waiting_text(count: int, until: float) -> str:

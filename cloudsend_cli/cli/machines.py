@@ -221,9 +221,16 @@ def _money_facts(found: InstanceView, screen: Screen) -> list[tuple[str, str]]:
         ("rented", screen.moment(rental.since)),
         ("age", _age(found, screen)),
         ("cost", cost_text(found)),
-        ("ends itself", f"when it is idle, and at the latest {iso_seconds(rental.expires)}" if rental.expires else ""),
+        ("ends itself", _ends_itself(rental) if rental.expires else ""),
         ("project", rental.project),
     ]
+
+
+def _ends_itself(rental: RentalView) -> str:
+    from cloudsend_cli.core.renting import describe_idle
+
+    late = f", and at the latest {iso_seconds(rental.expires)}" if rental.expires is not None else ""
+    return describe_idle(rental.idle) + late
 
 
 def _never_came_up(found: InstanceView, screen: Screen) -> bool:

@@ -66,9 +66,11 @@ def _created_text(machine: InstanceView) -> str:
     rental = machine.rental
     if rental is None:
         return f"claimed, until `cloudsend terminate instance {name}`"
+    from cloudsend_cli.core.renting import describe_idle
+
     late = f", at the latest {iso_seconds(rental.expires)}" if rental.expires is not None else ""
     return (
-        f"rented for {price_text(machine)}; it ends itself when it is idle{late}\n"
+        f"rented for {price_text(machine)}; it ends itself {describe_idle(rental.idle)}{late}\n"
         f"  cloudsend ssh {name}\n"
         f"  cloudsend run …   of the project {one_line(rental.project)} takes it, where it fits\n"
         f"  cloudsend terminate instance {name}   gives it back"
@@ -185,11 +187,14 @@ class _Batch:
 
 
 def _release_text(one: Released) -> str:
-    from cloudsend_cli.core.costs import describe_rate
+    from cloudsend_cli.core.costs import describe_dollars, describe_rate
 
     if one.rented:
         name = one.name if one.name == one.instance_id else f"{one.name} ({one.instance_id})"
-        return f"{name} ends; it cost {describe_rate(one.price)}" if one.was_claimed else f"{name} has ended already"
+        if not one.was_claimed:
+            return f"{name} has ended already"
+        cost = "it" if one.cost is None else f"it has cost {describe_dollars(one.cost)}, and"
+        return f"{name} ends; {cost} was {describe_rate(one.price)}"
     text = f"{one.name} is given back" if one.was_claimed else f"{one.name} was not claimed"
     left = [f"{plural(one.running, 'job')} of yours"] if one.running else []
     left += [f"{one.queued} of yours that wait"] if one.queued else []

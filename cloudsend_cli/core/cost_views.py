@@ -19,10 +19,11 @@ class MachineCost:
     kind: Kind
     price: float | None
     since: float
-    until: float | None
+    until: float | None  # None: it goes on
     seconds: float  # that are paid for
     cost: Cost
     waiting: bool = False  # for the next run: after this one, at its cost
+    waits_until: float | None = None  # ... and ends itself then, where none comes
 
     def as_json(self) -> Json:
         return {
@@ -36,6 +37,7 @@ class MachineCost:
             "since": iso(self.since),
             "until": iso(self.until),
             "waiting": self.waiting,
+            "waits_until": iso(self.waits_until),
             "seconds": round(self.seconds, 3),
             "cost": None if self.cost.unknown else round(self.cost.total, 6),
         }

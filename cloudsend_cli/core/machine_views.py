@@ -21,6 +21,7 @@ class RentalView:
     since: float | None = None  # when it was launched, or when this run has it since
     cost: Cost | None = None
     expires: float | None = None  # when it ends itself at the latest
+    idle: float | None = None  # seconds without work after which it ends itself; None: nobody has said
     project: str = ""
     kept: bool = False  # it is in no run, and waits for one
     leftover: str = ""  # why nothing wants it
@@ -34,6 +35,7 @@ class RentalView:
             "rented_at": iso(self.since),
             "cost": None if self.cost is None or self.cost.unknown else round(self.cost.total, 6),
             "expires_at": iso(self.expires),
+            "idle_seconds": self.idle,
             "kept": self.kept,
             "leftover": self.leftover or None,
         }

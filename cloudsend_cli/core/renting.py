@@ -74,7 +74,18 @@ def machine_cost(machine: Rented, now: float) -> Cost:
     running = machine.state in {"pending", "running", "unknown"}
     until = None if running else machine.ended_at if machine.ended_at is not None else now
     name = machine.instance_id
-    return rental_cost(RentalRecord(name, name, "", "", machine.price, machine.launched_at, until), now)
+    return rental_cost(
+        RentalRecord(name, name, "", "", machine.price, machine.launched_at, until, machine.least_seconds), now
+    )
+
+
+def describe_idle(seconds: float | None) -> str:
+    """When a machine ends itself: `when it is idle for 10 min`; an hour, or a day, where it is to wait for longer."""
+    if not seconds:
+        return "when it is idle"
+    units = ((3600, "h"), (60, "min"))
+    size, unit = next(((size, unit) for size, unit in units if seconds % size == 0), (1, "s"))
+    return f"when it is idle for {seconds / size:.4g} {unit}"
 
 
 def describe_plan(machines: Sequence[Sequence[Offer]]) -> str:

@@ -43,6 +43,7 @@ class Released:
     rented: bool = False  # it ends, and so does what it costs
     instance_id: str = ""
     price: float | None = None  # dollars per hour
+    cost: float | None = None  # dollars since it was rented, whoever used it; None: not known
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -55,6 +56,7 @@ class Released:
             "rented": self.rented,
             "instance_id": self.instance_id or None,
             "price_per_hour": self.price,
+            "cost": None if self.cost is None else round(self.cost, 6),
         }
 
 

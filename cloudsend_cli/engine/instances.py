@@ -14,6 +14,7 @@ from cloudsend_cli.core.renting import (
     ENDED,
     KEPT,
     Kind,
+    describe_idle,
     find_excess,
     is_rented_node,
     machine_cost,
@@ -189,6 +190,7 @@ def _merge(view: InstanceView, machine: Rented, now: float) -> InstanceView:
         price=known.price if known.price is not None else machine.price,
         since=known.since if known.since is not None else machine.launched_at,
         expires=min((t for t in (known.expires, machine.expires) if t is not None), default=None),
+        idle=machine.idle,
         cost=known.cost if known.cost is not None else machine_cost(machine, now),
         project=machine.project or known.project,
     )
@@ -216,6 +218,7 @@ def rented_view(machine: Rented, runs: Runs, now: float, bill: Paid | None = Non
             since=machine.launched_at if bill is None else bill.since,
             cost=machine_cost(machine, now) if bill is None else total_cost(bill, now),
             expires=machine.expires,
+            idle=machine.idle,
             project=machine.project,
             kept=kept,
             leftover=leftover,
@@ -230,7 +233,8 @@ def _rented_remark(machine: Rented, leftover: str, kept: bool) -> str:
         return "its disk is kept, and costs a little"
     if machine.state in ENDED:
         return machine.reason
-    return f"waits for a run of {machine.project or 'any project'}; ends itself when it is idle" if kept else ""
+    whose = machine.project or "any project"
+    return f"waits for a run of {whose}; ends itself {describe_idle(machine.idle)}" if kept else ""
 
 
 def name_rented(machine: Rented) -> str:

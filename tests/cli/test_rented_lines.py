@@ -223,6 +223,7 @@ def test_a_machine_is_rented_waited_for_and_given_back(
     check(view, "instance")
     assert (view["instance_id"], view["state"], view["price_per_hour"]) == ("i-1", "kept", 0.02)
     assert ("create", view["name"]) in renter.calls
+    assert view["idle_seconds"] == 600
     assert ("keep", "i-1") in renter.calls  # from now on a run of its project may take it
     (done,) = data("terminate", "instance", view["name"])
     check([done], "released")
@@ -256,6 +257,7 @@ def test_what_costs_less_and_is_not_taken_is_shown(
         line("run", "c.yml", "--dry-run")[1],
     )
     said = line("create", "instance", "-p", "aws", "--set", "region=eu-west-3")[2]
+    assert "it ends itself when it is idle for 10 min, at the latest 20" in said
     assert "slow would fit for about $0.0050/h; it is slowed down now and then" in said
 
 
@@ -366,7 +368,9 @@ def test_all_are_given_back_only_when_asked_for(
     renter.refusals["terminate"] = [AuthError("you may not", hint="ask your administrator")]
     status, out, err = line("terminate", "instance", "--all", "--yes")
     assert status == 4
-    assert out.count(" ends; it cost ") == 2  # one that cannot be ended does not keep the others
+    assert (
+        len(re.findall(r"^aws-a\d \(i-\d\) ends; it has cost \S+, and was \$0\.0200/h$", out, re.MULTILINE)) == 2
+    )  # one that cannot be ended does not keep the others
     assert "ask your administrator" in err
     assert line("terminate", "instance", "aws-a0", "--all")[0] == 2
     assert line("terminate", "instance")[0] == 2
@@ -382,7 +386,12 @@ def test_waiting_is_paid_for_until_the_machine_is_given_back(
         (paid,) = store.list_rentals("rtest1")["rtest1"]
         wait = replace(paid, id="wait", since=now - 60, until=now + 540, waiting=True, kept_at=now - 60)
         store.write_run("rtest1", lambda state: Changes(rentals={"wait": wait}))
-    assert data("cost", "rtest1")["cost_per_hour"] == 0.02
+    cost = data("cost", "rtest1")
+    check(cost, "run_cost")
+    waits = cost["machines"][1]
+    assert (cost["cost_per_hour"], waits["waiting"], waits["until"]) == (0.02, True, None)
+    ends = datetime.fromisoformat(waits["waits_until"]).timestamp()
+    assert ends == pytest.approx(now + 540, abs=1)  # seen: as `until`, ten minutes from now
     assert "aws-0, waiting" in line("cost", "rtest1")[1]
     left = re.compile(
         r"1 machine waits 9m00s, until \d\d:\d\d, for the next run of this project; "
@@ -394,8 +403,25 @@ def test_waiting_is_paid_for_until_the_machine_is_given_back(
     data("terminate", "instance", machine)
     assert line("wait", "rtest1")[2] == ""
     after = data("cost", "rtest1")
-    assert after["cost_per_hour"] == 0
+    assert (after["cost_per_hour"], after["machines"][1]["waits_until"]) == (0, None)
     assert after["machines"][1]["seconds"] == pytest.approx(60, abs=5)
+
+
+def test_what_is_paid_for_later_began_not_later_than_now_and_nothing_is_told_of_no_waiting(
+    data: Callable[..., Any], renter: FakeRenter, state_dir: Path
+) -> None:
+    """Seen: `since` up to a minute ahead, and a row of 0.0 s for each machine that was taken at once."""
+    put_run(state_dir, renter, ended=True)
+    now = time.time()
+    with SqliteStore.open(state_dir) as store:
+        (paid,) = store.list_rentals("rtest1")["rtest1"]
+        taken = replace(paid, id="taken", since=now + 50, until=None, taken_at=now - 5)
+        never = replace(paid, id="never", since=now - 9, until=now - 9, waiting=True, kept_at=now - 9)
+        store.write_run("rtest1", lambda state: Changes(rentals={"taken": taken, "never": never}))
+    machines = data("cost", "rtest1")["machines"]
+    assert [machine["waiting"] for machine in machines] == [False, False]
+    since = [datetime.fromisoformat(machine["since"]).timestamp() for machine in machines]
+    assert max(since) < now + 40
 
 
 def test_a_machine_that_is_asked_for_costs_nothing_until_it_is_there_and_is_listed_once(

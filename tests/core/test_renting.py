@@ -11,6 +11,7 @@ from cloudsend_cli.core.model import Offer, Rented, Resources
 from cloudsend_cli.core.renting import (
     KEPT,
     Kind,
+    describe_idle,
     describe_plan,
     find_excess,
     is_rented,
@@ -105,3 +106,23 @@ def test_a_plan_in_words() -> None:
     assert describe_plan([(spot,), (demand, spot), (spot,), (odd,)]) == (
         "2 x m7i.large spot in eu-west-3a, 1 x g5.xlarge in eu-west-3b, 1 x a machine"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "when it is idle"),
+        (600.0, "when it is idle for 10 min"),
+        (3600.0, "when it is idle for 1 h"),
+        (86400.0, "when it is idle for 24 h"),
+        (90.0, "when it is idle for 90 s"),
+    ],
+)
+def test_when_a_machine_ends_itself(seconds: float | None, text: str) -> None:
+    """Seen: `when it is idle` of one that waits for a day."""
+    assert describe_idle(seconds) == text
+
+
+def test_the_first_minute_of_a_machine_is_charged_whole() -> None:
+    young = replace(MACHINE, launched_at=990.0, price=3600.0, least_seconds=60.0)
+    assert machine_cost(young, 1000.0).total == 60.0
