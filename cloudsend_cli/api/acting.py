@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudsend_cli.core.losses import SHOWN_MOST, describe_absence
 from cloudsend_cli.core.model import FINAL_STATES, RUNNING, Request
 from cloudsend_cli.core.plan import plan_fetch
 from cloudsend_cli.core.state import FETCHED
@@ -115,7 +116,20 @@ def give_up(home: Directory, node: str) -> list[str]:
 def fetch(home: Directory, ref: str, directory: str | None) -> list[Path]:
     store = home.reader()
     rows = lookup.find_jobs_or_run(store, ref)
-    return [path for row in rows if (path := _fetch_one(home, store, row, directory)) is not None]
+    gone = dict.fromkeys(row for row in rows if describe_absence(row.state, row.reason, row.fetch))
+    there = [row for row in rows if row not in gone]
+    paths = [path for row in there if (path := _fetch_one(home, store, row, directory)) is not None]
+    if gone:
+        raise _describe_gone(list(gone), len(paths))
+    return paths
+
+
+def _describe_gone(rows: Sequence[JobRow], fetched: int) -> ResultError:
+    went = [f"{r.name}: gone with {r.node}, which was {describe_absence(r.state, r.reason, r.fetch)}" for r in rows]
+    more = f"; and {len(went) - SHOWN_MOST} more" if len(went) > SHOWN_MOST else ""
+    text = f"results went with their machine: {'; '.join(went[:SHOWN_MOST])}{more}"
+    rest = f"; results of {fetched} other jobs are here" if fetched else ""
+    return ResultError(text, hint=f"run their config again, and they are done again{rest}")
 
 
 def _fetch_one(home: Directory, store: SqliteStore, row: JobRow, directory: str | None) -> Path | None:

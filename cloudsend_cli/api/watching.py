@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from cloudsend_cli.core.losses import describe_absence
 from cloudsend_cli.core.model import FAILED, FINAL_STATES, JOB_STATES, PENDING, RUNNING
-from cloudsend_cli.core.naming import build_id
+from cloudsend_cli.core.naming import build_id, job_id
 from cloudsend_cli.core.views import JobView, Progress, run_state_word
 from cloudsend_cli.engine import logs, lookup
-from cloudsend_cli.errors import MaestroError, UnreachableError, WaitTimeout
+from cloudsend_cli.engine.homelogs import is_home
+from cloudsend_cli.errors import MaestroError, NotFoundError, UnreachableError, WaitTimeout
 from cloudsend_cli.maestro.client import MaestroClient
 from cloudsend_cli.maestro.replies import parse_progress
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -143,8 +145,17 @@ def read_log(home: Directory, ref: str, want: logs.Reading) -> Iterator[bytes]:
     if build is not None:
         chunks = logs.read_ended(open_source(build), want.lines)
     else:
+        _check_log_is_there(home, row)
         chunks = logs.read_log(store, row, open_source, want)
     return _closing(chunks, relay)
+
+
+def _check_log_is_there(home: Directory, row: JobRow) -> None:
+    """NotFoundError: the machine that had it is gone, and it had not come home."""
+    went = describe_absence(row.state, row.reason, row.fetch)
+    if went and not is_home(home.path / "logs", logs.uid_of(row)):
+        hint = f"`cloudsend explain {job_id(row.run, row.number)}` says more; run its config again to do it again"
+        raise NotFoundError(f"{row.name}: its log went with its machine {row.node}, which was {went}", hint=hint)
 
 
 def _closing(chunks: Iterator[bytes], relay: Relay) -> Iterator[bytes]:

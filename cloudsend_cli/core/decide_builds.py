@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .actions import AttemptStart
-from .decide_jobs import DISK_FULL, reason_of
+from .decide_jobs import DISK_FULL, PREEMPTED, reason_of
 from .draft import Draft
+from .losses import LIFETIMES, describe_outlived
 from .model import RUNNING, SUCCEEDED, AttemptStatus, HostView, JobSpec, Resources
 from .naming import build_id
 from .state import BuildRecord
@@ -71,6 +72,10 @@ def _settle(draft: Draft, build: BuildRecord, status: AttemptStatus) -> None:
         _again(draft, build)
     elif status.state in {"exited", "refused"} and status.cause == DISK_FULL:
         _again(draft, build)  # it was not begun
+    elif status.state in {"exited", "lost"} and status.cause in LIFETIMES and build.losses >= LOSSES_MOST:
+        draft.put_build(replace(build, state="failed", reason=describe_outlived(LIFETIMES[status.cause])))
+    elif status.state == "exited" and status.cause in {PREEMPTED, *LIFETIMES}:
+        _again(draft, build, lost=status.cause in LIFETIMES)
     elif status.state == "exited" and status.cause != "upload-missing":
         draft.put_build(replace(build, state="failed", reason=reason_of(status)))
     elif status.state == "refused" and status.cause not in {"", "wrong-boot"}:

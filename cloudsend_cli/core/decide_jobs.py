@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from .actions import AttemptStart
 from .draft import Draft
+from .losses import LIFETIMES, describe_outlived
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, AttemptStatus, HostView
 from .naming import attempt_id, parse_attempt_id, parse_build_id, run_of_attempt
 from .state import RESUME, JobRecord
@@ -17,7 +18,8 @@ DELETED = "lost: the agent's directory on the host was deleted"
 LOSSES = {"rebooted": RESTARTED, "home-deleted": DELETED}  # in the agent's words
 PREEMPTED = "preempted"
 DISK_FULL = "disk-full"  # alone only of attempts that were never executed
-RETRY_FULL = f"retry after {DISK_FULL}"
+RETRY = "retry after "
+RETRY_FULL = f"{RETRY}{DISK_FULL}"
 SIGNAL_NAMES = {
     1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
     10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU",
@@ -128,6 +130,8 @@ def _settle_loss(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
         never_started(draft, job, delay=draft.policy.retry_delay)
     elif status.cause == PREEMPTED:  # its watcher went down while it was being ended
         preempt(draft, job)
+    elif status.cause in LIFETIMES:
+        outlive(draft, job, status)
     else:
         lose(draft, job, LOSSES.get(status.cause, status.cause or "lost"), ended_at=status.ended)
 
@@ -144,6 +148,8 @@ def _settle_exit(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
         _finish(draft, job, CANCELLED, cancel_reason(draft), status)
     elif status.cause == PREEMPTED:
         preempt(draft, job)
+    elif status.cause in LIFETIMES:
+        outlive(draft, job, status)
     elif status.cause == DISK_FULL:
         never_started(draft, job, RETRY_FULL, delay=draft.policy.retry_delay)
     elif status.cause == "upload-missing":
@@ -174,7 +180,7 @@ def _fail(draft: Draft, job: JobRecord, reason: str, status: AttemptStatus) -> N
             replace(
                 job,
                 state=PENDING,
-                reason=f"retry after {reason}",
+                reason=f"{RETRY}{reason}",
                 failures=failures,
                 exit_code=status.exit_code,
                 not_before=draft.seen.now + delay,
@@ -207,12 +213,32 @@ def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = 
     if job.cancel:
         _finish(draft, replace(job, losses=losses), CANCELLED, cancel_reason(draft), None)
     elif losses <= job.spec.retries_lost:
-        draft.put_job(
-            replace(job, state=PENDING, losses=losses, reason=f"retry after {reason}", started_at=None, ended_at=None)
-        )
+        _try_again(draft, job, reason)
     else:
         ended = draft.seen.now if ended_at is None else ended_at
         draft.put_job(replace(job, losses=losses, state=FAILED, reason=reason, ended_at=ended))
+
+
+def _try_again(draft: Draft, job: JobRecord, reason: str) -> None:
+    losses = job.losses + 1
+    draft.put_job(
+        replace(job, state=PENDING, losses=losses, reason=f"{RETRY}{reason}", started_at=None, ended_at=None)
+    )
+
+
+def outlive(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
+    """It was at work when its machine's time was over, and was told so before: what it has left can still be had.
+
+    A loss, not a preemption: a job that takes longer than machines live would have one rented after the other.
+    """
+    reason = describe_outlived(LIFETIMES[status.cause])
+    if not job.cancel and job.losses < job.spec.retries_lost:
+        _try_again(draft, job, reason)
+        _await_persisted(draft, job)
+    else:
+        state = CANCELLED if job.cancel else FAILED
+        final = cancel_reason(draft) if job.cancel else reason
+        _finish(draft, replace(job, losses=job.losses + 1), state, final, status)
 
 
 def never_started(draft: Draft, job: JobRecord, reason: str = "", *, delay: float = 0.0) -> None:
@@ -224,14 +250,16 @@ def never_started(draft: Draft, job: JobRecord, reason: str = "", *, delay: floa
         draft.put_job(replace(job, state=PENDING, reason=reason, started_at=None, ended_at=None, not_before=later))
 
 
-def preempt(draft: Draft, job: JobRecord, *, fetch: bool = True) -> None:
-    """Its machine is taken back: a new attempt follows, nothing is counted, and what it persists comes along.
-
-    With `fetch`, what it left can still be had: the new attempt waits for it, but not for long.
-    """
+def preempt(draft: Draft, job: JobRecord) -> None:
+    """Its machine is taken back: a new attempt follows, nothing is counted, and what it persists comes along."""
     never_started(draft, job)
+    _await_persisted(draft, job)
+
+
+def _await_persisted(draft: Draft, job: JobRecord) -> None:
+    """What the job left, given as it was while it ran, can still be had: it is waited for, but not for long."""
     pending = draft.jobs[job.number]
-    if fetch and job.spec.persist and pending.state == PENDING and job.started_at is not None:
+    if job.spec.persist and pending.state == PENDING and job.started_at is not None:
         until = draft.seen.now + draft.policy.resume_limit
         draft.put_job(replace(pending, fetch=RESUME, fetch_tries=0, not_before=until))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from .actions import ConnectHost, CreateInstance, DisconnectHost, KeepInstance, TerminateInstance
 from .decide_builds import is_ending_build
-from .decide_jobs import PREEMPTED, go_on_without, lose, never_started, take_report
+from .decide_jobs import PREEMPTED, RETRY, go_on_without, lose, never_started, take_report
 from .decide_money import begin_waiting, end_rental
 from .decide_stand_ins import ask_stand_in, make_room
 from .draft import Draft
@@ -15,7 +15,16 @@ from .model import PENDING, HostView, InstanceStatus
 from .naming import create_call, digest, keep_call, terminate_call, token
 from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
 from .renting import is_rented_node
-from .silence import DENIED, REFUSALS, REFUSED, SILENT, UNANSWERED, describe_unanswered
+from .silence import (
+    DENIED,
+    REFUSALS,
+    REFUSED,
+    SHORT_LIVED,
+    SILENT,
+    UNANSWERED,
+    describe_short_lived,
+    describe_unanswered,
+)
 from .state import FETCHED, RESULTS_GONE, RESUME, NodeRecord
 
 # Each is the provider's word that the token has no living machine (see ports.Provider.create_instance). `auth` is so
@@ -25,6 +34,7 @@ PASSING_CREATE_ERRORS = frozenset({"capacity"})
 SHORTAGES = frozenset({"capacity", "quota"})
 NO_ANSWER = frozenset({"unreachable", "expired"})
 CAPACITY = "capacity"  # InstanceStatus.reason
+BY_ITSELF = "shut down from within"  # ... the same: also by its switch, when its time was over
 NEVER_CAME_UP = "never came up"
 GONE = "given up by the user"
 LEAST_IDLE = 60.0  # seconds for which a machine of a run is kept at hand at least
@@ -190,6 +200,11 @@ def _note_taken(draft: Draft, node: NodeRecord, reason: str) -> None:
 
 def _replace(draft: Draft, node: NodeRecord, reason: str) -> None:
     """The machine is proved gone; a new generation fences its late news."""
+    view = draft.seen.hosts.get(node.name)
+    setting = view.outlives if view is not None and reason != PREEMPTED else ""
+    by_itself = reason == BY_ITSELF
+    if setting:
+        reason += f", as its `{setting}` was over"
     _lose_all(draft, node, reason)
     end_rental(draft, node.instance_id)
     if not node.retired:  # else it was noted when its end was announced
@@ -197,7 +212,19 @@ def _replace(draft: Draft, node: NodeRecord, reason: str) -> None:
     # A machine that ended before it was used is not asked for again at once: its provider may be short of them.
     later = draft.seen.now + draft.policy.create_retry if node.state == "creating" else 0.0
     state = "released" if node.retired else "wanted"
+    if by_itself and not node.retired:
+        node = _count_barren(draft, node)
+        if node.barren >= draft.policy.unanswered_most:
+            state, reason = "failed", describe_short_lived(node.barren, setting)
     draft.put_node(replace(node, state=state, reason=reason, instance_id="", not_before=later))
+
+
+def _count_barren(draft: Draft, node: NodeRecord) -> NodeRecord:
+    """What begins on a machine and is cut short is a loss, and is counted; so is a machine on which nothing begins."""
+    mine = [job for job in draft.state.jobs.values() if job.node == node.name]
+    now = [draft.jobs.get(job.number, job) for job in mine if (job.handed_at or 0.0) >= node.created_at]
+    began = any(job.started_at is not None or job.reason.startswith(RETRY) for job in now)
+    return replace(node, barren=0 if began else node.barren + 1)
 
 
 def _give_up(draft: Draft, name: str) -> None:
@@ -264,7 +291,11 @@ def _hear(draft: Draft, node: NodeRecord, view: HostView | None, status: Instanc
         draft.put_node(heard)
     if view is not None and view.reported is not None:
         take_report(draft, node.name, view)
-    if view is not None and connected and view.leaving and ask_stand_in(draft, heard):
+    if view is not None and connected and view.outlives and is_rented_node(node):
+        # The next one is asked for when it is gone: what it ended may have been a job's last try.
+        if not _is_used(draft, node):
+            _give_back_drained(draft, draft.nodes.get(node.name, node), view.outlives)
+    elif view is not None and connected and view.leaving and ask_stand_in(draft, heard):
         _note_taken(draft, node, PREEMPTED)
 
 
@@ -272,6 +303,13 @@ def _lose_stopped(draft: Draft, node: NodeRecord) -> None:
     """PROOF: its provider says that it has no power. Its disk is kept, and it may come back under another boot."""
     for job in draft.running_jobs(node.name):
         lose(draft, job, "lost: the machine was stopped")
+
+
+def _give_back_drained(draft: Draft, node: NodeRecord, setting: str) -> None:
+    """Its time is nearly over, and nothing is left on it: what waits need not wait for its end."""
+    node = _count_barren(draft, node)
+    over = node.barren >= draft.policy.unanswered_most
+    _start_release(draft, node, node.instance_id, describe_short_lived(node.barren, setting) if over else "")
 
 
 def _has_been_idle(draft: Draft, node: NodeRecord) -> bool:
@@ -315,7 +353,7 @@ def _give_back_unanswered(draft: Draft, node: NodeRecord, instance_id: str) -> N
 
 def _is_used(draft: Draft, node: NodeRecord) -> bool:
     """Whether anything of this run was ever handed to it whose end, or result, is not known yet."""
-    waiting = (draft.job(number) for number in draft.state.to_fetch)
+    waiting = (draft.job(number) for number in {**draft.state.to_fetch, **draft.jobs})
     builds = (draft.build(where, key) for where, key in draft.state.builds if where == node.name)
     return (
         bool(draft.running_jobs(node.name))
@@ -400,7 +438,7 @@ def _release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
             _lose_all(draft, node, "given back")  # it is not asked for again, whatever was still to come from it
     if gone and node.retired:
         draft.put_node(replace(node, state="released", instance_id="", reason="", not_before=0.0))
-    elif gone and node.reason.startswith((REFUSED, GONE, UNANSWERED)):
+    elif gone and node.reason.startswith((REFUSED, GONE, UNANSWERED, SHORT_LIVED)):
         draft.put_node(replace(node, state="failed", instance_id="", not_before=0.0))
     elif gone:
         again = wanted or node.reason == NEVER_CAME_UP

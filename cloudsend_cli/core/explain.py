@@ -200,6 +200,10 @@ def _describe_node(state: RunState, node: NodeRecord, now: float) -> str:
     return f"{text}; {way_out(node.name)}" if node.reason.startswith(REFUSED) else text
 
 
+def _describe_leaving(view: HostView | None) -> str:
+    return f"it ends itself soon, as `{view.outlives}` says" if view is not None and view.outlives else LEAVING
+
+
 def _explain_node(
     state: RunState, job: JobRecord, name: str, view: HostView | None, remark: str, others: int
 ) -> tuple[str, str, str, str]:
@@ -215,7 +219,7 @@ def _explain_node(
     elif view is not None and not view.connected:
         remark = describe_silence(name, view)
     elif node.retired or (view is not None and view.leaving):
-        remark = node.reason or LEAVING
+        remark = node.reason or _describe_leaving(view)
     elif view is not None and view.full:
         remark = NO_ROOM
     elif view is not None and view.vitals.held:

@@ -25,7 +25,11 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "the account's credentials or permissions do not allow to rent its machine",
         "when the config is run again",
     ),
-    "lost": ("the host proved that it no longer runs, and left no exit record", "up to `retries_lost`"),
+    "lost": (
+        "the host proved that it no longer runs, and left no exit record; or it was ended as the `life`, `eco_life` "
+        "or part of the `budget` of its machine was over",
+        "up to `retries_lost`",
+    ),
     "preempted": ("the provider took the machine", "always, and not counted"),
     "upload-changed": (
         "a file that it is given was edited after the run was submitted",

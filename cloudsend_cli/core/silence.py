@@ -10,6 +10,7 @@ from .model import HostView
 REFUSALS = frozenset({"auth", "host-key", "unfit"})
 REFUSED = "refused: "  # begins the reason of a node that is left out for it
 UNANSWERED = "never reached: "  # ... and of one whose machines, one after another, never answered
+SHORT_LIVED = "too short a life: "  # ... and of one whose machines, one after another, ended before a job began
 DENIED = "denied"  # ... of one that the account's credentials or permissions do not allow, and of the jobs then
 TAKEN = "capacity"
 SILENT = "unreachable"
@@ -32,6 +33,12 @@ def describe_unanswered(count: int, provider: str) -> str:
         f"{UNANSWERED}{count} machines in a row did not answer; look at the security group "
         f"(`cloudsend check -p {provider} --fix`), at the subnet's route, and at the user of the image"
     )
+
+
+def describe_short_lived(count: int, setting: str) -> str:
+    longer = f"a longer {f'`{setting}`' if setting else '`life` or `eco_life`'} under `instances`"
+    write = "a larger `budget`" if setting == "budget" else longer
+    return f"{SHORT_LIVED}the time of {count} machines in a row was over before a job began there; write {write}"
 
 
 def way_out(node: str) -> str:

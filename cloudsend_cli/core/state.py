@@ -89,6 +89,7 @@ class NodeRecord:
     lease: float | None = None  # when it ends itself at the latest, as it was last told
     offers: tuple[Offer, ...] = ()  # in the order in which they are tried; capacity, request, price are of one of them
     unanswered: int = 0  # machines in a row that never answered
+    barren: int = 0  # machines in a row whose time was over before a job of this run began there
     stands_in_for: str = ""  # the planned node with which this one takes turns, see decide_stand_ins
     retired: bool = False  # another serves in its place: its machine gets nothing more, and is followed to its end
     crowded: bool = False  # the account's limit left no room for two machines while one was being taken back

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from cloudsend_cli.core.actions import AttemptStart
+from cloudsend_cli.core.losses import LIFETIMES
 from cloudsend_cli.core.model import AttemptStatus, HostView, JobSpec, Resources, Upload, Vitals
 from cloudsend_cli.core.naming import job_hash, parse_attempt_id
 from cloudsend_cli.environments.activate import wrap_command
@@ -172,9 +173,11 @@ def take_rented(view: HostView, wire: Mapping[str, object]) -> HostView:
     rented = told if isinstance(told, dict) else {}
     armed, leaving = rented.get("armed") is True, isinstance(rented.get("notice"), dict)
     leased = _amount(rented.get("lease")) is not None
-    if (armed, leaving, leased) == (view.armed, view.leaving, view.leased):
+    action = rented["notice"].get("action") if leaving else None
+    outlives = action if isinstance(action, str) and action in LIFETIMES.values() else ""
+    if (armed, leaving, outlives, leased) == (view.armed, view.leaving, view.outlives, view.leased):
         return view
-    return replace(view, armed=armed, leaving=leaving, leased=leased)
+    return replace(view, armed=armed, leaving=leaving, outlives=outlives, leased=leased)
 
 
 def _amount(value: object) -> float | None:

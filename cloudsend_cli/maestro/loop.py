@@ -506,6 +506,7 @@ def _render_view(view: HostView, vitals: Vitals) -> dict[str, object]:
         "error_code": view.error_code,
         "full": view.full,
         "leaving": view.leaving,
+        "outlives": view.outlives,
         "armed": view.armed,
         "resources": [resources.cpus, resources.memory, resources.gpus] if resources else None,
     }

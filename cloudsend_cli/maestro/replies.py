@@ -20,6 +20,7 @@ def parse_view(wire: object) -> HostView:
         vitals=_parse_vitals(wire),
         full=wire.get("full") is True,
         leaving=wire.get("leaving") is True,
+        outlives=str(wire.get("outlives", "")),
         armed=wire.get("armed") is True,
     )
 

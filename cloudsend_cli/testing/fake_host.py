@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from cloudsend_cli.core.actions import AttemptStart
+from cloudsend_cli.core.losses import LIFETIMES
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, Resources, Upload
 from cloudsend_cli.core.ports import HostNews
 
@@ -87,7 +88,9 @@ class FakeLink:
     def see(self) -> None:
         machine = self.machine
         if machine is not None and self.view.connected:
-            self.view = replace(self.view, leaving=machine.noticed, leased=machine.lease is not None)
+            leaving, outlives = machine.noticed, LIFETIMES.get(machine.leaves_as, "")
+            leased = machine.lease is not None
+            self.view = replace(self.view, leaving=leaving, outlives=outlives, leased=leased)
             self.hosts.news = True
 
     def report(self) -> None:

@@ -90,7 +90,8 @@ class FakeMachine:
         self.on = True
         self.gone = False
         self.partitioned = False
-        self.noticed = False  # its provider has said that it takes it back
+        self.noticed = False  # its end was announced
+        self.leaves_as = ""  # ... with this cause of what it ends
         self.lease: float | None = None  # when it ends itself
         self.on_lease_end: Callable[[], None] = lambda: None
         self.attempts: dict[str, Held] = {}
@@ -256,19 +257,19 @@ class FakeMachine:
         self.partitioned = False
         self._invite()
 
-    def notice(self) -> None:
-        """The provider's announcement: what waits never starts here, and what runs is ended."""
-        self.noticed = True
+    def notice(self, cause: str = "preempted") -> None:
+        """The provider's announcement, or its own: what waits never starts here, and what runs is ended."""
+        self.noticed, self.leaves_as = True, cause
         self._show()
         for attempt in list(self.queue):
-            self.tombstones.setdefault(attempt, "preempted")
+            self.tombstones.setdefault(attempt, cause)
             del self.queue[attempt]
-            self._end(attempt, AttemptStatus("cancelled", cause="preempted"))
+            self._end(attempt, AttemptStatus("cancelled", cause=cause))
         for attempt in list(self.running):
-            self._kill_soon(attempt, "preempted")
+            self._kill_soon(attempt, cause)
 
     def withdraw_notice(self) -> None:
-        self.noticed = False
+        self.noticed, self.leaves_as = False, ""
         self._show()
 
     def _show(self) -> None:

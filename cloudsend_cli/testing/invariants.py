@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 
 from cloudsend_cli.core.actions import AttemptStart
+from cloudsend_cli.core.losses import LIFETIMES
 from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED
 from cloudsend_cli.core.naming import attempt_id, build_id, parse_attempt_id
 from cloudsend_cli.core.state import Changes, JobRecord
@@ -184,7 +185,7 @@ class Judge:
             if e.attempt not in lost
             and e.status
             and not e.succeeded
-            and e.status.cause not in {"cancelled", "preempted"}
+            and e.status.cause not in {"cancelled", "preempted", *LIFETIMES}
         )
         if failures > 1 + job.spec.retries or (failures > job.spec.retries and job.state == SUCCEEDED):
             self.blame(f"job {name} failed {failures} times with {job.spec.retries} retries")

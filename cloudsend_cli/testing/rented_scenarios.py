@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from cloudsend_cli.core.model import JobSpec, Offer, RunSpec
+from cloudsend_cli.core.model import JobSpec, Offer, Output, RunSpec
 from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.state import RunState
 
@@ -18,6 +18,7 @@ from .world import TWO_CPUS, Scenario, World
 POOLS = ("a", "b", "c")
 NOTICE_SECONDS = 20.0
 GIVEN_UP = ("succeeded", "cancelled")
+ENDED = ("succeeded", "failed")
 
 
 def make_offers(*pools: str, keep: float = 0.0) -> tuple[Offer, ...]:
@@ -49,6 +50,19 @@ def notice(world: World, node: str = "fake-0", *, taken: bool = True) -> None:
     machine.notice()
     end = partial(preempt, world, node) if taken else machine.withdraw_notice
     world.timeline.after(NOTICE_SECONDS, end)
+
+
+def outlive(world: World, node: str = "fake-0", cause: str = "life-over") -> None:
+    """The machine says that its own time is nearly over, and ends itself then. No other is asked for meanwhile."""
+    machine = world.machine_of(node)
+    if machine is not None:
+        machine.notice(cause)
+        end = partial(_end_itself, world, world.provider.instances[machine.key])
+        world.timeline.after(NOTICE_SECONDS, end)
+
+
+def _end_itself(world: World, instance: FakeInstance) -> None:
+    world.provider.end(instance, "shut down from within")
 
 
 def stop(world: World, node: str = "fake-0", seconds: float = 60.0) -> None:
@@ -126,6 +140,21 @@ def _noticed_and_continued(world: World) -> None:
     world.user_at(200.0, again)
 
 
+def _outlived(world: World) -> None:
+    world.at(11.0, outlive)
+    world.at(14.0, lambda w: outlive(w, "fake-1", "eco-life-over"))
+
+
+def _outlived_again(world: World) -> None:
+    for seconds in (11.0, 40.0, 70.0, 100.0):
+        world.at(seconds, outlive)
+
+
+def _outlived_and_cancelled(world: World) -> None:
+    world.at(11.0, outlive)
+    world.cancel_at(11.05, None)
+
+
 def _never_answers(world: World) -> None:
     world.policy = replace(world.policy, boot_limit=60.0)
     world.deaf = {"fake-0"}
@@ -184,6 +213,26 @@ RENTED: tuple[Scenario, ...] = (
     ),
     Scenario("noticed, and short", make_rented(*three()), _noticed_and_short, jobs={"r1": (SLOW,)}),
     Scenario("noticed, and continued", make_rented(*three()), _noticed_and_continued, jobs={"r1": (SLOW,)}),
+    Scenario(
+        "outlives its machine",
+        make_rented(*three(persist=("s",), retries_lost=2), nodes=2),
+        _outlived,
+        jobs={"r1": (SLOW,), "r2": (SLOW,)},
+    ),
+    Scenario(
+        "outlives all its machines",
+        make_rented(*three(outputs=(Output("o"),))),
+        _outlived_again,
+        jobs={"r1": (LONG,)},
+        allowed={"r1": ("failed",), "r2": ENDED, "r3": ENDED},
+    ),
+    Scenario(
+        "outlives its machine, and is cancelled",
+        make_rented(*three(persist=("s",))),
+        _outlived_and_cancelled,
+        jobs={f"r{n}": (SLOW,) for n in (1, 2, 3)},
+        allowed={f"r{n}": GIVEN_UP for n in (1, 2, 3)},
+    ),
     Scenario(
         "never answers",
         make_rented(*three()),

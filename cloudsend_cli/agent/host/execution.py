@@ -8,7 +8,7 @@ import time
 from .disk import NO_SPACE, read_file
 from .encoding import parse, to_bytes
 from .files import lay_out, open_folder_below, split_path
-from .leaving import PREEMPTED, run_hook
+from .leaving import run_hook
 from .machine import has_no_room
 from .orphans import TAKES, describe_takes
 from .outputs import complete
@@ -130,7 +130,7 @@ class Execution:
             status["maxrss"] = usage.ru_maxrss << 10
             status["utime"], status["stime"] = round(usage.ru_utime, 4), round(usage.ru_stime, 4)
             status["pid"] = self.runner.pid
-        status["cause"] = self.runner.cause or (PREEMPTED if wait and self.runner.preempted else None)
+        status["cause"] = self.runner.cause or (self.runner.giving_way if wait else None)
         if not status["cause"] and self.is_killed_for_memory(usage):
             status.update(cause="oom", oom=True)
         if wait and has_no_room(self.home):

@@ -1,16 +1,32 @@
-"""The last minutes of an attempt whose machine is being taken back, inside its runner."""
+"""The last minutes of an attempt whose machine is being taken back, or ends itself soon, inside its runner."""
 
 import os
 import signal
 import time
 
 from .encoding import to_bytes
-from .rented import read_deadline
+from .rented import read_deadline, read_seconds_left
 from .spawning import spawn
 
 PREEMPTED = "preempted"
+# By the action of a notice of the machine's own switch.
+OWN_ENDS = {"life": "life-over", "eco_life": "eco-life-over", "budget": "budget-over"}
+CAUSES = frozenset([PREEMPTED]) | frozenset(OWN_ENDS.values())
 GRACE_MOST = 60  # seconds, of the two minutes that a provider gives at best
 HOOK_LIMIT = float(os.environ.get("CLOUDSEND_PREEMPT_HOOK") or 30)
+
+
+def cause_of(notice):
+    """Why what is here ends. A machine that ends itself as it was told to is not taken back by anybody."""
+    action = notice.get("action")
+    return OWN_ENDS.get(action, PREEMPTED) if isinstance(action, str) else PREEMPTED
+
+
+def share_of_time(most, part):
+    """At most this part of the time that is left, so that there is some to tell of the end and to bring home what is
+    left; of a provider's two minutes `most` is short enough."""
+    left = read_seconds_left()
+    return most if left is None else min(most, left * part)
 
 
 def has_ended(pid):
@@ -28,12 +44,13 @@ def run_hook(line, cwd, work, env, err):
     pid = spawn({"argv": ["/bin/sh", "-c", line], "cwd": cwd}, work, env, err, err)[0]
     if pid is None:
         return
-    pause, until = 0.005, time.monotonic() + HOOK_LIMIT
+    limit = share_of_time(HOOK_LIMIT, 0.25)
+    pause, until = 0.005, time.monotonic() + limit
     while not os.waitpid(pid, os.WNOHANG)[0]:
         if time.monotonic() > until:
             os.killpg(pid, signal.SIGKILL)  # it leads a group of its own
             os.waitpid(pid, 0)
-            return say(err, "cloudsend: on_preempt has not ended within %g s\n" % HOOK_LIMIT)
+            return say(err, "cloudsend: on_preempt has not ended within %.3g s\n" % limit)
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
 

@@ -1,10 +1,10 @@
-"""What the daemon does while the provider's notice stands: nothing starts, and what is here ends as preempted.
+"""What the daemon does while a notice stands: nothing starts, and what is here ends, as the notice says why.
 
 It needs no memory. Each attempt has its tombstone before its runner hears of it, so that a daemon that is killed in
 the middle goes on where it was when the next one finds the notice.
 """
 
-from .leaving import PREEMPTED
+from .leaving import cause_of
 from .logfile import log
 
 
@@ -20,11 +20,12 @@ class Preempting:
     def tick(self):
         if not self.holds():
             return
+        cause = cause_of(self.rented.notice)
         unfinished = [a for a in self.attempts.by_id.values() if a.state in ("queued", "running")]
         fresh = [a for a in unfinished if a not in self.attempts.killing]
         fresh.sort(key=lambda attempt: attempt.state == "queued")  # what runs needs the time
         for attempt in fresh[: self.BATCH]:
             try:
-                self.cancel(attempt.id, PREEMPTED)
+                self.cancel(attempt.id, cause)
             except OSError as problem:
                 log("preempting", attempt.id, problem)

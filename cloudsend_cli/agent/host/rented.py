@@ -2,7 +2,8 @@
 
 armed    by the switch, once it watches          adopted  touched by us when a client has come that wants something
 notice   by the switch: JSON of the provider,    active   touched by us while there is something to do or to fetch here
-         while the machine is being taken back   lease    by us: the uptime, in seconds, at which the machine must end
+         while the machine is being taken back,  lease    by us: the uptime, in seconds, at which the machine must end
+         or its own, when its life is nearly over
 """
 
 import os
@@ -35,6 +36,12 @@ def read_deadline():
     """When the provider takes the machine, in its own words; "" where it does not say."""
     when = (read_notice(rented_folder()) or {}).get("time")
     return when[:100] if isinstance(when, str) and when.isprintable() else ""
+
+
+def read_seconds_left():
+    """Until the machine ends itself, where that was announced; None where it does not say."""
+    at = (read_notice(rented_folder()) or {}).get("uptime")
+    return max(0.0, at - read_uptime()) if is_number(at) else None
 
 
 def read_uptime():

@@ -8,7 +8,7 @@ import time
 from .disk import NO_SPACE
 from .encoding import compact
 from .execution import Execution
-from .leaving import GRACE_MOST, PREEMPTED, has_ended
+from .leaving import CAUSES, GRACE_MOST, has_ended, share_of_time
 from .logfile import log_exception
 from .processes import become_subreaper, find_tree, kill_tree, oom_kills, reap, start_time
 from .records import folder_of, get_tombstone, pack_status, write_record
@@ -29,8 +29,9 @@ class Runner:
         self.home, self.sock, self.env = home, sock, env
         self.id = self.pid = self.cause = None  # of the attempt that is claimed; its process; why it is being killed
         self.grace = 0
-        self.hook = None  # what is called before the attempt is preempted
-        self.killing = self.preempted = False
+        self.hook = None  # what is called before the attempt gives way
+        self.killing = False
+        self.giving_way = None  # the cause, of those for which an attempt gives way
         os.setsid()
         os.umask(umask)
         self.reaper = become_subreaper()
@@ -48,11 +49,11 @@ class Runner:
             ident, _, gpus = order.decode().partition(" ")
             reply = self.execute(ident, [int(gpu) for gpu in gpus.split(",") if gpu])
             self.id = self.pid = self.cause = self.hook = None
-            was_preempted, self.preempted = self.preempted, False
+            gave_way, self.giving_way = self.giving_way, None
             try:
                 self.sock.send(reply)
             finally:
-                if was_preempted:
+                if gave_way:
                     os.sync()  # a machine that is stopped, or a disk that is kept, has what it leaves
             if reply.startswith(RETIRED):
                 return
@@ -68,33 +69,33 @@ class Runner:
             self.stop("timeout")
 
     def stop(self, cause):
-        if cause != PREEMPTED or not self.pid:
+        if cause not in CAUSES or not self.pid:
             self.cause = self.cause or cause
         if self.pid and not self.killing:
             self.killing = True
             try:
-                if cause == PREEMPTED:
-                    self.give_way()
+                if cause in CAUSES:
+                    self.give_way(cause)
                 else:
                     kill_tree(self.tree, self.grace)
             finally:
                 self.killing = False
 
-    def give_way(self):
+    def give_way(self, cause):
         """Of what has ended before it heard of this, only a bad end is taken for one by the machine's own end.
 
         Once the hook was called it may be the hook that ends the job: then no exit code says that its work is done.
         """
-        self.preempted = True
+        self.giving_way = cause
         if has_ended(self.pid):
             return
-        self.cause = self.cause or PREEMPTED
+        self.cause = self.cause or cause
         if self.hook:
             try:
                 self.hook()
             except Exception:  # noqa: BLE001  nothing is thrown through wait4
                 log_exception("on_preempt of %s" % self.id)
-        kill_tree(self.tree, min(self.grace, GRACE_MOST))
+        kill_tree(self.tree, share_of_time(min(self.grace, GRACE_MOST), 2 / 3))
 
     def tree(self):
         return find_tree(self.id, [os.getpid()])

@@ -19,7 +19,7 @@ rented=$run/cloudsend        # the login user's: what the agent and the switch t
 mine=$run/cloudsend-deadman  # root's: what the switch remembers of this boot
 unit=cloudsend-deadman.service
 
-idle=600 life=86400 unadopted=1200 spot=0 tick=5 user=
+idle=600 life=86400 setting=life unadopted=1200 spot=0 tick=5 user=
 # shellcheck source=/dev/null
 [ -r "$state/deadman.conf" ] && . "$state/deadman.conf"
 
@@ -90,10 +90,26 @@ look_for_notice() { # an announcement that the provider takes the machine back, 
     code=$(curl -s --noproxy '*' -m 2 -o "$mine/notice" -w '%{http_code}' -H "X-aws-ec2-metadata-token: $token" \
         "$imds/latest/meta-data/spot/instance-action")
     case $code in
-    200) mv -f "$mine/notice" "$rented/notice" ;;
-    404) rm -f "$rented/notice" ;;
+    200) mv -f "$mine/notice" "$rented/notice" && taken=yes ;;
+    404)
+        taken=
+        [ -n "$notice" ] || rm -f "$rented/notice"
+        ;;
     401) token= ;;
     esac
+}
+
+announce() { # that its life is nearly over, as a provider announces that it takes the machine; whose notice goes first
+    lead=$((life / 10))
+    [ "$lead" -ge 15 ] || lead=15
+    [ "$lead" -le 120 ] || lead=120
+    left=$((life - lived))
+    [ "$left" -le "$lead" ] || return 0
+    if [ -z "$notice" ]; then # the same for as long as it stands
+        when=$(date -u -d "@$(($(date +%s) + left))" +%Y-%m-%dT%H:%M:%SZ)
+        notice="{\"action\":\"$setting\",\"time\":\"$when\",\"uptime\":$((now + left))}"
+    fi
+    [ -n "$taken" ] || put "$rented/notice" "$notice"
 }
 
 works() { # an attempt is being executed: its runner, a session's leader among our agent's processes, has a child
@@ -168,12 +184,13 @@ watch() {
     begin
     put "$mine/pid" "$$"
     echo -1000 2>/dev/null >"$proc/$$/oom_score_adj"
-    owned='' token='' told=''
+    owned='' token='' told='' taken='' notice=''
     while :; do
         if read_clock; then
             offer
             look_for_notice
             decide
+            announce
             if [ -n "$why" ] || [ $((now - saved)) -ge 30 ]; then
                 saved=$now
                 keep "$state/lived" "$lived"

@@ -41,7 +41,7 @@ ENDED = ("ending", "terminated")
 STOPS = ("stopping", "stopped")
 RESTS = (*ENDED, *STOPS)
 
-# Why AWS says that it ended; `preempted` and `capacity` are words of the core.
+# Why AWS says that it ended; `preempted`, `capacity` and `shut down from within` are words of the core.
 _REASONS = {
     "Server.SpotInstanceTermination": "preempted",
     "Server.SpotInstanceShutdown": "preempted",

@@ -23,7 +23,7 @@ _LONGEST_VALUE = 255
 
 # What may differ between a machine that was kept and the one that a later run asks for.
 # What makes no other machine of it. Its place does where the user named one; how long it may live: see kept.
-_OF_ONE_RUN = ("reuse", "expires", "zoned", "max_price", "life", "eco_life", "unadopted")
+_OF_ONE_RUN = ("reuse", "expires", "zoned", "max_price", "life", "bounded", "eco_life", "unadopted")
 _PLACE = ("zone", "subnet")
 
 
@@ -58,6 +58,7 @@ class Wish:
     project: str
     idle: int
     life: int
+    setting: str  # what decides `life`, in the user's words
     unadopted: int
     reuse: bool
     public: bool
@@ -75,7 +76,7 @@ class Wish:
 
     @property
     def limits(self) -> Limits:
-        return Limits(max(self.idle, SHORTEST_IDLE), self.life, self.unadopted)
+        return Limits(max(self.idle, SHORTEST_IDLE), self.life, self.unadopted, self.setting)
 
 
 def parse_request(text: str) -> Wish:
@@ -95,7 +96,8 @@ def parse_request(text: str) -> Wish:
 def _read(words: Mapping[str, Any]) -> Wish:
     disk = words.get("disk") or {}
     life = int(words["life"])
-    eco_life = words.get("eco_life")
+    eco_life = int(words.get("eco_life") or 0) if words.get("market") == SPOT else 0
+    is_shorter = bool(eco_life and eco_life < life)
     apart = _OF_ONE_RUN if words.get("zoned", True) else (*_OF_ONE_RUN, *_PLACE)
     return Wish(
         region=str(words["region"]),
@@ -114,7 +116,8 @@ def _read(words: Mapping[str, Any]) -> Wish:
         threads=_number(words.get("threads")),
         project=str(words.get("project") or ""),
         idle=int(words["idle"]),
-        life=min(life, int(eco_life)) if eco_life and words.get("market") == SPOT else life,
+        life=eco_life if is_shorter else life,
+        setting="eco_life" if is_shorter else "budget" if words.get("bounded") else "life",
         unadopted=int(words["unadopted"]),
         reuse=bool(words.get("reuse")),
         public=bool(words.get("public", True)),

@@ -218,7 +218,7 @@ def render_offers(
 def _render(wanted: Wanted, candidate: Candidate, facts: Facts, share: float | None) -> Offer:
     choice, place, market = candidate.choice, candidate.place, candidate.market
     image = facts.images[choice.type.name]
-    spot = market == SPOT
+    spot, life = market == SPOT, decide_life(wanted, candidate, share)
     request = {
         "v": REQUEST_VERSION,
         "region": facts.region,
@@ -238,7 +238,8 @@ def _render(wanted: Wanted, candidate: Candidate, facts: Facts, share: float | N
         "threads": choice.threads,
         "project": wanted.project,
         "idle": wanted.idle or IDLE,  # what it watches over itself with, also where its run gives it back at once
-        "life": decide_life(wanted, candidate, share),
+        "life": life,
+        **({"bounded": True} if life < wanted.life else {}),  # by the budget
         "unadopted": UNADOPTED,
         "eco_life": wanted.eco_life if spot else None,
         "reuse": bool(wanted.project),

@@ -24,6 +24,7 @@ class Limits:
     idle: int
     life: int
     unadopted: int
+    setting: str = "life"  # that decided `life`; its end is announced under this name
 
 
 def render_user_data(user: str, limits: Limits, *, spot: bool, host_key: KeyPair, login_public: str) -> str:
@@ -48,6 +49,7 @@ def _render_boothook(user: str, limits: Limits, *, spot: bool) -> str:
     conf = [
         f"idle={limits.idle}",
         f"life={limits.life}",
+        f"setting={limits.setting}",
         f"unadopted={limits.unadopted}",
         f"spot={int(spot)}",
         f"user={user}",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,58 @@ def test_life_ends_however_busy_it_is(machine: Machine) -> None:
         machine.touch()
         machine.pass_time(1)
     assert not machine.ended
+    machine.pass_time(60)
+    assert "lived for" in machine.ended
+
+
+@pytest.mark.parametrize(("life", "lead"), [(5000, 120), (600, 60), (100, 15)])
+def test_end_of_its_life_is_announced_before(machine: Machine, life: int, lead: int) -> None:
+    """In the form of a provider's notice, so that the agent ends what is there and brings home what it left."""
+    machine.start(life=life, idle=9999, unadopted=9999)
+    notice = machine.rented / "notice"
+    begun = machine.uptime
+    machine.pass_time(life - lead - 1)
+    assert not notice.exists()
+    machine.pass_time(1)
+    told = json.loads(notice.read_text())
+    assert (told["action"], told["uptime"]) == ("life", int(begun) + life)
+    assert 0 < datetime.fromisoformat(told["time"].replace("Z", "+00:00")).timestamp() - time.time() <= lead
+    machine.pass_time(lead - 1)
+    assert json.loads(notice.read_text()) == told, "it says the same for as long as it stands"
+    assert not machine.ended
+    machine.pass_time(1)
+    assert "lived for" in machine.ended
+
+
+def test_end_is_announced_in_the_name_of_the_setting(machine: Machine) -> None:
+    machine.start(life=300, setting="eco_life")
+    machine.pass_time(280)
+    assert json.loads((machine.rented / "notice").read_text())["action"] == "eco_life"
+
+
+def test_end_stays_announced_although_the_switch_is_killed_and_the_notice_removed(machine: Machine) -> None:
+    machine.start(life=1000)
+    machine.pass_time(950)
+    notice = machine.rented / "notice"
+    until_then = json.loads(notice.read_text())["uptime"]
+    machine.kill()
+    notice.unlink()
+    machine.watch()
+    machine.await_look()
+    assert json.loads(notice.read_text())["uptime"] == until_then
+
+
+@pytest.mark.parametrize("stand", ["a directory", "a link"])
+def test_life_ends_although_its_end_cannot_be_announced(machine: Machine, stand: str) -> None:
+    machine.start(life=1000)
+    notice = machine.rented / "notice"
+    if stand == "a directory":
+        (notice / "full").mkdir(parents=True)
+        notice.chmod(0o500)
+    else:
+        notice.symlink_to("/proc/self/nothing/there")
+    machine.fake("date", 1)
+    machine.pass_time(950)
     machine.pass_time(60)
     assert "lived for" in machine.ended
 

@@ -99,6 +99,27 @@ def test_silent_metadata_service_neither_hides_nor_makes_a_notice(machine: Machi
     assert machine.ended, "it goes on watching"
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_notice_of_the_provider_goes_before_its_own_and_its_own_stays_when_that_is_withdrawn(
+    machine: Machine, imds: Imds
+) -> None:
+    machine.start(spot=1, life=1000, setting="eco_life")
+    notice = machine.rented / "notice"
+    imds.notice = {"action": "terminate", "time": "2026-11-21T12:00:00Z"}
+    until(notice.exists)
+    machine.pass_time(950)
+    assert json.loads(notice.read_text()) == imds.notice
+    imds.notice = None
+    until(lambda: "eco_life" in notice.read_text())
+    for _ in range(3):
+        machine.await_look()
+        assert json.loads(notice.read_text())["action"] == "eco_life"
+    imds.notice = {"action": "terminate", "time": "2026-11-21T12:00:00Z"}
+    until(lambda: "terminate" in notice.read_text())
+    machine.pass_time(60)
+    assert "lived for" in machine.ended
+
+
 def test_machine_on_demand_asks_for_no_notice(machine: Machine, imds: Imds) -> None:
     machine.start(spot=0)
     machine.pass_time(10)
