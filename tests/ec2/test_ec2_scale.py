@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from campaigns import pick
-from cloud_command import Desk, desk_of
+from cloud_command import Desk, desk_of, until
 from ec2lab import Cloud
 
 MACHINES = pick(6, 20)
@@ -36,12 +36,18 @@ def desk(ec2: Cloud, state_dir: Path, tmp_path: Path) -> Iterator[Desk]:
     assert ec2.failures == []
 
 
+def until_kept(ec2: Cloud) -> None:
+    """The calls that let a run's machines go are this run's, and come after its end."""
+    until(lambda: {ec2.tags(one.id).get("cloudsend:run") for one in ec2.instances} == {"kept"})
+
+
 def _run(ec2: Cloud, desk: Desk, jobs: int) -> tuple[Counter[str], float]:
     """Calls by action, and how long it took; a new run of the same project, until it is over."""
     before, started = len(ec2.calls), time.monotonic()
     said = desk.json("run", desk.config(CONFIG.replace("JOBS", str(jobs))), "--fresh")
     lasted = time.monotonic() - started
     assert said["counts"]["succeeded"] == jobs
+    until_kept(ec2)
     return Counter(call.action for call in ec2.calls[before:]), lasted
 
 
@@ -53,6 +59,7 @@ def test_calls_do_not_grow_with_the_number_of_jobs(
     started = time.monotonic()
     desk("run", desk.config(FULL))
     boot = time.monotonic() - started
+    until_kept(ec2)
     first = Counter(call.action for call in ec2.calls)
     assert len(ec2.instances) == MACHINES
     few, short = _run(ec2, desk, FEW)
