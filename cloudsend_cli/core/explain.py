@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from .giving_up import describe_giving_up
 from .losses import Earlier, describe_losses, describe_results
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources, list_known
 from .naming import job_id
@@ -186,7 +187,7 @@ def _why_no_place(state: RunState, job: JobRecord, views: Mapping[str, HostView]
     running = [n.name for n in _serving(state) if n.state == "running"]
     silent = [name for name in running if (v := views.get(name)) is not None and not v.connected]
     if silent and len(silent) == len(running):
-        return [f"{name}: {describe_silence(name, views[name])}" for name in silent]
+        return [f"{name}: {_describe_silent(state, name, views[name])}" for name in silent]
     kind = (job.spec.environment, job.spec.resources, job.spec.slots)
     ahead = sum(1 for n in state.ready.get(kind, {}) if n < job.number)
     return [f"all places are taken; {ahead} jobs of its kind are before it"]
@@ -198,6 +199,10 @@ def _describe_node(state: RunState, node: NodeRecord, now: float) -> str:
         later = next_chance(node, state.run.shortages, now) - now
         text += f"; nothing that it could be is to be had now: asked again in {later:.0f} s"
     return f"{text}; {way_out(node.name)}" if node.reason.startswith(REFUSED) else text
+
+
+def _describe_silent(state: RunState, name: str, view: HostView) -> str:
+    return describe_silence(name, view) + describe_giving_up(state, state.nodes[name], view)
 
 
 def _describe_leaving(view: HostView | None) -> str:
@@ -217,7 +222,7 @@ def _explain_node(
     if node.state != "running":
         pass
     elif view is not None and not view.connected:
-        remark = describe_silence(name, view)
+        remark = _describe_silent(state, name, view)
     elif node.retired or (view is not None and view.leaving):
         remark = node.reason or _describe_leaving(view)
     elif view is not None and view.full:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloudsend_cli.core.costs import run_cost
+from cloudsend_cli.core.giving_up import foretell_giving_up
 from cloudsend_cli.core.machine_views import InstanceView, RentalView
 from cloudsend_cli.core.model import HostAddress, HostView, Rented, list_known
 from cloudsend_cli.core.offers import current_offer
@@ -97,7 +98,7 @@ def _view(group: Sequence[NodeFacts], claim: Claim | None) -> InstanceView:
         queued=len(jobs) - executing,
         connected=view.connected if view is not None else None,
         since=view.since if view is not None else None,
-        remark=_remark(first.node, view),
+        remark=_remark(first.node, view) + ("" if jobs else foretell_giving_up(first.node, view)),
         rental=_rental(first),
     )
 

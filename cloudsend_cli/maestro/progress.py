@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from cloudsend_cli.core.explain import NO_ROOM
+from cloudsend_cli.core.giving_up import describe_giving_up
 from cloudsend_cli.core.model import FAILED, RUNNING, HostView, Offer
 from cloudsend_cli.core.naming import job_id, list_call
 from cloudsend_cli.core.offers import choose_offer, current_offer, list_offers
@@ -73,7 +74,7 @@ def _list_troubles(state: RunState, troubles: Mapping[str, str]) -> list[str]:
 def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
     """What is in the way comes first: a terminal shows a few of them."""
     notes = [f"{state.run.stopped}: what has not started is given up"] if state.run.stopped else []
-    notes += [note for node in state.nodes.values() if (note := _trouble(node, views.get(node.name)))]
+    notes += [note for node in state.nodes.values() if (note := _trouble(state, node, views.get(node.name)))]
     for build in state.builds.values():
         if build.state == RUNNING:
             environment = state.environments.get(build.key)
@@ -134,14 +135,14 @@ def _newest_short(before: Sequence[Offer], state: RunState) -> str:
     return before[0].note
 
 
-def _trouble(node: NodeRecord, view: HostView | None) -> str:
+def _trouble(state: RunState, node: NodeRecord, view: HostView | None) -> str:
     if node.state == "failed":
         known = f"; {way_out(node.name)}" if node.reason.startswith(REFUSED) else ""
         return f"{node.name} is left out: {node.reason}{known}"
     if node.state != "running" or view is None:
         return ""
     if not view.connected:
-        return f"{node.name}: {describe_silence(node.name, view)}"
+        return f"{node.name}: {describe_silence(node.name, view)}{describe_giving_up(state, node, view)}"
     if view.full:
         return f"{node.name}: {NO_ROOM}; jobs wait until there is room, or go elsewhere"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cloudsend_cli.core.model import JobSpec, Offer, Resources, RunSpec
+from cloudsend_cli.core.model import HostView, JobSpec, Offer, Resources, RunSpec
 from cloudsend_cli.core.offers import take_offer
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import Changes, NodeRecord, RentalRecord, RunState
@@ -80,3 +80,14 @@ def test_what_is_paid_is_told_so_that_costs_run_on_without_news() -> None:
     state = make()
     state.apply(Changes(rentals={"r": RentalRecord("r", "i-1", "aws-0", "aws", 0.1, 5.0, None, 60.0)}))
     assert render_progress(state, {}, {}, RecentFailures(state), 1)["rentals"] == [[0.1, 5.0, None, 60.0]]
+
+
+def test_machine_that_does_not_answer_yet_is_starting_and_will_be_given_up() -> None:
+    """Seen: `no answer since …: Connection refused` at each boot, as if that were wrong, and no word of the end."""
+    state = make("aws-0")
+    put(state, replace(state.nodes["aws-0"], state="running"))
+    silent = HostView(False, since=90.0, error="Connection refused", error_code="unreachable")
+    assert render_progress(state, {"aws-0": silent}, {}, RecentFailures(state), 1)["notes"] == [
+        "aws-0: no answer since 00:01:30Z: Connection refused; it may be starting, and is given back at 00:16:30Z if "
+        "nobody reaches it"
+    ]

@@ -82,15 +82,31 @@ def find_split_problem(wanted: Wanted, known: Mapping[str, InstanceType]) -> str
     kind = known.get(wanted.types[0]) if wanted.explode and wanted.types else None
     if kind is None or wanted.cpus is None:
         return ""
-    rest = split_cpus(kind, int(wanted.cpus.value))[-1]
-    if rest == kind.cpus or rest in kind.cores:
+    if _can_split(kind, int(wanted.cpus.value)):
         return ""
+    rest = split_cpus(kind, int(wanted.cpus.value))[-1]
+    asked = int(wanted.cpus.value)
+    would_do = " or ".join(map(str, _near_splits(kind, asked)))
     if not kind.cores:
-        return (
-            f"cpus: {wanted.cpus.value:g} cannot be spread over {kind.name}, which has {kind.cpus} and no other number"
-        )
+        has = f"which has {kind.cpus} and no other number"
+        return f"cpus: {asked} cannot be spread over {kind.name}, {has}; write {would_do}"
     choices = ", ".join(map(str, kind.cores))
-    return f"cpus: {wanted.cpus.value:g} on {kind.name} leaves {rest} for the last machine, which can have {choices}"
+    return (
+        f"cpus: {asked} on {kind.name} leaves {rest} for the last machine, which can have {choices}; write {would_do}"
+    )
+
+
+def _can_split(kind: InstanceType, cpus: int) -> bool:
+    rest = split_cpus(kind, cpus)[-1]
+    return rest == kind.cpus or rest in kind.cores
+
+
+def _near_splits(kind: InstanceType, cpus: int) -> list[int]:
+    """The next numbers of CPUs, below and above, that can be spread over machines of the type."""
+    most = max(kind.cores, default=kind.cpus)
+    below = next((n for n in range(cpus - 1, 0, -1) if _can_split(kind, n)), None)
+    above = next(n for n in range(cpus + 1, cpus + most + 1) if _can_split(kind, n))
+    return [above] if below is None else [below, above]
 
 
 # ---- candidates ----------------------------------------------------------------------------------------------------

@@ -119,11 +119,15 @@ def test_a_local_zone_is_a_zone() -> None:
         ),
         (
             {"explode": "true", "cpus": "9", "type": "c5.4xlarge"},
-            "cpus: 9 on c5.4xlarge leaves 1 for the last machine, which can have 2, 4, 6, 8",
+            "cpus: 9 on c5.4xlarge leaves 1 for the last machine, which can have 2, 4, 6, 8; write 8 or 10",
+        ),
+        (
+            {"explode": "true", "cpus": "1", "type": "c5.4xlarge"},
+            "cpus: 1 on c5.4xlarge leaves 1 for the last machine, which can have 2, 4, 6, 8; write 2",
         ),
         (
             {"explode": "true", "cpus": "9", "type": "t2.medium"},
-            "cpus: 9 cannot be spread over t2.medium, which has 2 and no other number",
+            "cpus: 9 cannot be spread over t2.medium, which has 2 and no other number; write 8 or 10",
         ),
         (
             {"type": "c5.4xlarge", "cpus": "5"},
