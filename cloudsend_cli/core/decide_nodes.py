@@ -36,6 +36,7 @@ NO_ANSWER = frozenset({"unreachable", "expired"})
 CAPACITY = "capacity"  # InstanceStatus.reason
 BY_ITSELF = "shut down from within"  # ... the same: also by its switch, when its time was over
 NEVER_CAME_UP = "never came up"
+STOPPED = "stopped while it came up"  # by somebody, or AWS: it has nothing that it would be started again for
 GONE = "given up by the user"
 LEAST_IDLE = 60.0  # seconds for which a machine of a run is kept at hand at least
 
@@ -144,6 +145,8 @@ def _await_instance(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
         _replace(draft, node, status.reason or "terminated")
     elif not wanted:
         _start_release(draft, node, status.instance_id, "")
+    elif status.state == "stopped":
+        _start_release(draft, node, status.instance_id, STOPPED)
     elif status.state == "running" and status.address is not None:
         price = status.price if status.price is not None else node.price
         node = replace(node, state="running", instance_id=status.instance_id, price=price, reason="")
@@ -266,7 +269,10 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
     if status is not None and status.state == "terminated":
         _replace(draft, node, status.reason or "terminated")
     elif status is not None and status.state == "stopped":
-        _lose_stopped(draft, node)
+        if (view is None or not view.boot) and not _is_used(draft, node) and is_rented_node(node):
+            _start_release(draft, node, node.instance_id, STOPPED)
+        else:
+            _lose_stopped(draft, node)
     elif useless := _why_useless(draft, node, view):
         if useless == NEVER_CAME_UP and view is not None and not view.boot:
             _give_back_unanswered(draft, node, node.instance_id)

@@ -1,4 +1,4 @@
-"""What is said of a rented machine that does not answer: that it is given back, and when. As decide does it."""
+"""A rented machine that does not answer, or is stopped before it was reached: what is done, and said before."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from cloudsend_cli.core.actions import CreateInstance, TerminateInstance
 from cloudsend_cli.core.decide import decide
+from cloudsend_cli.core.decide_nodes import STOPPED
 from cloudsend_cli.core.explain import explain
 from cloudsend_cli.core.giving_up import describe_giving_up
 from cloudsend_cli.core.model import HostView, Offer
 from cloudsend_cli.core.state import BuildRecord, Changes, RunState
 
-from .test_decide_renting import NOW, OFFERS, POLICY, TWO, change, listed, rented, running, seeing, serving
+from .test_decide_renting import NOW, OFFERS, POLICY, TWO, change, listed, of_kind, rented, running, seeing, serving
 
 SILENT = HostView(False, since=100.0, error="Connection refused", error_code="unreachable")
 STARTING = "; it may be starting, and is given back at 00:16:40Z if nobody reaches it"
@@ -63,6 +65,32 @@ def test_nothing_is_said_of_machines_that_are_waited_for(why: str) -> None:
     if view is not None and why not in {"refuses", "creating"}:
         seen = replace(seeing(view, instances=listed()), now=NOW + 1e6)
         assert why == "new" or "n-0" not in decide(state, seen, POLICY).changes.nodes
+
+
+# ---- stopped before it was reached ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["creating", "running"])
+def test_machine_that_is_stopped_while_it_comes_up_is_given_back_and_asked_for_again(state: str) -> None:
+    """Seen: `creating` until the run was ended by hand."""
+    run = change(serving(rented()), state=state, instance_id="i-1" if state == "running" else "")
+    view = SILENT if state == "running" else None
+    decision = decide(run, seeing(view, instances=listed(state="stopped", address=None)), POLICY)
+    assert [action.instance_id for action in of_kind(decision, TerminateInstance)] == ["i-1"]
+    run.apply(decision.changes)
+    assert (run.nodes["n-0"].state, run.nodes["n-0"].reason) == ("releasing", STOPPED)
+    run.apply(decide(run, seeing(None, instances=listed(state="terminated")), POLICY).changes)
+    again = decide(run, seeing(None, instances={"aws": ()}), POLICY)
+    assert [action.generation for action in of_kind(again, CreateInstance)] == [2]
+
+
+@pytest.mark.parametrize("why", ["used", "reached"])
+def test_machine_that_is_stopped_later_may_be_started_again(why: str) -> None:
+    """Its disk is kept, and what it has of the run with it."""
+    state = running(serving(rented())) if why == "used" else serving(rented())
+    view = replace(SILENT, boot="b1") if why == "reached" else SILENT
+    decision = decide(state, seeing(view, instances=listed(state="stopped")), POLICY)
+    assert of_kind(decision, TerminateInstance) == []
 
 
 def _put_fetch(state: RunState) -> None:

@@ -157,6 +157,18 @@ def test_p11_somebody_stops_and_starts_our_machine(stack: Ec2Stack) -> None:
 
 
 @together
+def test_p11_somebody_stops_our_machine_while_it_comes_up(stack: Ec2Stack) -> None:
+    """Seen: it was waited for until the run was ended by hand."""
+    stack.ec2.break_next("no sshd", region=stack.region)
+    run = submit(stack)
+    wait_for(lambda: [one.state for one in stack.machines] == ["running"])
+    stack.ec2.stop(stack.machines[0].id)
+    stack.follow_to_end(run)
+    stack.check_jobs(run, 1)
+    stack.check_nothing_left(2)
+
+
+@together
 def test_p11_somebody_ends_our_machine(stack: Ec2Stack) -> None:
     run = submit(stack, HELD)
     wait_for(lambda: len(stack.ledger()) == 1)

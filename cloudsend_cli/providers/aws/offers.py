@@ -84,21 +84,20 @@ def find_split_problem(wanted: Wanted, known: Mapping[str, InstanceType]) -> str
         return ""
     if _can_split(kind, int(wanted.cpus.value)):
         return ""
-    rest = split_cpus(kind, int(wanted.cpus.value))[-1]
     asked = int(wanted.cpus.value)
     would_do = " or ".join(map(str, _near_splits(kind, asked)))
     if not kind.cores:
         has = f"which has {kind.cpus} and no other number"
         return f"cpus: {asked} cannot be spread over {kind.name}, {has}; write {would_do}"
-    choices = ", ".join(map(str, kind.cores))
+    rest, choices = asked % max(kind.cores), ", ".join(map(str, kind.cores))
     return (
         f"cpus: {asked} on {kind.name} leaves {rest} for the last machine, which can have {choices}; write {would_do}"
     )
 
 
 def _can_split(kind: InstanceType, cpus: int) -> bool:
-    rest = split_cpus(kind, cpus)[-1]
-    return rest == kind.cpus or rest in kind.cores
+    most = max(kind.cores, default=kind.cpus)
+    return cpus % most == 0 or cpus % most in kind.cores
 
 
 def _near_splits(kind: InstanceType, cpus: int) -> list[int]:
