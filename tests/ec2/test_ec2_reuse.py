@@ -95,3 +95,33 @@ def test_run_that_begins_while_another_lets_go_of_its_machine_waits_for_it(ec2: 
     desk.wait(run)
     assert desk.wait(desk.submit(config, "--fresh"))["state"] == "succeeded"
     assert len(ec2.instances) == 1
+
+
+def test_runs_within_the_first_minute_of_a_machine_that_was_stopped_and_started_pay_for_it_once(
+    ec2: Cloud, desk: Desk
+) -> None:
+    """Seen: `run: $0.00`, no cost of the waiting after it, and a first minute that two runs paid."""
+    desk.witness.let(lambda words: True)
+    words = ("--set", "project=again", "--set", "type=t3.small", "--set", "disk=10GB", "--set", "idle=10m")
+    machine = desk.json("create", "instance", "-p", "aws", *words)["instance_id"]
+    desk("stop", "instance", machine)
+    ec2.wait(machine, "stopped")
+    desk("start", "instance", machine)
+    ec2.wait(machine, "running")
+    config = desk.config(CONFIG.replace(f"{IDLE}s", "10m"))
+    runs = []
+    for _ in range(2):
+        runs.append(desk.submit(config, "--fresh"))
+        assert desk.wait(runs[-1])["state"] == "succeeded"
+    waits = desk.json("cost", runs[-1])
+    assert waits["cost_per_hour"] == waits["machines"][0]["price_per_hour"] > 0
+    assert len(ec2.calls_of("RunInstances")) == 1
+    desk("terminate", "instance", machine)
+    ec2.wait(machine, "terminated")
+    told = desk.json("cost")
+    rows = ec2.ledger()
+    assert [row.instance_id for row in rows] == [machine, machine]
+    assert sum(one["cost"] for one in (*told["runs"], *told["alone"])) == pytest.approx(
+        dollars(rows), abs=SECONDS * rows[0].price / 3600
+    )
+    assert told["cost_per_hour"] == 0
