@@ -308,7 +308,7 @@ def test_a_reused_pid_is_never_signalled(host: Host, agent: Client) -> None:
         bystander.wait()
 
 
-def test_an_upgrade_in_place_leaves_the_running_job_alone(host: Host, tmp_path: Path) -> None:
+def test_c20_an_upgrade_in_place_leaves_the_running_job_alone(host: Host, tmp_path: Path) -> None:
     old = host.attach()
     go = tmp_path / "go"
     old.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.01; done; exit 9"), sh("a.2", "sleep 300"))

@@ -33,7 +33,7 @@ def test_uploads_go_there_and_results_come_home(stack: Stack) -> None:
     assert stack.jobs(run)["copy"].outputs == "home"
 
 
-def test_an_upload_edited_after_the_submit_is_the_submitted_one(stack: Stack) -> None:
+def test_c19_an_upload_edited_after_the_submit_is_the_submitted_one(stack: Stack) -> None:
     (stack.files / "in.txt").write_text("submitted")
     gate = stack.files / "gate"
     os.mkfifo(gate)

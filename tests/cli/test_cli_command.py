@@ -163,7 +163,7 @@ def test_wait_gives_up_in_time_and_kill_ends(cloudsend: Command) -> None:
     cloudsend("kill", "run", run)  # again, and nothing changes
 
 
-def test_ctrl_c_detaches_and_the_job_goes_on(cloudsend: Command) -> None:
+def test_c10_ctrl_c_detaches_and_the_job_goes_on(cloudsend: Command) -> None:
     fifo = cloudsend.folder / "fifo"
     os.mkfifo(fifo)
     process = subprocess.Popen(

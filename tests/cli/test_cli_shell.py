@@ -192,7 +192,7 @@ def test_news_does_not_break_the_line(open_shell: Shell, cloudsend: Command) -> 
     leave(child)
 
 
-def test_an_attached_run_is_left_with_ctrl_c_and_goes_on(open_shell: Shell, cloudsend: Command) -> None:
+def test_c10_an_attached_run_is_left_with_ctrl_c_and_goes_on(open_shell: Shell, cloudsend: Command) -> None:
     fifo = cloudsend.folder / "fifo"
     os.mkfifo(fifo)
     child = open_shell()

@@ -164,7 +164,7 @@ def test_reopened_job_counts_its_retries_anew_and_keeps_its_attempt_number() -> 
     assert (record.spec.retries, record.cancel, record.batch) == (5, False, 2)
 
 
-def test_attached_attempt_keeps_the_spec_it_was_started_with() -> None:
+def test_c19_attached_attempt_keeps_the_spec_it_was_started_with() -> None:
     state, _ = again(earlier("running"), replace(SAME, retries=5), job("other"))
     assert state.jobs[1].spec.retries == 0
     state, _ = again(earlier("pending"), replace(SAME, retries=5), job("other"))

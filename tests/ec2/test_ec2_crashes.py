@@ -177,7 +177,7 @@ def kill_command(stack: Ec2Stack, number: int) -> int:
 
 
 @CAMPAIGN
-def test_command_killed_while_it_submits(cloud: Cloud, summary_line: Summary) -> None:
+def test_c1_command_killed_while_it_submits(cloud: Cloud, summary_line: Summary) -> None:
     numbers = range(8) if FULL else (0, 2, 6)
     killed = in_parallel(cloud, [lambda stack, number=number: kill_command(stack, number) for number in numbers])
     summary_line(f"crashes of AWS: {sum(killed)} commands killed while they submitted, no leak, no double")
@@ -185,7 +185,7 @@ def test_command_killed_while_it_submits(cloud: Cloud, summary_line: Summary) ->
 
 @pytest.mark.slow
 @CAMPAIGN
-def test_maestros_killed_one_after_another(cloud: Cloud, summary_line: Summary) -> None:
+def test_c9_c13_maestros_killed_one_after_another(cloud: Cloud, summary_line: Summary) -> None:
     """Double crashes too: also those that mend what a crash has left are killed."""
 
     def one(stack: Ec2Stack, seed: int) -> int:

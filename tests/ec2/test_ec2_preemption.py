@@ -55,7 +55,7 @@ def _jobs_on(desk: Desk, machines: list[Instance], run: str) -> set[str]:
     return {name for name, job in desk.jobs(run).items() if job["instance"] in wanted and job["phase"] == "RUNNING"}
 
 
-def test_three_of_six_machines_are_taken_back_and_one_without_notice(ec2: Cloud, desk: Desk) -> None:
+def test_p7_three_of_six_machines_are_taken_back_and_one_without_notice(ec2: Cloud, desk: Desk) -> None:
     run = desk.submit(desk.config(STORM))
     desk.witness.until(lambda: len(desk.witness.begun()) == 12)  # two on each
     first = {words[0] for words in desk.witness.begun()[:6]}
@@ -104,7 +104,7 @@ def test_three_of_six_machines_are_taken_back_and_one_without_notice(ec2: Cloud,
     assert all(one.state == "terminated" for one in [*noticed, lost])
 
 
-def test_notice_that_is_withdrawn_leaves_its_job_to_the_machine_that_was_asked_for(ec2: Cloud, desk: Desk) -> None:
+def test_p7_notice_that_is_withdrawn_leaves_its_job_to_the_machine_that_was_asked_for(ec2: Cloud, desk: Desk) -> None:
     run = desk.submit(desk.config(ONE))
     desk.witness.until(lambda: desk.witness.begun("job"))
     (machine,) = desk.machines()

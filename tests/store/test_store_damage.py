@@ -176,7 +176,9 @@ def test_after_a_disk_that_failed_nothing_is_tried_again(store: SqliteStore, run
             attempt()
 
 
-def test_a_full_disk_is_told_and_nothing_is_half_written(store: SqliteStore, run: RunState, make_run: MakeRun) -> None:
+def test_c12_a_full_disk_is_told_and_nothing_is_half_written(
+    store: SqliteStore, run: RunState, make_run: MakeRun
+) -> None:
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count={pages + 2}")
     with pytest.raises(StateDirError, match="no space"):

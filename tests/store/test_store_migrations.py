@@ -22,7 +22,7 @@ MakeRun = Callable[..., RunState]
 Records = Callable[[RunState], tuple[object, ...]]
 
 
-def test_the_database_of_version_1_opens(directory: Path, make_run: MakeRun, records: Records) -> None:
+def test_c20_the_database_of_version_1_opens(directory: Path, make_run: MakeRun, records: Records) -> None:
     db = sqlite3.connect(directory / "state.db", isolation_level=None)
     db.executescript(GOLDEN.read_text())
     db.close()
@@ -68,7 +68,7 @@ class TestSteps:
             store.create_run(make_run())
         return directory / "state.db"
 
-    def test_a_step_is_taken_after_a_backup(self, path: Path) -> None:
+    def test_c20_a_step_is_taken_after_a_backup(self, path: Path) -> None:
         db = sqlite3.connect(path, isolation_level=None)
         migrate(db, path, steps=(*MIGRATIONS, add_column))
         assert version_of(db) == NEWEST + 1
