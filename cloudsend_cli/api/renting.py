@@ -241,7 +241,7 @@ def refuse_in_use(view: InstanceView, runs: Sequence[str], verb: str) -> None:
     """UsageError: a run that is not over has the machine."""
     raise UsageError(
         f"{view.name} is in use by run {', '.join(runs)}; it was not {verb}",
-        hint=f"`cloudsend kill run {runs[0]}` ends the run, which gives its machines back; with --force the machine "
+        hint=f"`cloudsend kill run {runs[0]}` ends the run, which lets its machines go; with --force the machine "
         "ends at once: its jobs are lost, and done again elsewhere as `retries_lost` allows",
     )
 
