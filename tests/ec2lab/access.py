@@ -25,6 +25,7 @@ class Credential:
     session_token: str | None = None
     expires: float | None = None
     denied: list[str] = field(default_factory=list)  # `TerminateInstances`, `ec2:Run*`
+    most_skew: float = MOST_SKEW  # seconds by which its callers' clocks may be wrong
     may: Callable[[Request], bool] | None = None  # of a policy: what it does not allow is denied
 
 
@@ -55,7 +56,7 @@ class Access:
             raise self._refusal(
                 request, "InvalidClientTokenId", "The security token included in the request is invalid."
             )
-        if abs(self._sent(request) - self.now()) > MOST_SKEW:
+        if abs(self._sent(request) - self.now()) > known.most_skew:
             if request.service == "ec2":
                 raise ApiError("RequestExpired", "Request has expired.", 400)
             code = "SignatureDoesNotMatch" if request.service == "sts" else "InvalidSignatureException"
