@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fnmatch import filter as matching
 from pathlib import Path
 from types import ModuleType
 
@@ -75,3 +77,25 @@ def test_examples_are_valid(state_dir: Path) -> None:
         words = [*CLOUDSEND, "--state-dir", str(state_dir), "validate", str(path)]
         done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _faults() -> dict[str, str]:
+    """Of the table in design.md: what stands beside each fault."""
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    section = text[text.index("## Faults and their tests") :]
+    return dict(re.findall(r"^\| ([PCU]\d+) \| .+? \| (.+) \|$", section, re.MULTILINE))
+
+
+def test_each_fault_has_tests() -> None:
+    asked = {f"{kind}{number}" for kind, last in (("P", 11), ("C", 20), ("U", 4)) for number in range(1, last + 1)}
+    faults = _faults()
+    assert faults.keys() == asked
+    assert {fault for fault, cell in faults.items() if "::" not in cell} == {"C16"}
+
+
+@pytest.mark.parametrize("fault", _faults())
+def test_tests_of_a_fault_exist(fault: str) -> None:
+    for path, wanted in re.findall(r"`([^`]+?)::([^`]+)`", _faults()[fault]):
+        tree = ast.parse((ROOT / "tests" / path).read_text(encoding="utf-8"))
+        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        assert matching(names, wanted), f"docs/design.md names {path}::{wanted} for {fault}: there is no such test"

@@ -162,14 +162,14 @@ def test_a_clock_that_aws_does_not_accept(check: Check, aws: Cloud) -> None:
     assert not found.ok and "clock" in found.hint
 
 
-def test_no_region(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p8_no_region(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
     found = check(region=None)
     assert not found["credentials"].ok and "region" in found["credentials"].hint
 
 
-def test_a_region_that_is_not_enabled(check: Check, aws: Cloud) -> None:
+def test_p8_a_region_that_is_not_enabled(check: Check, aws: Cloud) -> None:
     aws.inject(
         "DescribeRegions", "AuthFailure", message="AWS was not able to validate the provided access credentials"
     )

@@ -102,7 +102,7 @@ def test_crash_at_every_effect(
 @pytest.mark.slow
 @CAMPAIGN
 @pytest.mark.timeout(1200)
-def test_crash_and_crash_again(
+def test_c9_crash_and_crash_again(
     process: subprocess.Popen[str], user: User, summary_line: Callable[[str], None]
 ) -> None:
     choose = random.Random(4)

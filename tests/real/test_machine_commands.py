@@ -282,7 +282,7 @@ def submit_some(made: Cluster, command: Command) -> str:
     return run
 
 
-def test_a_lost_state_directory_is_made_again(cluster: MakeCluster, tmp_path: Path) -> None:
+def test_u2_a_lost_state_directory_is_made_again(cluster: MakeCluster, tmp_path: Path) -> None:
     made = cluster(2)
     run = submit_some(made, Command(made))
     known = (made.state / "known_hosts").read_text()
