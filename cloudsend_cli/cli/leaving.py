@@ -25,12 +25,7 @@ def tell_end(session: Session, run: str) -> None:
     for name, told in kept.troubles:
         screen.warn(f"{name} is not given back, and goes on costing money: {told}")
     if kept.ending and session.client.find_run(run).state == "running":
-        them = "machine waits" if kept.ending == 1 else f"{kept.ending:,} machines wait"
-        seconds = f" {duration(kept.seconds)}" if kept.seconds else ""
-        screen.say(
-            f"its {them}{seconds} for the next run of this project once its jobs have ended; "
-            "`cloudsend terminate instance --all` ends them then"
-        )
+        screen.say(going_on_text(kept))
     elif kept.ending:
         screen.say(f"{plural(kept.ending, 'machine')} on the way out; `cloudsend list instances` shows them")
 
@@ -57,6 +52,18 @@ def _waits_until(session: Session, run: str, kept: Kept) -> float:
     machines = session.client.find_run_cost(run).machines
     ends = [machine.waits_until for machine in machines if machine.waits_until is not None]
     return max(ends, default=time.time() + kept.seconds)
+
+
+def going_on_text(kept: Kept) -> str:
+    """Of machines whose jobs were asked to end, and have not yet."""
+    count = plural(kept.ending, "machine")
+    if not kept.seconds:
+        return f"{count} {'is' if kept.ending == 1 else 'are'} given back once the jobs have ended"
+    verb, them = ("waits", "it") if kept.ending == 1 else ("wait", "them")
+    return (
+        f"once the jobs have ended, {count} {verb} {duration(kept.seconds)} for the next run of this project; "
+        f"`cloudsend terminate instance --all` ends {them} then"
+    )
 
 
 def _waiting_text(count: int, until: float) -> str:

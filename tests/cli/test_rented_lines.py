@@ -16,7 +16,9 @@ from json_schema import check
 
 from cloudsend_cli.api import Client
 from cloudsend_cli.api.directory import Directory
+from cloudsend_cli.api.money import Kept
 from cloudsend_cli.cli.execute import execute
+from cloudsend_cli.cli.leaving import going_on_text
 from cloudsend_cli.cli.plan import VERBS, announcement
 from cloudsend_cli.cli.session import Session
 from cloudsend_cli.cli.settings import Settings
@@ -275,6 +277,14 @@ def test_what_is_rented_is_told_from_what_is_there(renter: FakeRenter) -> None:
     assert said(waits, node, node) == "taking 1 machine that waits, renting 2 machines for $0.0600/h"
     assert said(replace(waits, at_hand=True), node, waits) == (
         "using 1 machine that the run has, taking 2 machines that wait for $0.0600/h"
+    )
+
+
+def test_what_becomes_of_machines_whose_jobs_end_slowly() -> None:
+    assert going_on_text(Kept(ending=2)) == "2 machines are given back once the jobs have ended"
+    assert going_on_text(Kept(seconds=600.0, ending=1)) == (
+        "once the jobs have ended, 1 machine waits 10m00s for the next run of this project; "
+        "`cloudsend terminate instance --all` ends it then"
     )
 
 
