@@ -158,7 +158,7 @@ def _is_draining(draft: Draft, budget: float, spent: float, per_hour: float) -> 
 
 
 def _next_least(draft: Draft, per_hour: float) -> float:
-    """What the next machine costs at the least, as the run's earlier ones did; nothing while one is paid for."""
+    """What the next machine costs at the least; nothing while one is paid for."""
     if per_hour or not draft.state.unfinished:
         return 0.0
     prices = [node.price for node in draft.all_nodes() if node.state == "wanted" and node.price is not None]
@@ -166,7 +166,7 @@ def _next_least(draft: Draft, per_hour: float) -> float:
 
 
 def _least_cost(draft: Draft, price: float) -> float:
-    return price * max((rental.least for rental in draft.all_rentals()), default=0.0) / HOUR
+    return price * max((offer.least for node in draft.all_nodes() for offer in node.offers), default=0.0) / HOUR
 
 
 def pays_for(draft: Draft, price: float | None) -> bool:

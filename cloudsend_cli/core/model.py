@@ -127,6 +127,7 @@ class Offer:
     quota: str = ""  # what the account's limit is on, for all offers of this quota at once
     keep: float = 0.0  # seconds for which it waits for the next run after its own, before it ends itself
     note: str = ""  # in the user's words: type, place, market
+    least: float = 0.0  # seconds that are paid for at least, each time that such a machine is started
 
 
 @dataclass(frozen=True, slots=True)

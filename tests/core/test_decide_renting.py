@@ -473,9 +473,9 @@ def test_machine_is_told_when_the_money_ends_and_again_when_that_moves() -> None
 
 @pytest.mark.parametrize(("spent", "stopped"), [(0.009, "the budget of $0.0100 is spent"), (0.008, "")])
 def test_no_machine_is_rented_whose_first_minute_cannot_be_paid(spent: float, stopped: str) -> None:
-    """Seen: a budget below a cent was overrun, and told as $0.00."""
-    state = rented(budget=0.01)
-    earlier = RentalRecord("i-0@1", "i-0", "n-0", "aws", 0.1, 0.0, spent * 36000, least=60.0)
+    """Seen: budgets below a cent were overrun, and told as $0.00; so were those of runs that took a machine first."""
+    state = rented(budget=0.01, offers=tuple(replace(offer, least=60.0) for offer in OFFERS))
+    earlier = RentalRecord("i-0@1", "i-0", "n-0", "aws", 0.1, 0.0, spent * 36000)
     state.apply(Changes(rentals={earlier.id: earlier}))
     decision = decide(state, seeing(None), POLICY)
     assert bool(of_kind(decision, CreateInstance)) is not bool(stopped)

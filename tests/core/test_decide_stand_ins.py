@@ -96,8 +96,9 @@ def cancelled(state: RunState) -> RunState:
 def spending(state: RunState, budget: float, stopped: str = "") -> RunState:
     """A dollar a second for a hundred seconds; each machine costs a minute at the least."""
     state.apply(Changes(run=replace(state.run, budget=budget, stopped=stopped)))
-    state.apply(Changes(rentals={"r": RentalRecord("r", "i-0", "n-0", "aws", 3600.0, 0.0, 100.0, least=60.0)}))
-    return put(state, replace(state.nodes["n-0"], price=3600.0))
+    state.apply(Changes(rentals={"r": RentalRecord("r", "i-0", "n-0", "aws", 3600.0, 0.0, 100.0)}))
+    node = state.nodes["n-0"]
+    return put(state, replace(node, price=3600.0, offers=tuple(replace(offer, least=60.0) for offer in node.offers)))
 
 
 def test_other_machine_is_asked_for_while_the_budget_pays_for_it() -> None:

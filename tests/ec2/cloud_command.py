@@ -145,13 +145,13 @@ class Desk:
         """Submit and leave; the run's id."""
         return str(self.json("run", config, "--detach", *words)["run"])
 
-    def submit_aged(self, config: str, *words: str) -> tuple[str, Instance]:
-        """The same, and its one machine, which was started a minute ago: what is paid for whole is over."""
+    def submit_aged(self, config: str, *words: str, age: float = 60.0) -> tuple[str, Instance]:
+        """The same, and its one machine, which was started so many seconds ago: what is paid for whole ends sooner."""
         gate = self.ec2.hold("RunInstances", after=True)
         run = self.submit(config, *words)
         assert gate.reached.wait(60)
         machine = self.ec2.instances[-1]
-        machine.launched -= 60
+        machine.launched -= age
         gate.release()
         return run, machine
 

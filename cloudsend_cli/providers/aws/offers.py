@@ -268,6 +268,7 @@ def _render(wanted: Wanted, candidate: Candidate, facts: Facts, share: float | N
         quota=f"aws {facts.region} {code}" if code else "",
         keep=float(wanted.idle) if wanted.project else 0.0,
         note=candidate.note,
+        least=LEAST_SECONDS,
     )
 
 
