@@ -29,6 +29,7 @@ from cloudsend_cli.maestro.client import ensure_maestro
 pytestmark = pytest.mark.slow
 HELD = f"{LEDGER}; until [ -e ~/go ]; do sleep 0.05; done"
 FIRST: dict[str, object] = {"name": "first", "run": f"{HELD}; touch ~/ended"}
+UNTIL_ENDED = "until [ -e ~/ended ]; do sleep 0.05; done"
 BYTES = 3_000_000
 SLOW = "3mbit"  # eight seconds for that much
 NIGHT = 8 * 3600
@@ -196,7 +197,7 @@ def test_c11_laptop_sleeps_for_a_night(stack: Ec2Stack) -> None:
     assert maestro is not None
     os.kill(maestro, signal.SIGSTOP)
     host.write("go", "")
-    wait_for(lambda: host.sh("ls ~/ended"))
+    host.sh(UNTIL_ENDED)
     with offset.open("r+b") as file:
         file.write(clock.encode(NIGHT))
     os.kill(maestro, signal.SIGCONT)
@@ -236,7 +237,7 @@ def test_c12_disk_of_the_state_directory_is_full(stack: Ec2Stack) -> None:
         said = stack.cli("run", other, "-d", status=None)
         assert "no space" in said.lower(), said
         host.write("go", "")
-        wait_for(lambda: host.sh("ls ~/ended"))
+        host.sh(UNTIL_ENDED)
         assert len(stack.calls_of("RunInstances")) == 1
         (stack.state / "ballast").unlink()
         finish(stack, run, 1)
