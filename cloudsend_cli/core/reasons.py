@@ -26,8 +26,8 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "when the config is run again",
     ),
     "lost": (
-        "the host proved that it no longer runs, and left no exit record; or it was ended as the `life`, `eco_life` "
-        "or part of the `budget` of its machine was over",
+        "the host proved that it no longer runs, and left no exit record; or the host ended it with all else, as it "
+        "does when it shuts down; or the `life`, `eco_life` or part of the `budget` of its machine was over",
         "up to `retries_lost`",
     ),
     "preempted": ("the provider took the machine", "always, and not counted"),

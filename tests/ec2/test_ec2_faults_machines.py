@@ -134,6 +134,23 @@ def test_p10_protected_machine_is_asked_again_until_it_may_be_ended(stack: Ec2St
 
 
 @together
+def test_p11_somebody_reboots_our_machine(stack: Ec2Stack) -> None:
+    """The system ends the job as it shuts down: that is no end of the job's own, and it is done again."""
+    run = submit(stack, HELD)
+    wait_for(lambda: len(stack.ledger()) == 1)
+    (machine,) = stack.machines
+    stack.ec2.reboot(machine.id)
+    wait_for(lambda: len(stack.ledger()) == 2)
+    let_go(stack)
+    stack.follow_to_end(run)
+    (done,) = stack.jobs(run).values()
+    assert (done.state, done.attempt) == ("succeeded", 2)
+    assert stack.client.attempts(done.id)[0]["reason"].startswith("lost: the host ")
+    assert sorted(stack.ledger().values()) == [1, 1]
+    stack.check_nothing_left(1)
+
+
+@together
 def test_p11_somebody_stops_and_starts_our_machine(stack: Ec2Stack) -> None:
     """What ran there is lost and done again, on the same machine under its new address."""
     run = submit(stack, HELD)

@@ -130,9 +130,13 @@ class Execution:
             status["maxrss"] = usage.ru_maxrss << 10
             status["utime"], status["stime"] = round(usage.ru_utime, 4), round(usage.ru_stime, 4)
             status["pid"] = self.runner.pid
+        by_term = signal.SIGTERM in (status["signal"], (status["exit_code"] or 0) - 128)
+        told = wait and self.runner.was_told(by_term)
         status["cause"] = self.runner.cause or (self.runner.giving_way if wait else None)
         if not status["cause"] and self.is_killed_for_memory(usage):
             status.update(cause="oom", oom=True)
+        if told and not status["cause"]:
+            status.update(state="lost", cause="shut-down")
         if wait and has_no_room(self.home):
             status["disk_full"] = True
         if self.runner.children_left():

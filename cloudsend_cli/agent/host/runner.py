@@ -15,6 +15,8 @@ from .records import folder_of, get_tombstone, pack_status, write_record
 
 # Messages to the daemon: an end; an end, after which this runner ends too; somebody else had claimed the attempt.
 ENDED, RETIRED, TAKEN = b"E", b"R", b"T"
+# A system that shuts down tells every process to end, one after another, and waits: systemd for 90 seconds.
+TOLD_APART, TOLD_BEFORE = 0.5, 100
 
 
 class Runner:
@@ -32,6 +34,7 @@ class Runner:
         self.hook = None  # what is called before the attempt gives way
         self.killing = False
         self.giving_way = None  # the cause, of those for which an attempt gives way
+        self.told = None  # when somebody who is no client of ours told this process to end
         os.setsid()
         os.umask(umask)
         self.reaper = become_subreaper()
@@ -48,7 +51,7 @@ class Runner:
                 return
             ident, _, gpus = order.decode().partition(" ")
             reply = self.execute(ident, [int(gpu) for gpu in gpus.split(",") if gpu])
-            self.id = self.pid = self.cause = self.hook = None
+            self.id = self.pid = self.cause = self.hook = self.told = None
             gave_way, self.giving_way = self.giving_way, None
             try:
                 self.sock.send(reply)
@@ -63,10 +66,26 @@ class Runner:
         cause = get_tombstone(self.home, self.id) if self.id else None
         if cause:
             self.stop(cause)
+        elif self.id:
+            self.told = time.monotonic()
 
     def on_alarm(self, *_):
         if self.id:
             self.stop("timeout")
+
+    def was_told(self, by_term):
+        """Whether who ended the job has told this process to end as well, as a system does that shuts down.
+
+        `by_term`: SIGTERM ended it; then ours may be still to come.
+        """
+        if by_term and not self.cause:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            try:
+                if not self.told and signal.sigtimedwait([signal.SIGTERM], TOLD_APART):
+                    self.on_term()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        return self.told is not None and time.monotonic() - self.told < TOLD_BEFORE
 
     def stop(self, cause):
         if cause not in CAUSES or not self.pid:
