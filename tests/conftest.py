@@ -9,9 +9,13 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import campaigns
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
 
 # The first folder below tests/ says the tier; the marker `real` wins over it.
 TIERS = {
@@ -71,6 +75,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not campaigns.FULL:
         for item in items:
             item.user_properties += [(CAMPAIGN_PROPERTY, mark.args[0]) for mark in item.iter_markers("campaign")]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """One worker plays a whole file, and all of the agent's: agents find what they end by names that these share."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", maxsplit=1)[0]
+            return "agents" if file.startswith("tests/agent/") or "rented_agent" in file else file
+
+    return ByFile(config, log)
 
 
 def tier_of(report: pytest.TestReport | pytest.CollectReport) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from real_stack import Stack, find_processes, wait_for
 
+from cloudsend_cli.core.plan import plan_fetch
 from cloudsend_cli.core.state import Changes
 from cloudsend_cli.core.views import Progress
 from cloudsend_cli.errors import NotFoundError, ResultError, WaitTimeout
@@ -149,7 +150,8 @@ def test_results_on_their_way_are_waited_for(stack: Stack) -> None:
     stack.client.maestro_stop()
     (home / "out").unlink()
     with SqliteStore.open(stack.state) as store:
-        store.write_run(run, lambda state: Changes(jobs={1: replace(state.jobs[1], fetch="wanted")}))
+        store.write_run(run, lambda state: Changes(jobs={1: replace(state.jobs[1], fetch="failed: cut off")}))
+        store.write_run(run, lambda state: plan_fetch(state, [1]))
     assert stack.client.fetch("j") == [home]
     assert (home / "out").read_text() == "1\n"
 

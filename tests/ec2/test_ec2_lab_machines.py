@@ -110,6 +110,7 @@ def test_a_stopped_machine_starts_with_its_disk_and_another_address(ec2: Cloud, 
     assert "PublicIpAddress" not in client.describe_instances()["Reservations"][0]["Instances"][0]
     client.start_instances(InstanceIds=[one.id])
     wait_for(lambda: one.boots == 2, "it is back")
+    wait_for_ssh(ec2, one)
     done = login(one, keys, "cat note")
     assert (done.stdout, one.public != address) == ("kept\n", True)
     rows = ec2.ledger()
