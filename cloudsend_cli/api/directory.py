@@ -79,10 +79,11 @@ class Directory:
         """
         store = self.reader()
         active = store.list_active_runs()
-        maestro = find_maestro(self.path) if active else None
+        if not active:
+            return
+        maestro = find_maestro(self.path)
         if maestro is not None:
             maestro.close()
-        if not active or maestro is not None:
             return
         for run in active:
             nodes = store.load_without_jobs(run).nodes.values()

@@ -101,8 +101,7 @@ def wait(home: Directory, refs: Sequence[str], timeout: float | None) -> list[Jo
                 f"{still} of {len(numbers)} jobs of run {run} are not finished after {timeout:g} s",
                 hint="they go on",
             )
-        if not still:
-            home.carry_on_rented()
+    home.carry_on_rented()
     return [view for run, numbers in wanted.items() for view in _numbered(home, store, run, numbers)]
 
 

@@ -12,11 +12,10 @@ from .draft import Draft
 from .model import PENDING, RUNNING, InstanceStatus
 from .naming import rental_id
 from .offers import current_offer
-from .renting import LATE
+from .renting import LATE, SWITCH_SECONDS
 from .state import NodeRecord, RentalRecord
 
 CLOCKS_APART = 30.0  # seconds between the provider's clock and ours; a machine that waits has lived for longer
-SWITCH_SECONDS = 60.0  # that a machine takes from its idle time's end until it is gone
 RESULTS_WAIT = 3600.0  # for which it waits with results that nobody fetches; agent/host/rented.py has the same
 LEAST_RESERVE = 0.02  # of the budget: what runs is ended before it is spent, not after
 

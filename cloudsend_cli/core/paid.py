@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from .costs import HOUR, NO_COST, Cost
 from .model import Rented
+from .renting import SWITCH_SECONDS
 from .state import RentalRecord
 
-ENDED = frozenset({"stopping", "stopped", "ending", "terminated"})
-SWITCH_SECONDS = 60.0  # that a machine takes from its idle time's end until it is gone
+WITHOUT_POWER = frozenset({"stopping", "stopped", "ending", "terminated"})
 SAME = 1.0  # seconds by which two notes of one launch may differ
 
 
@@ -74,7 +74,7 @@ def see_machine(paid: Paid, machine: Rented, now: float) -> Paid:
 
 
 def _end(period: Period, machine: Rented, now: float) -> Period:
-    if machine.state not in ENDED:
+    if machine.state not in WITHOUT_POWER:
         return replace(period, until=None)
     until = machine.ended_at if machine.ended_at is not None else now if period.until is None else period.until
     return replace(period, until=max(period.since, until))

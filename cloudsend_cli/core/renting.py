@@ -13,6 +13,7 @@ KEPT = "kept"  # in the place of a run's id: of a machine that no run has
 ENDED = frozenset({"ending", "terminated"})
 YOUNG = 600.0  # seconds in which a machine of a run that is not known may still become known
 LATE = 600.0  # ... and after which a machine is past its time for certain
+SWITCH_SECONDS = 60.0  # that a machine takes from its idle time's end until it is gone
 
 
 @dataclass(frozen=True, slots=True)
