@@ -366,6 +366,11 @@ class JobReader:
                     shared.after,
                     persist,
                     on_preempt,
+                    shared.after_any,
+                    shared.stage,
+                    shared.group,
+                    shared.slot_args,
+                    shared.memory_factor,
                     params,
                     index,
                 )

@@ -158,6 +158,18 @@ class MachinePlan:
         return self.offers[0].capacity
 
 
+Slot = tuple[tuple[str, str], ...]  # the names and values of one place, in the order in which they were declared
+
+
+@dataclass(frozen=True, slots=True)
+class JobGroup:
+    """What the jobs of a group share: a pool of places, each of which executes one of them at a time."""
+
+    name: str
+    slots: tuple[Slot, ...] = ()  # (): the group has no pool
+    max_parallel: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """One command with all it needs. Equal specs have equal content hashes (see naming.job_hash)."""
@@ -181,6 +193,11 @@ class JobSpec:
     after: tuple[str, ...] = ()  # names or globs of jobs of the same run
     persist: tuple[str, ...] = ()  # what a new attempt is given of the one whose machine was taken back
     on_preempt: str = ""  # a shell line that is executed before an attempt is ended for that
+    after_any: tuple[str, ...] = ()  # like `after`, of jobs that may also end badly
+    stage: int = 0  # all jobs of lower stages above 0 end before it begins, in whatever way; 0: it waits for none
+    group: str = ""  # of the run's groups
+    slot_args: bool = False  # the names and values of its slot follow its arguments
+    memory_factor: float = 1.0  # by which it is given more memory after an attempt that had too little
     params: tuple[tuple[str, str], ...] = ()
     repeat_index: int = 0
 
@@ -203,6 +220,7 @@ class RunSpec:
     auto_stop: bool = True
     settings: tuple[tuple[str, str], ...] = ()  # further globals, as text, for display and later use
     warnings: tuple[str, ...] = ()
+    groups: tuple[JobGroup, ...] = ()
 
 
 # ---- what is seen -------------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def plan_run(spec: RunSpec, nodes: Sequence[NodePlan], run_id: str, now: float) 
         base_env=spec.base_env,
         settings=spec.settings,
         providers=spec.providers,
+        groups=spec.groups,
     )
     return RunState(run, jobs, _node_records(nodes, {}), (), spec.environments)
 
@@ -109,6 +110,7 @@ def plan_continue(state: RunState, spec: RunSpec, nodes: Sequence[NodePlan], now
             base_env=spec.base_env,
             settings=spec.settings,
             providers=_providers(state, spec),
+            groups=spec.groups,
         ),
         jobs=merge.changed,
         nodes=node_records,

@@ -16,6 +16,7 @@ from .model import (
     RUNNING,
     SUCCEEDED,
     EnvironmentBuild,
+    JobGroup,
     JobSpec,
     Offer,
     ProviderDefinition,
@@ -61,6 +62,11 @@ class JobRecord:
     maxrss: int | None = None
     cpu_seconds: float | None = None
     resume: tuple[Upload, ...] = ()  # what an earlier attempt left, whose machine was taken back
+    after_any: tuple[int, ...] = ()
+    slot: int = -1  # of its group's pool: the place that its newest attempt was given; -1: none
+    memory: int = 0  # bytes that it is given, where an earlier attempt had too little; 0: what its spec says
+    expected: float = 0.0  # seconds that it took in earlier runs; 0: not known
+    metrics: tuple[tuple[str, str], ...] = ()  # what its newest attempt reported
 
     @property
     def final(self) -> bool:
@@ -149,6 +155,7 @@ class RunRecord:
     version: int = 0
     requests_done: tuple[str, ...] = ()  # ids of the newest requests carried out
     shortages: tuple[tuple[str, float], ...] = ()  # (pool or quota of offers, until when it is not asked)
+    groups: tuple[JobGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,17 @@ def m003_rented_machines(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+def m004_slots_and_metrics(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE jobs ADD COLUMN more TEXT NOT NULL DEFAULT ''")
+
+
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_requests_name_nodes, m003_rented_machines)
+MIGRATIONS: tuple[Migration, ...] = (
+    m001_first_tables,
+    m002_requests_name_nodes,
+    m003_rented_machines,
+    m004_slots_and_metrics,
+)
 
 
 def version_of(db: sqlite3.Connection) -> int:

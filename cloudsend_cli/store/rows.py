@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from cloudsend_cli.core.model import (
     JOB_STATES,
     EnvironmentBuild,
+    JobGroup,
     JobSpec,
     Offer,
     Output,
@@ -29,8 +30,11 @@ SHARED_FIELDS: Final = tuple(f.name for f in fields(JobSpec) if f.name not in OW
 HOT: Final = (
     "created_at", "state", "reason", "exit_code", "attempt", "failures", "losses", "node", "boot", "after",
     "not_before", "handed_at", "started_at", "ended_at", "cancel", "fetch", "fetch_tries", "superseded_by", "batch",
-    "maxrss", "cpu_seconds", "resume",
+    "maxrss", "cpu_seconds", "resume", "more",
 )  # fmt: skip
+# What few jobs have, in one column. Their defaults are those of JobRecord, and are not written.
+MORE: Final = ("after_any", "slot", "memory", "expected", "metrics")
+_NO_MORE: Final = {f.name: f.default for f in fields(JobRecord) if f.name in MORE}
 _CACHE_LIMIT = 4096
 _scan = json.JSONDecoder().raw_decode
 Row = tuple[Any, ...]
@@ -90,6 +94,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "providers": lambda values: tuple(ProviderDefinition(**v) for v in values),
     "offers": lambda values: tuple(_offer(v) for v in values),
     "outputs": lambda values: tuple(Output(**v) for v in values),
+    "groups": lambda values: tuple(JobGroup(**{k: freeze(v) for k, v in value.items()}) for value in values),
 }
 
 
@@ -148,7 +153,18 @@ def hot_row(job: JobRecord) -> Row:
         job.maxrss,
         job.cpu_seconds,
         encode(job.resume) if job.resume else "",
+        _more(job),
     )
+
+
+def _more(job: JobRecord) -> str:
+    values = {name: value for name, default in _NO_MORE.items() if (value := getattr(job, name)) != default}
+    return encode(values) if values else ""
+
+
+def decode_more(text: str) -> dict[str, Any]:
+    """The fields of MORE that are not as they are without a word. Those of a newer version are left out."""
+    return {k: freeze(v) for k, v in json.loads(text).items() if k in _NO_MORE} if text else {}
 
 
 def own_row(job: JobRecord) -> Row:
@@ -251,16 +267,16 @@ class JobDecoder:
         (
             key, content, created_at, state, reason, exit_code, attempt, failures, losses, node, boot, after,
             not_before, handed_at, started_at, ended_at, cancel, fetch, fetch_tries, superseded_by, batch, maxrss,
-            cpu_seconds, resume,
-        ) = row[:24]  # fmt: skip
+            cpu_seconds, resume, more,
+        ) = row[:25]  # fmt: skip
         if state not in JOB_STATES:
             raise ValueError(f"a job in the state {state!r}")
         if created_at != self._created_at:  # one object for the jobs of one batch
             self._created_at = created_at
         return JobRecord(
-            key & NUMBER_MASK, self.spec(row[24:]), content, self._created_at, JOB_STATES[JOB_STATES.index(state)],
+            key & NUMBER_MASK, self.spec(row[25:]), content, self._created_at, JOB_STATES[JOB_STATES.index(state)],
             self._text(reason), exit_code, attempt, failures, losses, self._text(node), self._text(boot),
             self._tuple(after), not_before or 0.0, handed_at, started_at, ended_at, bool(cancel), self._text(fetch),
             fetch_tries, superseded_by, batch, maxrss, cpu_seconds,
-            _uploads(json.loads(resume)) if resume else (),
+            _uploads(json.loads(resume)) if resume else (), **decode_more(more),
         )  # fmt: skip

@@ -48,12 +48,16 @@ def test_how_it_is_run_does_not_change_the_hash() -> None:
         after=("x",),
         persist=("x",),
         on_preempt="x",
+        after_any=("x",),
+        stage=2,
+        group="g",
+        slot_args=True,
+        memory_factor=2.0,
     )
     assert naming.job_hash(other) == naming.job_hash(SPEC)
     named = {"name", "display", "resources", "slots", "private_uploads", "timeout", "grace", "retries"}
-    assert named | {"retries_lost", "after", "persist", "on_preempt"} | PART_OF_THE_HASH.keys() == {
-        f.name for f in fields(JobSpec)
-    }
+    named |= {"retries_lost", "after", "persist", "on_preempt", "after_any", "stage", "group", "slot_args"}
+    assert named | {"memory_factor"} | PART_OF_THE_HASH.keys() == {f.name for f in fields(JobSpec)}
 
 
 def test_a_source_path_or_a_write_bit_does_not_make_a_result_stale() -> None:
