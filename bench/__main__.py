@@ -4,10 +4,10 @@ import argparse
 import sys
 import tempfile
 
-from bench import hosts, jobs, latency, many, page, startup, transfers
+from bench import hosts, jobs, latency, many, packing, page, startup, transfers
 from bench.measuring import RESULTS, describe_machine, save
 
-NAMES = ("startup", "latency", "jobs", "many", "hosts", "transfers")
+NAMES = ("startup", "latency", "packing", "jobs", "many", "hosts", "transfers")
 
 
 def main() -> int:
@@ -39,6 +39,8 @@ def main() -> int:
             found = [hosts.measure(args.hosts, 4000, min(args.rounds, 3))]
         elif name == "transfers":
             found = [transfers.measure(args.rounds), transfers.measure_latency()]
+        elif name == "packing":
+            found = packing.measure(min(args.rounds, 3))
         elif name == "startup":
             found = [startup.measure()]
         else:
