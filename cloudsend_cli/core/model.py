@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from .metrics import Metrics
+
 PENDING: Final = "pending"
 RUNNING: Final = "running"
 SUCCEEDED: Final = "succeeded"
@@ -323,6 +325,7 @@ class AttemptStatus:
     cpu_seconds: float | None = None
     logs: int = 0  # bytes of its log that are still to be brought home
     disk_full: bool = False  # it ended badly, and its machine had no room left: what it wrote last may be missing
+    metrics: Metrics = ()  # what it reported; nothing while `logs` are to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +388,7 @@ class Observation:
     persisted: Mapping[str, tuple[Upload, ...]] = field(
         default_factory=dict
     )  # attempt id -> what it left to go on from
+    metrics: Mapping[str, Metrics] = field(default_factory=dict)  # attempt id -> what a log reported that came late
 
 
 @dataclass(frozen=True, slots=True)

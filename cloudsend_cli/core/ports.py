@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .actions import AttemptStart
+from .metrics import Metrics
 from .model import (
     AttemptStatus,
     Finding,
@@ -123,6 +124,7 @@ class HostNews:
     attempts: Mapping[str, AttemptStatus] = field(default_factory=dict)
     fetched: Mapping[str, str] = field(default_factory=dict)  # attempt id -> "" or what went wrong
     persisted: Mapping[str, tuple[Upload, ...]] = field(default_factory=dict)  # of those that FetchResume brought
+    metrics: Mapping[str, Metrics] = field(default_factory=dict)  # of those whose logs came with FetchOutputs
 
 
 class Hosts(Protocol):

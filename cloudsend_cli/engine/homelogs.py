@@ -1,7 +1,8 @@
 """Logs of attempts on other machines come home when the attempt has ended.
 
-Each lies in `<logs>/<run>/<attempt>.<stream>`. The file of stdout comes last, also where it is empty: it says that
-both are whole. The copy is not synced: the host keeps its own until it is told to forget, or given back.
+Each lies in `<logs>/<run>/<attempt>.<stream>`, and beside them the job's file of metrics, where it wrote one. That of
+stdout comes last, also where it is empty: it says that all are whole. The copy is not synced: the host keeps its own
+until it is told to forget, or given back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cloudsend_cli.core.explain import describe_bytes
 from cloudsend_cli.core.naming import run_of_attempt
 
 from .asking import Ahead, Ask, error_text
+from .reports import FILE_MOST, METRICS, STDERR, STDOUT
 from .results import free_space
 from .wire import WHOLE_MOST
 
@@ -23,7 +25,7 @@ CHUNK = 256 * 1024
 WINDOW = 2 << 20
 ASKS_AT_ONCE = 64
 SMALL = 4 << 20  # larger logs come with the results, so that an end is not told late
-STREAMS = ("stderr", "stdout")  # ORDER: stdout last, it is the mark
+STREAMS = (STDERR, METRICS, STDOUT)  # ORDER: stdout last, it is the mark
 
 Sizes = Mapping[str, int]
 Bringing = Generator[list[Ask] | Ahead, list[Frame], str]
@@ -34,16 +36,18 @@ def log_path(logs: Path, attempt: str, stream: str) -> Path:
 
 
 def is_home(logs: Path, attempt: str) -> bool:
-    return log_path(logs, attempt, "stdout").exists()
+    return log_path(logs, attempt, STDOUT).exists()
 
 
 def parse_sizes(wire: object) -> dict[str, int] | None:
     """How much an ended attempt wrote, by stream; None where its end does not say."""
     if not isinstance(wire, dict):
         return None
-    sizes = {stream: wire.get(f"{stream}_size") for stream in STREAMS}
-    known = {s: size for s, told in sizes.items() if (size := _size(told)) is not None}
-    return known if len(known) == len(sizes) else None
+    stdout, stderr, metrics = (_size(wire.get(f"{stream}_size")) for stream in (STDOUT, STDERR, METRICS))
+    if stdout is None or stderr is None:
+        return None
+    logs = {STDERR: stderr, STDOUT: stdout}
+    return {**logs, METRICS: min(metrics, FILE_MOST)} if metrics else logs
 
 
 def _size(told: object) -> int | None:
@@ -108,7 +112,8 @@ def _ask_sizes(attempts: list[str]) -> Generator[list[Ask] | Ahead, list[Frame],
     replies = yield [Ask("read", {"attempt": a, "stream": s, "offset": 0, "length": 0}) for a, s in places]
     found: dict[str, dict[str, int]] = {}
     for (attempt, stream), reply in zip(places, replies, strict=True):
-        found.setdefault(attempt, {})[stream] = (_size(reply.get("total")) or 0) if reply.ok else 0
+        size = (_size(reply.get("total")) or 0) if reply.ok else 0
+        found.setdefault(attempt, {})[stream] = min(size, FILE_MOST) if stream == METRICS else size
     return {attempt: sizes for attempt, sizes in found.items()}
 
 
@@ -117,7 +122,7 @@ def _pieces(wanted: Mapping[str, Sizes]) -> Iterator[tuple[str, str, int, int, b
     for attempt, sizes in wanted.items():
         for stream in STREAMS:
             size = sizes.get(stream, 0)
-            if not size and stream == "stdout":
+            if not size and stream == STDOUT:
                 yield attempt, stream, 0, 0, True
             for offset in range(0, size, CHUNK):
                 length = min(CHUNK, size - offset)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.actions import AttemptStart
+from cloudsend_cli.core.metrics import Metrics
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, Resources, Upload
+from cloudsend_cli.core.naming import parse_attempt_id
 from cloudsend_cli.core.ports import Host, HostNews
 from cloudsend_cli.errors import ResultError
 
@@ -18,6 +20,7 @@ from .asking import Ask, Conversation
 from .hearsay import HERE, NOTHING, is_attempt_of
 from .homelogs import SMALL, bring_logs, is_home, parse_sizes
 from .hostlink import HostLink
+from .reports import LARGE, LogFiles, begin_apart, files_at_home, files_here, read_metrics, tell_with_metrics
 from .results import Home, list_uploads
 from .transfer import DISK_FULL, fetch_files, send_files
 from .wire import MOST_WIRE, Json, clip, parse_status, render_spec, split_frames, wire_size
@@ -94,7 +97,7 @@ class _NodeListener:
         self.view: HostView | None = None
         self.known_files: set[str] = set()
         self.given: set[str] = set()  # attempts that it got from this maestro and whose ends are not acknowledged
-        self.bringing: set[str] = set()  # attempts whose logs are on their way
+        self.bringing: set[str] = set()  # attempts whose logs are on their way, or are being read
 
     def on_view(self, view: HostView, statuses: dict[str, object] | None) -> None:
         if statuses is None:
@@ -114,28 +117,53 @@ class _NodeListener:
             self.known_files.clear()  # a job wrote into a file that others use: it is sent again
         if any(s.cause == DISK_FULL for s in news.values()):
             self.link.note_full(full=True)
-        if not self.is_here:
-            ended = {a: s for a, s in news.items() if s.state in WITH_LOGS}
+        ended = {a: s for a, s in news.items() if s.state in WITH_LOGS}
+        if self.is_here:
+            ended = {a: s for a, s in ended.items() if parse_attempt_id(a) and _has_written(items[a])}
+            self._tell(ended)
+            news = {a: s for a, s in news.items() if a not in ended}
+        else:
             self._bring_logs({a: (s, parse_sizes(items[a])) for a, s in ended.items() if worth[a] == HERE})
             # A log of what may be another machine's is not taken: a fetch brings it, from where the state says.
-            left = {a: 0 if is_home(self.hosts.logs, a) else 1 for a in ended}
-            others = {a: replace(s, logs=left[a]) for a, s in ended.items() if worth[a] != HERE}
-            news = {a: s for a, s in news.items() if a not in ended} | others
+            others = {a: s for a, s in ended.items() if worth[a] != HERE}
+            left = {a for a in others if not is_home(self.hosts.logs, a)}
+            self._tell({a: s for a, s in others.items() if a not in left})
+            news = {a: s for a, s in news.items() if a not in ended}
+            news |= {a: replace(others[a], logs=1) for a in left}
         if news:
             self.hosts.take_attempts(self, news)
+
+    def _tell(self, ended: Mapping[str, AttemptStatus]) -> None:
+        """These ends become news, with what their jobs reported in logs that lie here."""
+        new = {a: s for a, s in ended.items() if a not in self.bringing}
+        if not new:
+            return
+        self.bringing.update(new)
+
+        def tell(told: Mapping[str, AttemptStatus]) -> None:
+            self.bringing.difference_update(told)
+            self.hosts.take_attempts(self, told)
+
+        tell_with_metrics(new, self._files, tell)
+
+    def _files(self, attempt: str) -> LogFiles:
+        home = self.address.home
+        return files_here(home, attempt) if self.is_here else files_at_home(self.hosts.logs, attempt)
 
     def _bring_logs(self, ended: Mapping[str, tuple[AttemptStatus, dict[str, int] | None]]) -> None:
         """ORDER: an end becomes news when its log is home, or known to be too large to wait for."""
         logs = self.hosts.logs
-        now = {a: s for a, (s, _) in ended.items() if is_home(logs, a)}
+        home = {a: s for a, (s, _) in ended.items() if is_home(logs, a)}
+        now: dict[str, AttemptStatus] = {}
         small: dict[str, dict[str, int] | None] = {}
         for attempt, (status, sizes) in ended.items():
-            if attempt in now or attempt in self.bringing:
+            if attempt in home or attempt in self.bringing:
                 continue
             if sizes is not None and sum(sizes.values()) > SMALL:
                 now[attempt] = replace(status, logs=sum(sizes.values()))
             else:
                 small[attempt] = sizes
+        self._tell(home)
         if now:
             self.hosts.take_attempts(self, now)
         if not small:
@@ -146,7 +174,7 @@ class _NodeListener:
             problem = yield from bring_logs(small, logs)
             left = {a: 1 for a in small if problem and not is_home(logs, a)}
             self.bringing.difference_update(small)
-            self.hosts.take_attempts(self, {a: replace(ended[a][0], logs=left.get(a, 0)) for a in small})
+            self._tell({a: replace(ended[a][0], logs=left.get(a, 0)) for a in small})
 
         # Dropped with the channel: the next report tells these ends again.
         self.link.converse(conversation, lambda: self.bringing.difference_update(small))
@@ -183,6 +211,7 @@ class RunHosts:
         self._attempts: dict[str, dict[str, AttemptStatus]] = {}
         self._fetched: dict[str, dict[str, str]] = {}
         self._persisted: dict[str, dict[str, tuple[Upload, ...]]] = {}
+        self._metrics: dict[str, dict[str, Metrics]] = {}
         self._fetching: set[str] = set()
 
     # ---- from the links' threads -----------------------------------------------------------------------------------
@@ -202,11 +231,20 @@ class RunHosts:
             self._attempts.setdefault(listener.node, {}).update(news)
         self._wake()
 
-    def take_fetched(self, node: str, attempt: str, problem: str, persisted: tuple[Upload, ...] = ()) -> None:
+    def take_fetched(
+        self,
+        node: str,
+        attempt: str,
+        problem: str,
+        persisted: tuple[Upload, ...] = (),
+        metrics: Metrics | None = None,
+    ) -> None:
         with self._lock:
             self._fetching.discard(attempt)
             if persisted:
                 self._persisted.setdefault(node, {})[attempt] = persisted
+            if metrics is not None:
+                self._metrics.setdefault(node, {})[attempt] = metrics
             self._fetched.setdefault(node, {})[attempt] = problem
         self._wake()
 
@@ -257,6 +295,7 @@ class RunHosts:
                     self._attempts.pop(node, {}),
                     self._fetched.pop(node, {}),
                     self._persisted.pop(node, {}),
+                    self._metrics.pop(node, {}),
                 )
                 listener.view = replace(listener.view, reported=None)
         return news
@@ -395,7 +434,16 @@ class RunHosts:
         problem = "" if listener.is_here else (yield from bring_logs({attempt: None}, self.logs))
         if patterns and not problem:
             problem = yield from fetch_files(attempt, patterns, home)
-        self.take_fetched(listener.node, attempt, problem)
+        if listener.is_here or not is_home(self.logs, attempt):  # there the end has told its metrics; here it cannot
+            self.take_fetched(listener.node, attempt, problem)
+            return
+        # Also where the log was home before: a maestro that died has not committed what it reported.
+        files = files_at_home(self.logs, attempt)
+        node = listener.node
+        if files.size() > LARGE:
+            begin_apart(lambda: self.take_fetched(node, attempt, problem, metrics=read_metrics(files)))
+        else:
+            self.take_fetched(node, attempt, problem, metrics=read_metrics(files))
 
     def _fetch_resume(
         self, listener: _NodeListener, attempt: str, patterns: Sequence[str], home: Home
@@ -413,6 +461,12 @@ class RunHosts:
             except ResultError as wrong:
                 problem = wrong.message
         self.take_fetched(listener.node, attempt, problem, left)
+
+
+def _has_written(item: object) -> bool:
+    """Whether an attempt that has ended left anything in its logs or its file of metrics, as far as it is told."""
+    sizes = parse_sizes(item)
+    return sizes is None or any(sizes.values())
 
 
 def _parts(attempts: Sequence[str]) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from cloudsend_cli.core.metrics import Metrics
 from cloudsend_cli.core.model import AttemptStatus, InstanceStatus, Observation, Upload
 from cloudsend_cli.core.naming import LIST, list_call
 from cloudsend_cli.core.state import NodeRecord, RunRecord, RunState
@@ -23,12 +24,14 @@ def observe(session: Session, state: RunState, now: float) -> Observation:
     attempts: dict[str, Mapping[str, AttemptStatus]] = {}
     fetched: dict[str, str] = {}
     persisted: dict[str, tuple[Upload, ...]] = {}
+    metrics: dict[str, Metrics] = {}
     for node, item in news.items():
         session.views[node] = item.view
         if item.attempts:
             attempts[node] = item.attempts
         fetched.update(item.fetched)
         persisted.update(item.persisted)
+        metrics.update(item.metrics)
     requests = session.store.list_requests(session.run) if session.requests_hinted else ()
     session.requests_hinted = False
     # ORDER: a call that ends meanwhile is still under way here and seen by the list, not over and unseen.
@@ -46,6 +49,7 @@ def observe(session: Session, state: RunState, now: float) -> Observation:
         requests=tuple(requests),
         fetched=fetched,
         persisted=persisted,
+        metrics=metrics,
         fetching=session.hosts.fetching(),
     )
 

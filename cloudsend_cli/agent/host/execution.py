@@ -13,8 +13,8 @@ from .machine import has_no_room
 from .orphans import TAKES, describe_takes
 from .outputs import complete
 from .processes import kill_tree, oom_kills, start_time
-from .protocol import STREAMS
-from .records import folder_of, pack_status, write_record
+from .protocol import METRICS, STREAMS
+from .records import add_metrics_size, folder_of, pack_status, write_record
 from .spawning import spawn
 from .spec import read_spec
 
@@ -56,6 +56,7 @@ class Execution:
             else:
                 self.supervise()
             self.status["stdout_size"], self.status["stderr_size"] = size_of(self.out), size_of(self.err)
+            add_metrics_size(self.home, self.ident, self.status)
             return self.status
         finally:
             for fd in (self.out, self.err):
@@ -106,6 +107,7 @@ class Execution:
             os.unlink(self.base + "/secrets")
         env[b"CLOUDSEND_ATTEMPT"] = self.ident.encode()
         env[b"CLOUDSEND_RUN_DIR"] = os.fsencode(self.work)
+        env[b"CLOUDSEND_METRICS"] = os.fsencode(self.base + "/" + METRICS)
         env[TAKES] = describe_takes(self.owner, spec, self.gpus)
         if spec.get("environment"):
             env[b"CLOUDSEND_ENV"] = os.fsencode("%s/envs/%s" % (self.home, spec["environment"]))

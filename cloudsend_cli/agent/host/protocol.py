@@ -9,6 +9,7 @@ CHUNK = 256 << 10
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 SHA = re.compile(r"[0-9a-f]{64}\Z")
 STREAMS = ("stdout", "stderr")
+METRICS = "metrics"  # beside them: the file to which a job may append `name=value`
 
 
 class Refused(Exception):

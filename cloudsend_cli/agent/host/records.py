@@ -7,11 +7,12 @@ attempt; whoever finds the lock free may judge, and writes the verdict before le
 
 import errno
 import os
+import stat
 import zlib
 
 from .disk import read_file
 from .encoding import compact, parse
-from .protocol import STREAMS
+from .protocol import METRICS, STREAMS
 
 RECORD = 1024
 FINAL = ("exited", "lost", "cancelled", "stale")
@@ -58,7 +59,7 @@ def status_on_disk(home, ident):
 
 
 def sized(home, ident, status):
-    """The same status; an end with the sizes of both logs, by which a client knows what there is to bring home."""
+    """The same status; an end with the sizes of its files, by which a client knows what there is to bring home."""
     if status.get("state") in FINAL:
         for stream in STREAMS:
             if stream + "_size" not in status:
@@ -66,7 +67,19 @@ def sized(home, ident, status):
                     status[stream + "_size"] = os.stat("%s/attempts/%s/%s" % (home, ident, stream)).st_size
                 except OSError:
                     status[stream + "_size"] = 0
+        if METRICS + "_size" not in status:
+            add_metrics_size(home, ident, status)
     return status
+
+
+def add_metrics_size(home, ident, status):
+    """Of few attempts there is such a file; what a job has put in its place that is no file does not count."""
+    try:
+        about = os.lstat("%s/attempts/%s/%s" % (home, ident, METRICS))
+    except OSError:
+        return
+    if stat.S_ISREG(about.st_mode) and about.st_size:
+        status[METRICS + "_size"] = about.st_size
 
 
 def pack_status(status):

@@ -8,7 +8,7 @@ from .disk import write_all
 from .encoding import compact
 from .files import STORE_TIME, open_below, sha256_of, split_path, stored
 from .outputs import glob_regex, manifest
-from .protocol import CHUNK, ID, MAX_PAYLOAD, STREAMS, Refused, are_whole, shas_of
+from .protocol import CHUNK, ID, MAX_PAYLOAD, METRICS, STREAMS, Refused, are_whole, shas_of
 from .records import folder_of
 from .spec import is_names
 
@@ -137,7 +137,7 @@ def describe_logs(folder, streams):
 
 def open_asked_for(folder, frame):
     try:
-        if frame.get("stream") in STREAMS:
+        if frame.get("stream") in (*STREAMS, METRICS):
             return open_below(folder, [frame["stream"].encode()], os.O_RDONLY | os.O_NONBLOCK)
         if isinstance(frame.get("path"), str):
             return open_below(folder + "/work", split_path(frame["path"]), os.O_RDONLY | os.O_NONBLOCK)
@@ -145,7 +145,7 @@ def open_asked_for(folder, frame):
         raise Refused("bad-request", str(problem)) from None
     except OSError as problem:
         raise Refused("not-found", problem.strerror) from None
-    raise Refused("bad-request", "path, or stream: stdout or stderr")
+    raise Refused("bad-request", "path, or stream: stdout, stderr or metrics")
 
 
 def verify_upload(home, sha, mode):
