@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .model import HostAddress, JobSpec, Upload
+from .model import HostAddress, JobSpec, Slot, Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,11 @@ class AttemptStart:
     """One attempt as the host is asked to execute it."""
 
     attempt: str
-    spec: JobSpec
+    spec: JobSpec  # with the resources that it is given
     build: bool = False
     resume: tuple[Upload, ...] = ()  # what an earlier attempt left, by its own paths
+    slot: int = -1  # the number of its place in the pool of its group; -1: it has none
+    pairs: Slot = ()  # ... and the names and values of that
 
 
 @dataclass(frozen=True, slots=True)

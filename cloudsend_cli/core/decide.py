@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from .actions import (
     AckAttempts,
     Action,
-    AttemptStart,
     CancelAttempts,
     FetchOutputs,
     FetchResume,
@@ -26,9 +25,12 @@ from .decide_money import is_paying, keep_budget, take_rentals
 from .decide_nodes import list_orphans, take_nodes
 from .draft import Draft
 from .explain import describe
+from .growth import shrink
+from .metrics import Metrics
 from .model import FAILED, PENDING, RUNNING, Observation, Policy, Resources
 from .naming import attempt_id, parse_attempt_id
 from .places import Place, best_place, list_places
+from .pools import Rooms
 from .silence import DENIED
 from .state import FETCHED, RESUME, Changes, JobClass, JobRecord, RunState
 
@@ -92,9 +94,10 @@ def _fill(draft: Draft, places: list[Place]) -> None:
     room = draft.policy.hand_out_most
     if draft.run.max_parallel is not None:
         room = min(room, draft.run.max_parallel - _count_running(draft))
+    rooms = Rooms(draft)
     servable: dict[JobClass, list[Place]] = {}
     for job_class in list(draft.state.ready):
-        found = _places_for(draft, job_class, places)
+        found = _places_for(draft, job_class, places) if rooms.has_room(job_class.group) else []
         if found:
             servable[job_class] = found
     if room <= 0:
@@ -103,11 +106,11 @@ def _fill(draft: Draft, places: list[Place]) -> None:
         job = draft.state.jobs[number]
         if number in draft.jobs:
             continue  # it ended in this very decision
-        place = best_place(servable[job_class], job.spec.resources)
+        place = best_place(servable[job_class], job) if rooms.has_room(job_class.group) else None
         if place is None:
             del servable[job_class]
             continue
-        _hand_to(draft, job, place)
+        _hand_to(draft, job, place, rooms.take(job_class.group))
         room -= 1
         if room == 0:
             break
@@ -123,9 +126,10 @@ def _count_running(draft: Draft) -> int:
 
 def _places_for(draft: Draft, job_class: JobClass, places: list[Place]) -> list[Place]:
     """The places where jobs of this class may go now; ends the class where no place ever can serve it."""
-    key, resources, _ = job_class
+    key, resources = job_class.environment, job_class.resources
     fitting = [p for p in places if resources.fits_in(p.capacity)]
     if not fitting and len(places) == len(draft.usable_nodes()):
+        _shrink_class(draft, job_class, places)
         _fail_class(draft, job_class, f"no-capacity: {_why_none_fits(draft, resources, places)}")
     elif key:
         fitting = [p for p in fitting if environment_ready(draft, p.name, key, p.view)]
@@ -142,10 +146,18 @@ def _why_none_fits(draft: Draft, resources: Resources, places: list[Place]) -> s
     return "; ".join([f"{describe(resources)} asked, the largest has {describe(largest)}", *reasons])
 
 
+def _shrink_class(draft: Draft, job_class: JobClass, places: list[Place]) -> None:
+    """What was given more after it had had too little is not failed for that by the loss of the largest machine."""
+    capacities = [place.capacity for place in places]
+    for number in draft.state.ready[job_class]:
+        if number not in draft.jobs and (smaller := shrink(draft.state.jobs[number], capacities)) is not None:
+            draft.put_job(smaller)
+
+
 def _fail_class(draft: Draft, job_class: JobClass, reason: str) -> None:
     for number in draft.state.ready[job_class]:
         job = draft.job(number)
-        if job is not None and job.state == PENDING:
+        if job is not None and job.state == PENDING and job.memory == draft.state.jobs[number].memory:
             draft.put_job(replace(job, state=FAILED, reason=reason, ended_at=draft.seen.now))
 
 
@@ -169,7 +181,7 @@ def _in_order(state: RunState, servable: dict[JobClass, list[Place]]) -> Iterato
             heapq.heapreplace(heads, (following, rank, job_class, waiting))
 
 
-def _hand_to(draft: Draft, job: JobRecord, place: Place) -> None:
+def _hand_to(draft: Draft, job: JobRecord, place: Place, slot: int) -> None:
     job = replace(
         job,
         state=RUNNING,
@@ -183,12 +195,12 @@ def _hand_to(draft: Draft, job: JobRecord, place: Place) -> None:
         started_at=None,
         ended_at=None,
         fetch="",
+        slot=slot,
+        metrics=(),
     )
     draft.put_job(job)
-    attempt = attempt_id(draft.run.id, job.number, job.attempt)
-    draft.start(place.name, AttemptStart(attempt, job.spec, resume=job.resume))
-    place.used = place.used.plus(job.spec.resources)
-    place.held += 1
+    draft.start_job(job)
+    place.take(job)
 
 
 def _fail_without_nodes(draft: Draft) -> None:
@@ -214,6 +226,7 @@ def _take_fetches(draft: Draft) -> None:
         # What a fetch of an earlier attempt brought is not what the newest one left.
         if job is None or attempt_id(draft.run.id, job.number, job.attempt) != attempt:
             continue
+        job = _take_metrics(draft, job, draft.seen.metrics.get(attempt))
         if job.fetch in FETCHED:
             _take_fetch(draft, job, attempt, problem)
         if not is_coming_home(draft, attempt):
@@ -224,6 +237,15 @@ def _take_fetches(draft: Draft) -> None:
             draft.wake(job.not_before)
             if job.not_before <= draft.seen.now:
                 draft.put_job(go_on_without(job))
+
+
+def _take_metrics(draft: Draft, job: JobRecord, metrics: Metrics | None) -> JobRecord:
+    """What its newest attempt reported in a log that came home later than its end."""
+    if metrics is None or metrics == job.metrics:
+        return job
+    job = replace(job, metrics=metrics)
+    draft.put_job(job)
+    return job
 
 
 def _take_fetch(draft: Draft, job: JobRecord, attempt: str, problem: str) -> None:

@@ -30,8 +30,8 @@ def take_back(draft: Draft, places: list[Place]) -> None:
             asked = job.not_before > draft.seen.now
             if taker is None or not (asked or _is_due(draft, job)):
                 continue
-            taker.used = taker.used.plus(job.spec.resources)
-            place.used = place.used.minus(job.spec.resources)
+            taker.used = taker.used.plus(job.resources)
+            place.used = place.used.minus(job.resources)
             if not asked:
                 draft.put_job(replace(job, not_before=draft.seen.now + draft.policy.take_back_again))
                 draft.revokes.setdefault(place.name, []).append(attempt_id(draft.run.id, job.number, job.attempt))
@@ -55,4 +55,4 @@ def _is_due(draft: Draft, job: JobRecord) -> bool:
 
 def _could_start(draft: Draft, place: Place, job: JobRecord) -> bool:
     key = job.spec.environment
-    return place.has_room(job.spec.resources) and (not key or environment_ready(draft, place.name, key, place.view))
+    return place.has_room(job.resources) and (not key or environment_ready(draft, place.name, key, place.view))

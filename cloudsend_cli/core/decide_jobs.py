@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .actions import AttemptStart
 from .draft import Draft
+from .growth import grow
 from .losses import LIFETIMES, describe_outlived
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, AttemptStatus, HostView
 from .naming import attempt_id, parse_attempt_id, parse_build_id, run_of_attempt
@@ -18,6 +18,7 @@ DELETED = "lost: the agent's directory on the host was deleted"
 SHUT_DOWN = "lost: the host ended all that ran there, as it does when it shuts down"
 LOSSES = {"rebooted": RESTARTED, "home-deleted": DELETED, "shut-down": SHUT_DOWN}  # in the agent's words
 PREEMPTED = "preempted"
+OOM = "oom"
 DISK_FULL = "disk-full"  # alone only of attempts that were never executed
 RETRY = "retry after "
 RETRY_FULL = f"{RETRY}{DISK_FULL}"
@@ -109,6 +110,8 @@ def _knows_build(draft: Draft, node: str, attempt: str) -> bool:
 
 
 def _settle(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
+    if status.metrics:
+        job = replace(job, metrics=status.metrics)
     if status.state == "running":
         if job.started_at is None and status.started is not None:
             draft.put_job(replace(job, started_at=status.started))
@@ -177,6 +180,8 @@ def _fail(draft: Draft, job: JobRecord, reason: str, status: AttemptStatus) -> N
     failures = job.failures + 1
     if failures <= job.spec.retries and not job.cancel:
         delay = min(draft.policy.retry_delay * 2 ** (failures - 1), draft.policy.retry_delay_most)
+        if reason == OOM:
+            job, reason = grow(draft, job, reason)
         draft.put_job(
             replace(
                 job,
@@ -283,7 +288,7 @@ def take_report(draft: Draft, node: str, view: HostView) -> None:
             if job.cancel:
                 draft.cancel(node, attempt)
             else:
-                draft.start(node, AttemptStart(attempt, job.spec, resume=job.resume))
+                draft.start_job(job)
         else:
             # PROOF: another boot id; nothing of the earlier boot runs any more. Or the same one and another directory
             # of the agent: what runs on without its directory is in the report.
@@ -297,10 +302,15 @@ def boot_of(told: str) -> str:
 
 def fail_doomed(draft: Draft) -> None:
     """A job whose dependency ended badly never becomes ready."""
+    names: dict[int, str] = {}  # by the identity of the list: many that wait for the same share one
     for number in draft.state.doomed:
         job = draft.job(number)
         if job is None or job.state != PENDING:
             continue
-        others = (draft.job(dependency) for dependency in job.after)
-        name = next(o.spec.name for o in others if o is not None and o.final and o.state != SUCCEEDED)
-        draft.put_job(replace(job, state=FAILED, reason=f"dependency-failed: {name}", ended_at=draft.seen.now))
+        if id(job.after) not in names:
+            others = (draft.job(dependency) for dependency in job.after)
+            names[id(job.after)] = next(
+                o.spec.name for o in others if o is not None and o.final and o.state != SUCCEEDED
+            )
+        reason = f"dependency-failed: {names[id(job.after)]}"
+        draft.put_job(replace(job, state=FAILED, reason=reason, ended_at=draft.seen.now))

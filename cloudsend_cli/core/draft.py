@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .actions import Action, AttemptStart, StartAttempts
 from .model import Observation, Policy, Resources
+from .naming import attempt_id
 from .state import BuildRecord, Changes, JobRecord, NodeRecord, RentalRecord, RunRecord, RunState
 
 
@@ -77,6 +78,19 @@ class Draft:
 
     def start(self, node: str, start: AttemptStart) -> None:
         self.starts.setdefault(node, []).append(start)
+
+    def start_job(self, job: JobRecord) -> None:
+        """Ask for its newest attempt. INVARIANT: one whose place is in its pool no more is never asked for again."""
+        spec = replace(job.spec, resources=job.resources) if job.memory else job.spec
+        attempt = attempt_id(self.run.id, job.number, job.attempt)
+        group = self.state.groups.get(spec.group)
+        if job.slot < 0 or group is None:
+            self.start(job.node, AttemptStart(attempt, spec, resume=job.resume))
+        elif job.slot < len(group.slots):
+            pairs = group.slots[job.slot]
+            self.start(job.node, AttemptStart(attempt, spec, resume=job.resume, slot=job.slot, pairs=pairs))
+        else:
+            self.cancel(job.node, attempt)  # it never began, which the host confirms, and is given another place
 
     def wake(self, at: float) -> None:
         self.wake_at = at if self.wake_at is None else min(self.wake_at, at)

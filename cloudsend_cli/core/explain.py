@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .giving_up import describe_giving_up
 from .losses import Earlier, describe_losses, describe_results
-from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Resources, list_known
+from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, JobGroup, Resources, Slot, list_known
 from .naming import job_id
 from .offers import choose_offer, next_chance
 from .silence import REFUSED, describe_silence, way_out
-from .state import RESUME, JobRecord, NodeRecord, RunState
+from .state import RESUME, JobRecord, NodeRecord, RunState, is_light, job_class
 
 # The seeds' state words with their values, and when each is shown. The only table of this; docs/states.md is made
 # from it.
@@ -26,6 +26,7 @@ PHASES: dict[str, tuple[int, str]] = {
 }
 
 
+SHOWN_MOST = 5  # names in one message
 NO_ROOM = "its disk is full"
 LEAVING = "its provider is taking it back"
 
@@ -66,7 +67,7 @@ def phase_word(state: str, *, started: bool, connected: bool | None, ready: bool
 def phase_of(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> str:
     """`phase_word` for a job of a loaded run."""
     view = views.get(job.node)
-    waits = state.waiting_for.get(job.number, 0) > 0
+    waits = state.waiting_for.get(job.number, 0) > 0 or state.is_gated(job)
     return phase_word(
         job.state,
         started=job.started_at is not None,
@@ -122,7 +123,9 @@ def explain(
 def _explain_state(
     state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float, others: Mapping[str, int] | None
 ) -> Explanation:
-    asks = describe(job.spec.resources)
+    asks = describe(job.resources)
+    if job.memory:
+        asks += f" (grown from {describe_bytes(job.spec.resources.memory)}, which was too little)"
     if job.spec.environment:
         environment = state.environments.get(job.spec.environment)
         asks += f", environment {environment.name if environment else job.spec.environment}"
@@ -154,12 +157,7 @@ def _serving(state: RunState) -> list[NodeRecord]:
 
 
 def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float) -> list[str]:
-    reasons = []
-    waiting = [state.jobs[d] for d in job.after if d in state.jobs and state.jobs[d].state != SUCCEEDED]
-    if waiting:
-        names = ", ".join(j.spec.name for j in waiting[:5])
-        more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
-        reasons.append(f"waits for {len(waiting)} of {len(job.after)} jobs before it: {names}{more}")
+    reasons = [*_why_not_yet(state, job)]
     if job.fetch == RESUME:
         left = max(0.0, job.not_before - now)
         reasons.append(f"what it goes on from is brought from {job.node}, for at most {left:.0f} s more")
@@ -174,6 +172,8 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
         reasons.append("this run was rebuilt from its machines: run its config again to start what is left")
     elif limit is not None and state.counts.get(RUNNING, 0) >= limit:
         reasons.append(f"max_parallel is {limit}, and so many are running")
+    if (group := state.groups.get(job.spec.group)) is not None:
+        reasons.extend(_why_no_slot(state, group))
     key = job.spec.environment
     if key:
         for build in state.builds.values():
@@ -183,13 +183,59 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
     return reasons or _why_no_place(state, job, views)
 
 
+def _why_not_yet(state: RunState, job: JobRecord) -> Iterator[str]:
+    """What comes before it: other jobs, or the sections before its own."""
+    jobs = state.jobs
+    waiting = [jobs[d] for d in job.after if d in jobs and jobs[d].state != SUCCEEDED]
+    if waiting:
+        yield f"waits for {len(waiting)} of {len(job.after)} jobs before it: {_name_some(waiting)}"
+    going = [jobs[d] for d in job.after_any if d in jobs and not jobs[d].final]
+    if going:
+        yield f"waits for the end, good or bad, of {len(going)} of {len(job.after_any)} jobs: {_name_some(going)}"
+    if state.is_gated(job):
+        stage = state.stages.begun
+        left = [j for j in jobs.values() if j.spec.stage == stage and not j.final]
+        section = left[0].spec.group.partition("/")[0] or str(stage)
+        verb = "job of it has" if len(left) == 1 else "jobs of it have"
+        yield f"waits for section {section}: {len(left)} {verb} not ended"
+
+
+def _name_some(jobs: Sequence[JobRecord]) -> str:
+    names = ", ".join(j.spec.name for j in jobs[:SHOWN_MOST])
+    return names + (f" and {len(jobs) - SHOWN_MOST} more" if len(jobs) > SHOWN_MOST else "")
+
+
+def _why_no_slot(state: RunState, group: JobGroup) -> Iterator[str]:
+    pool = state.pools.get(group.name)
+    if pool is None:
+        return
+    if group.max_parallel is not None and pool.running >= group.max_parallel:
+        yield f"max_parallel of group {group.name} is {group.max_parallel}, and so many are running"
+    if group.slots and pool.lowest_free >= len(group.slots):
+        handed = (state.jobs[n] for numbers in state.on_node.values() for n in numbers)
+        holders = sorted((j for j in handed if j.spec.group == group.name), key=lambda j: j.slot)
+        told = ", ".join(_describe_holder(j, group) for j in holders[:SHOWN_MOST])
+        more = f" and {len(holders) - SHOWN_MOST} more" if len(holders) > SHOWN_MOST else ""
+        places = "the only place" if len(group.slots) == 1 else f"all {len(group.slots)} places"
+        yield f"{places} of group {group.name} {'is' if len(group.slots) == 1 else 'are'} taken: {told}{more}"
+
+
+def _describe_holder(job: JobRecord, group: JobGroup) -> str:
+    pairs = describe_slot(group.slots[job.slot]) if 0 <= job.slot < len(group.slots) else ""
+    return f"{job.spec.name} has {pairs}" if pairs else job.spec.name
+
+
+def describe_slot(slot: Slot) -> str:
+    """Such as `--machine 0 --gpu 1`."""
+    return " ".join(f"{name} {value}".strip() for name, value in slot)
+
+
 def _why_no_place(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> list[str]:
     running = [n.name for n in _serving(state) if n.state == "running"]
     silent = [name for name in running if (v := views.get(name)) is not None and not v.connected]
     if silent and len(silent) == len(running):
         return [f"{name}: {_describe_silent(state, name, views[name])}" for name in silent]
-    kind = (job.spec.environment, job.spec.resources, job.spec.slots)
-    ahead = sum(1 for n in state.ready.get(kind, {}) if n < job.number)
+    ahead = sum(1 for n in state.ready.get(job_class(job), {}) if n < job.number)
     return [f"all places are taken; {ahead} jobs of its kind are before it"]
 
 
@@ -229,9 +275,9 @@ def _explain_node(
         remark = NO_ROOM
     elif view is not None and view.vitals.held:
         remark = view.vitals.held
-    elif not job.spec.resources.fits_in(capacity):
+    elif not job.resources.fits_in(capacity):
         remark = "too small"
-    elif not job.spec.resources.fits_in(free):
+    elif not job.resources.fits_in(replace(free, cpus=max(0.0, free.cpus)) if is_light(job) else free):
         remark = "full"
     else:
         remark = "has room"

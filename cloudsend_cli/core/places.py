@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .draft import Draft
 from .model import RUNNING, HostView, Resources
-from .state import JobRecord, Load
+from .state import JobRecord, Load, is_light
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class Place:
     used: Resources
     held: int
     most: int
+    light: int = 0  # attempts that take no CPUs, as the pool of their group is their limit; they are not in `held`
 
     @property
     def free(self) -> Resources:
@@ -27,6 +28,17 @@ class Place:
     def has_room(self, need: Resources) -> bool:
         """Whether it would be started at once."""
         return need.fits_in(self.free)
+
+    def has_room_beside(self, need: Resources) -> bool:
+        """Whether what takes no CPUs would be started at once, however many CPUs are asked for by what waits."""
+        return need.fits_in(replace(self.free, cpus=0.0))
+
+    def take(self, job: JobRecord) -> None:
+        self.used = self.used.plus(job.resources)
+        if is_light(job):
+            self.light += 1
+        else:
+            self.held += 1
 
 
 def list_places(draft: Draft) -> list[Place]:
@@ -44,10 +56,12 @@ def list_places(draft: Draft) -> list[Place]:
             continue
         capacity = draft.capacity(node)
         load = draft.state.load.get(node.name) or Load()
-        held, used = load.held, load.resources
+        held, light, used = load.held, load.light, load.resources
         for old in freed.get(node.name, ()):
-            held, used = held - 1, used.minus(old.spec.resources)
-        places.append(Place(node.name, view, capacity, used, held, held + _ahead(draft, capacity, held, used)))
+            light, held = (light - 1, held) if is_light(old) else (light, held - 1)
+            used = used.minus(old.resources)
+        most = held + _ahead(draft, capacity, held, used)
+        places.append(Place(node.name, view, capacity, used, held, most, light))
     return places
 
 
@@ -62,8 +76,14 @@ def _ahead(draft: Draft, capacity: Resources, held: int, used: Resources) -> int
     return max(0, int(min(target, running_at_once + draft.policy.ahead_most)) - held)
 
 
-def best_place(places: list[Place], need: Resources) -> Place | None:
-    """Best fit: the place that is left with least free CPU; when all are full, the shortest queue with room."""
+def best_place(places: list[Place], job: JobRecord) -> Place | None:
+    """Best fit: the place that is left with least free CPU; when all are full, the shortest queue with room.
+
+    What takes no CPUs would all fit on one machine, and is spread instead.
+    """
+    need = job.resources
+    if is_light(job):
+        return min((p for p in places if p.has_room_beside(need)), key=lambda p: p.light, default=None)
     best: Place | None = None
     for place in places:
         if place.held >= place.most:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from .growth import keep_memory
 from .model import (
     CANCELLED,
     NOTHING,
@@ -13,6 +14,7 @@ from .model import (
     SUCCEEDED,
     UNBOUNDED,
     Aside,
+    JobGroup,
     JobSpec,
     Offer,
     ProviderDefinition,
@@ -21,6 +23,7 @@ from .model import (
 )
 from .naming import job_hash, match_names, stand_in_name
 from .offers import take_offer
+from .pools import move_slots
 from .state import RESULTS_GONE, BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
 
 AT_REST = frozenset({"wanted", "released", "failed"})  # states of nodes without a machine
@@ -94,6 +97,7 @@ def plan_continue(state: RunState, spec: RunSpec, nodes: Sequence[NodePlan], now
             old = gone_by_hash.pop(content)  # renamed
         merge.take(job_spec, content, old)
     merge.drop(by_name.values())
+    merge.change_pools(spec.groups)
     jobs = {j.number: j for j in _resolve_after(list(merge.live.values()), merge.numbers)}
     merge.changed.update({n: j for n, j in jobs.items() if n in merge.changed or state.jobs.get(n) != j})
     node_records = {n.name: n for n in _node_records(nodes, state.nodes)}
@@ -184,13 +188,19 @@ class _Merge:
                 self._retire(job, -1, "no longer in the config")
                 self._note("dropped", job)
 
+    def change_pools(self, groups: Iterable[JobGroup]) -> None:
+        handed_out = [n for numbers in self.state.on_node.values() for n in numbers]
+        running = [self.changed.get(n, self.state.jobs[n]) for n in handed_out]
+        for job in move_slots(running, self.state.groups, {g.name: g for g in groups}):
+            self.changed[job.number] = job
+            if job.number in self.live:
+                self.live[job.number] = job
+
     def _note(self, group: str, job: JobRecord) -> None:
         self.groups.setdefault(group, []).append(job.number)
 
     def _keep(self, group: str, old: JobRecord, spec: JobSpec) -> None:
-        # A running attempt keeps the spec that it was started with.
-        job = old if old.state == RUNNING or old.spec == spec else replace(old, spec=spec)
-        job = _fetch_again(job)
+        job = _fetch_again(_with_spec(old, spec))
         self.live[job.number] = job
         if job is not old:
             self.changed[job.number] = job
@@ -200,6 +210,7 @@ class _Merge:
         job = replace(
             old,
             spec=spec,
+            memory=keep_memory(old, spec),
             state=PENDING,
             reason="",
             failures=0,
@@ -233,20 +244,40 @@ class _Merge:
         return Continued(**{group: tuple(numbers) for group, numbers in self.groups.items()})
 
 
+def _with_spec(old: JobRecord, spec: JobSpec) -> JobRecord:
+    """A running attempt keeps the spec that it was started with; what comes after it goes by the config as it is."""
+    if old.state == RUNNING:
+        return old if old.spec.stage == spec.stage else replace(old, spec=replace(old.spec, stage=spec.stage))
+    return old if old.spec == spec else replace(old, spec=spec, memory=keep_memory(old, spec))
+
+
 def _resolve_after(jobs: list[JobRecord], by_name: dict[str, int]) -> list[JobRecord]:
     """Names and globs of `after` become numbers; the config layer has refused what matches nothing."""
-    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+    found: dict[tuple[str, ...], tuple[tuple[int, ...], frozenset[int]]] = {}
     resolved = []
     for job in jobs:
-        if job.spec.after:
-            if job.spec.after not in found:
-                names = [n for pattern in job.spec.after for n in match_names(pattern, by_name)]
-                found[job.spec.after] = tuple(dict.fromkeys(by_name[n] for n in names))
-            after = tuple(n for n in found[job.spec.after] if n != job.number)
-            resolved.append(job if after == job.after else replace(job, after=after))
-        else:
-            resolved.append(job if not job.after else replace(job, after=()))
+        after = _numbers(job.spec.after, job.number, by_name, found)
+        after_any = _numbers(job.spec.after_any, job.number, by_name, found)
+        same = (after, after_any) == (job.after, job.after_any)
+        resolved.append(job if same else replace(job, after=after, after_any=after_any))
     return resolved
+
+
+def _numbers(
+    patterns: tuple[str, ...],
+    own: int,
+    by_name: dict[str, int],
+    found: dict[tuple[str, ...], tuple[tuple[int, ...], frozenset[int]]],
+) -> tuple[int, ...]:
+    """One list for all that wait for the same: many that wait for many would fill the memory."""
+    if not patterns:
+        return ()
+    if patterns not in found:
+        names = [n for pattern in patterns for n in match_names(pattern, by_name)]
+        numbers = tuple(dict.fromkeys(by_name[n] for n in names))
+        found[patterns] = (numbers, frozenset(numbers))
+    numbers, members = found[patterns]
+    return tuple(n for n in numbers if n != own) if own in members else numbers
 
 
 def _node_records(plans: Sequence[NodePlan], known: dict[str, NodeRecord]) -> list[NodeRecord]:

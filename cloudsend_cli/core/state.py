@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from .model import (
     FINAL_STATES,
@@ -24,6 +25,7 @@ from .model import (
     Upload,
 )
 from .naming import attempt_id
+from .stages import Stages
 
 # Results that no fetch can bring any more: the job is done again when its config is run again.
 RESULTS_GONE = "failed: gone with its machine"
@@ -71,6 +73,11 @@ class JobRecord:
     @property
     def final(self) -> bool:
         return self.state in FINAL_STATES
+
+    @property
+    def resources(self) -> Resources:
+        """What it is given, which may be more than its spec says."""
+        return replace(self.spec.resources, memory=self.memory) if self.memory else self.spec.resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,21 +185,73 @@ class Load:
 
     resources: Resources = NOTHING
     held: int = 0
+    light: int = 0  # those that take no CPUs, as the pool of their group is their limit; they are not in `held`
+
+    def count(self, job: JobRecord, change: int) -> None:
+        if is_light(job):
+            self.light += change
+        else:
+            self.held += change
+
+
+def is_light(job: JobRecord) -> bool:
+    return bool(job.spec.group) and job.spec.resources.cpus == 0
+
+
+@dataclass(slots=True)
+class Pool:
+    """What is handed out of a group. `taken`: a bit for each place, so that the lowest free one is found at once.
+
+    `shared`: places that more than one attempt holds, since their user changed the pool: until the last has ended.
+    """
+
+    taken: int = 0
+    running: int = 0
+    shared: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def lowest_free(self) -> int:
+        return (~self.taken & (self.taken + 1)).bit_length() - 1
+
+    def take(self, slot: int) -> None:
+        self.running += 1
+        if slot >= 0 and self.taken >> slot & 1:
+            self.shared[slot] = self.shared.get(slot, 0) + 1
+        elif slot >= 0:
+            self.taken |= 1 << slot
+
+    def give_back(self, slot: int) -> None:
+        self.running -= 1
+        if self.shared.get(slot):
+            self.shared[slot] -= 1
+        elif slot >= 0:
+            self.taken &= ~(1 << slot)
 
 
 def _is_open(dependency: JobRecord | None) -> bool:
     return dependency is None or dependency.state != SUCCEEDED
 
 
+def _is_unfinished(dependency: JobRecord | None) -> bool:
+    return dependency is None or not dependency.final
+
+
 def _is_broken(dependency: JobRecord | None) -> bool:
     return dependency is not None and dependency.final and dependency.state != SUCCEEDED
 
 
-JobClass = tuple[str, Resources, tuple[str, ...]]  # environment key, resources, slots
+class JobClass(NamedTuple):
+    """Jobs that can go to the same places now: where one of them cannot, none can."""
+
+    environment: str
+    resources: Resources
+    slots: tuple[str, ...]
+    group: str
 
 
-def job_class(spec: JobSpec) -> JobClass:
-    return (spec.environment, spec.resources, spec.slots)
+def job_class(job: JobRecord) -> JobClass:
+    spec = job.spec
+    return JobClass(spec.environment, job.resources, spec.slots, spec.group)
 
 
 class RunState:
@@ -216,9 +275,13 @@ class RunState:
         self.counts: dict[str, int] = {}
         self.ready: dict[JobClass, dict[int, None]] = {}
         self.delayed: list[tuple[float, int]] = []
+        self.stages = Stages()
+        self.groups: dict[str, JobGroup] = {g.name: g for g in run.groups}
+        self.pools: dict[str, Pool] = {}
         self.dependents: dict[int, list[int]] = {}
-        self.waiting_for: dict[int, int] = {}  # how many of a job's dependencies have not succeeded
-        self.broken: dict[int, int] = {}  # ... and how many ended badly
+        self.dependents_any: dict[int, list[int]] = {}
+        self.waiting_for: dict[int, int] = {}  # how many of a job's dependencies have not come to what it waits for
+        self.broken: dict[int, int] = {}  # ... and how many ended badly that were to succeed
         self.on_node: dict[str, dict[int, None]] = {}
         self.load: dict[str, Load] = {}
         self.to_fetch: dict[int, None] = {}
@@ -230,6 +293,8 @@ class RunState:
         for job in records:
             self.jobs[job.number] = job
             self.counts[job.state] = self.counts.get(job.state, 0) + 1
+            self._enter_stage(job)
+        self.stages.turn()
         for job in records:
             self._index_dependencies(job)
         for job in records:
@@ -253,6 +318,10 @@ class RunState:
         """Nothing left to do for any job: all ends are final and all outputs are home or given up."""
         return not self.unfinished and not self.to_fetch
 
+    def is_gated(self, job: JobRecord) -> bool:
+        """Whether jobs of earlier stages are unfinished."""
+        return job.spec.stage > self.stages.begun
+
     @property
     def mean_duration(self) -> float | None:
         return self.duration_sum / self.duration_count if self.duration_count else None
@@ -263,6 +332,7 @@ class RunState:
         """Make committed changes the present state."""
         if changes.run is not None:
             self.run = changes.run
+            self.groups = {g.name: g for g in changes.run.groups}
         self.nodes.update(changes.nodes)
         self.builds.update(changes.builds)
         self.rentals.update(changes.rentals)
@@ -270,15 +340,19 @@ class RunState:
             old = self.jobs.get(number)
             if old is not None:
                 self._leave(old)
+                self._leave_stage(old)
                 self.counts[old.state] -= 1
             self.jobs[number] = new
             self.counts[new.state] = self.counts.get(new.state, 0) + 1
-            if old is None or old.after != new.after:
-                for dependency in old.after if old is not None else ():
-                    self.dependents[dependency].remove(number)
+            self._enter_stage(new)
+            if old is None or old.after != new.after or old.after_any != new.after_any:
+                self._forget_dependencies(old)
                 self._index_dependencies(new)
             self._enter(new)
             self._dependency_turned(old, new)
+        for number in self.stages.turn():
+            self._leave(self.jobs[number])
+            self._enter(self.jobs[number])
 
     def set_version(self, version: int) -> None:
         """The version that the store gave to what was applied last."""
@@ -292,46 +366,74 @@ class RunState:
             if job is not None and job.state == PENDING and job.not_before <= now:
                 self._enter(replace(job, not_before=0.0))
 
+    def _enter_stage(self, job: JobRecord) -> None:
+        if job.spec.stage and not job.final:
+            self.stages.enter(job.spec.stage, job.number, pending=job.state == PENDING)
+
+    def _leave_stage(self, job: JobRecord) -> None:
+        if job.spec.stage and not job.final:
+            self.stages.leave(job.spec.stage, job.number)
+
+    def _forget_dependencies(self, job: JobRecord | None) -> None:
+        if job is not None:
+            for dependency in job.after:
+                self.dependents[dependency].remove(job.number)
+            for dependency in job.after_any:
+                self.dependents_any[dependency].remove(job.number)
+
     def _index_dependencies(self, job: JobRecord) -> None:
         self.waiting_for.pop(job.number, None)
         self.broken.pop(job.number, None)
-        if job.after:
+        if job.after or job.after_any:
             others = [self.jobs.get(dependency) for dependency in job.after]
-            self.waiting_for[job.number] = sum(map(_is_open, others))
+            any_others = [self.jobs.get(dependency) for dependency in job.after_any]
+            self.waiting_for[job.number] = sum(map(_is_open, others)) + sum(map(_is_unfinished, any_others))
             self.broken[job.number] = sum(map(_is_broken, others))
         for dependency in job.after:
             self.dependents.setdefault(dependency, []).append(job.number)
+        for dependency in job.after_any:
+            self.dependents_any.setdefault(dependency, []).append(job.number)
 
     def _dependency_turned(self, old: JobRecord | None, new: JobRecord) -> None:
         """Count with differences: a job that waits for many is not scanned whenever one of them ends."""
         opened = _is_open(new) - _is_open(old)
         broke = _is_broken(new) - _is_broken(old)
-        if not opened and not broke:
-            return
-        for number in self.dependents.get(new.number, ()):
-            waiting = self.jobs[number]
-            if waiting.state == PENDING:
-                self._leave(waiting)
-            self.waiting_for[number] += opened
-            self.broken[number] += broke
-            if waiting.state == PENDING:
-                self._enter(waiting)
+        if opened or broke:
+            self._count(self.dependents.get(new.number, ()), opened, broke)
+        unended = _is_unfinished(new) - _is_unfinished(old)
+        if unended:
+            self._count(self.dependents_any.get(new.number, ()), unended, 0)
+
+    def _count(self, dependents: Iterable[int], opened: int, broke: int) -> None:
+        """What waits for others as well stays where it is: that costs little, however many wait for however many."""
+        waiting_for, broken = self.waiting_for, self.broken
+        for number in dependents:
+            before = (waiting_for[number] > 0, broken[number] > 0)
+            waiting_for[number] += opened
+            broken[number] += broke
+            if before != (waiting_for[number] > 0, broken[number] > 0):
+                waiting = self.jobs[number]
+                if waiting.state == PENDING:
+                    self._leave(waiting)
+                    self._enter(waiting)
 
     def _enter(self, job: JobRecord) -> None:
         if job.state == PENDING:
             if self.broken.get(job.number, 0) > 0:
                 self.doomed[job.number] = None
-            elif self.waiting_for.get(job.number, 0) > 0 or job.fetch == RESUME:
+            elif self.waiting_for.get(job.number, 0) > 0 or job.fetch == RESUME or self.is_gated(job):
                 pass
             elif job.not_before > 0:
                 heapq.heappush(self.delayed, (job.not_before, job.number))
             else:
-                self.ready.setdefault(job_class(job.spec), {})[job.number] = None
+                self.ready.setdefault(job_class(job), {})[job.number] = None
         elif job.state == RUNNING:
             self.on_node.setdefault(job.node, {})[job.number] = None
             load = self.load.setdefault(job.node, Load())
-            load.resources = load.resources.plus(job.spec.resources)
-            load.held += 1
+            load.resources = load.resources.plus(job.resources)
+            load.count(job, 1)
+            if job.spec.group:
+                self.pools.setdefault(job.spec.group, Pool()).take(job.slot)
         elif job.started_at is not None and job.ended_at is not None and job.ended_at >= job.started_at:
             # An exponential mean would weigh recent ends more; sums keep the arithmetic exact and reversible.
             self.duration_sum += job.ended_at - job.started_at
@@ -347,16 +449,19 @@ class RunState:
         self.superseded.pop(number, None)
         if job.state == PENDING:
             self.doomed.pop(number, None)
-            members = self.ready.get(job_class(job.spec))
+            kind = job_class(job)
+            members = self.ready.get(kind)
             if members is not None:
                 members.pop(number, None)
                 if not members:
-                    del self.ready[job_class(job.spec)]
+                    del self.ready[kind]
         elif job.state == RUNNING:
             self.on_node.get(job.node, {}).pop(number, None)
             load = self.load.setdefault(job.node, Load())
-            load.resources = load.resources.minus(job.spec.resources)
-            load.held -= 1
+            load.resources = load.resources.minus(job.resources)
+            load.count(job, -1)
+            if job.spec.group:
+                self.pools[job.spec.group].give_back(job.slot)
         elif job.started_at is not None and job.ended_at is not None and job.ended_at >= job.started_at:
             self.duration_sum -= job.ended_at - job.started_at
             self.duration_count -= 1

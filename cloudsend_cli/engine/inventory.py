@@ -24,12 +24,13 @@ from cloudsend_cli.errors import CloudsendError
 
 from .direct import Direct
 from .places import Place
-from .wire import parse_status
+from .wire import SLOT, parse_status
 
 Json = Mapping[str, object]
 ATTEMPTS_MOST = 2_000_000  # of one host
 NUMBER_MOST = 1 << 31
 GRACE = 10.0
+SLOTS_MOST = 1 << 16
 OURS = frozenset({"CLOUDSEND_RUN", "CLOUDSEND_JOB", "CLOUDSEND_ATTEMPT_NUMBER"})  # put into every job's environment
 _RUN = re.compile(r"[a-z][0-9a-z]{5}")
 
@@ -46,6 +47,7 @@ class JobFound:
     status: AttemptStatus
     spec: JobSpec
     hash: str
+    slot: int = -1
 
     @property
     def uid(self) -> str:
@@ -141,7 +143,7 @@ def _take(found: HostFound, entry: Json) -> None:
     job, build = parse_attempt_id(ident), parse_build_id(ident)
     if job is not None and _RUN.fullmatch(job[0]) and 0 < job[1] < NUMBER_MOST and 0 < job[2] < NUMBER_MOST:
         parsed = parse_spec(told, spec, ident.rpartition(".")[0])
-        found.jobs.append(JobFound(*job, owner, boot, status, parsed, _text(told.get("hash"))))
+        found.jobs.append(JobFound(*job, owner, boot, status, parsed, _text(told.get("hash")), _slot(spec.get("env"))))
     elif build is not None and _RUN.fullmatch(build[0]) and 0 < build[2] < NUMBER_MOST:
         environment = _parse_environment(build[1], told, spec)
         found.builds.append(BuildFound(build[0], build[2], owner, boot, status, environment))
@@ -190,6 +192,11 @@ def parse_spec(about: Json, wire: Json, ident: str) -> JobSpec:
         grace=_positive(source.get("grace")) or GRACE,
         params=_pairs(told.get("params")),
         after=_texts(told.get("after")),
+        after_any=_texts(told.get("after_any")),
+        stage=_whole(told.get("stage")),
+        group=_text(told.get("group")),
+        slot_args=told.get("slot_args") is True,
+        memory_factor=_positive(told.get("memory_factor")) or 1.0,
         repeat_index=_whole(told.get("repeat_index")),
     )
 
@@ -206,7 +213,15 @@ def _parse_environment(key: str, about: Json, wire: Json) -> EnvironmentBuild:
 def _environ(value: object) -> tuple[tuple[str, str], ...]:
     """The variables that the client gave, without those that every job gets."""
     known = value if isinstance(value, dict) else {}
-    return tuple((k, v) for k, v in known.items() if k not in OURS and isinstance(k, str) and isinstance(v, str))
+    pairs = ((k, v) for k, v in known.items() if isinstance(k, str) and isinstance(v, str))
+    return tuple((k, v) for k, v in pairs if k not in OURS and not k.startswith(SLOT))
+
+
+def _slot(environ: object) -> int:
+    """The place that an attempt was given: while it runs it is given to no other."""
+    told = environ.get(SLOT) if isinstance(environ, dict) else None
+    number = int(told) if isinstance(told, str) and re.fullmatch("[0-9]{1,6}", told) else -1
+    return number if number < SLOTS_MOST else -1
 
 
 def _uploads(value: object) -> Iterator[Upload]:

@@ -227,6 +227,7 @@ class _Pieces:
             boot=found.boot,
             handed_at=status.started or self.now,
             started_at=status.started,
+            slot=found.slot,
         )
         if status.state in LIVE:
             return job

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.losses import LIFETIMES
-from cloudsend_cli.core.model import AttemptStatus, HostView, JobSpec, Resources, Upload, Vitals
+from cloudsend_cli.core.model import AttemptStatus, HostView, JobSpec, Resources, Slot, Upload, Vitals
 from cloudsend_cli.core.naming import job_hash, parse_attempt_id
 from cloudsend_cli.environments.activate import wrap_command
 
 Json = dict[str, object]
+SLOT = "CLOUDSEND_SLOT"  # begins the names of the variables that tell a job its place
+DEVICES = frozenset({"gpu", "--gpu"})  # names in slots whose values are those of CUDA_VISIBLE_DEVICES
 RESUME_DIR = ".cloudsend-resume"  # in the run directory; globs of outputs do not match its name
 LOGOUT_WARNING = "jobs end there when the connection closes: `loginctl enable-linger` on that machine prevents it"
 HOLDS = {
@@ -38,14 +41,18 @@ def render_spec(
 ) -> Json:
     """One attempt as the agent's `start` takes it. With `about_run` a host can tell a rebuild what the job was."""
     spec = start.spec
-    argv = list(wrap_command(spec.argv, bool(spec.environment) and not start.build))
-    env = dict(base_env)
+    words = (*spec.argv, *render_slot(start.pairs)) if spec.slot_args else spec.argv
+    argv = list(wrap_command(words, bool(spec.environment) and not start.build))
+    # A job may submit others: what tells it of its own place is not told to them.
+    env = {name: value for name, value in base_env.items() if not name.startswith(SLOT)}
+    env.update(_devices(start))
     env["CLOUDSEND_RUN"] = run
     env["CLOUDSEND_JOB"] = spec.name
     parsed = parse_attempt_id(start.attempt)
     if parsed is not None:
         env["CLOUDSEND_ATTEMPT_NUMBER"] = str(parsed[2])
     env.update(spec.env)
+    env.update(_slot_variables(start))
     wire: Json = {
         "id": start.attempt,
         "argv": argv,
@@ -72,6 +79,24 @@ def render_spec(
     if about_run:
         wire["about"] = render_about(spec, about_run)
     return wire
+
+
+def render_slot(pairs: Slot) -> tuple[str, ...]:
+    """The arguments that tell a command its place; a value without a name stands alone."""
+    return tuple(word for name, value in pairs for word in ((name, value) if name else (value,)))
+
+
+def _slot_variables(start: AttemptStart) -> dict[str, str]:
+    if start.slot < 0:
+        return {}
+    named = ((re.sub("[^A-Z0-9_]", "_", name.lstrip("-").upper()), value) for name, value in start.pairs)
+    return {SLOT: str(start.slot), **{f"{SLOT}_{name}": value for name, value in named if name}}
+
+
+def _devices(start: AttemptStart) -> dict[str, str]:
+    """A job that asks the host for GPUs is told by the host which ones."""
+    told = [value for name, value in start.pairs if name in DEVICES]
+    return {"CUDA_VISIBLE_DEVICES": told[-1]} if told and not start.spec.resources.gpus else {}
 
 
 def _render_file(upload: Upload, below: str = "") -> Json:

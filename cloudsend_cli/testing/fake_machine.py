@@ -24,6 +24,7 @@ class JobPlan:
     signal: int | None = None
     cause: str = ""
     missing: tuple[str, ...] = ()
+    memory: int = 0  # bytes that it needs: with less it is ended for that
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class Execution:
     t1: float | None = None
     status: AttemptStatus | None = None  # how it ended, if it left a record
     rebooted: bool = False  # it ended with the boot
+    start: AttemptStart | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -207,7 +209,9 @@ class FakeMachine:
         held = self.attempts[attempt]
         self.on_execute(self, held.start)
         now = self.timeline.now
-        held.execution = execution = Execution(attempt, held.start.spec.name, self.key, self.boot, now)
+        held.execution = execution = Execution(
+            attempt, held.start.spec.name, self.key, self.boot, now, start=held.start
+        )
         self.ledger.append(execution)
         held.status = AttemptStatus("running", started=now)
         self.running[attempt] = None
@@ -215,6 +219,8 @@ class FakeMachine:
         plan = self.plan(held.start)
         seconds, timeout = plan.seconds, held.start.spec.timeout
         status = AttemptStatus("exited", now, None, plan.exit_code, plan.signal, plan.cause, plan.missing)
+        if plan.memory > held.start.spec.resources.memory:
+            status = AttemptStatus("exited", now, None, None, 9, "oom")
         if timeout is not None and timeout < seconds:
             seconds = timeout
             status = AttemptStatus("exited", now, None, None, 15, "timeout")

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.losses import LIFETIMES
-from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED
+from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED, Slot
 from cloudsend_cli.core.naming import attempt_id, build_id, parse_attempt_id
 from cloudsend_cli.core.state import Changes, JobRecord
 
@@ -32,6 +32,7 @@ class Judge:
         self.releases: set[tuple[str, str]] = set()
         self.reopened: set[int] = set()
         self.refetched: set[int] = set()  # their user asked again for results that had been given up
+        self.places: dict[tuple[str, Slot], int] = {}  # (group, pairs): how many places of these its pools have had
         self.cancels: dict[str, tuple[int, ...] | None] = {}  # the user's requests, by id
         self.cancelled: set[int] = set()  # jobs that had nothing on its way when their cancel was committed
 
@@ -56,15 +57,35 @@ class Judge:
             return
         if start.spec.environment and start.spec.environment not in machine.environments:
             self.blame(f"{attempt} was started without its environment")
+        self._judge_intent(stored, attempt)
+        self._judge_group(stored, start)
+        number = attempt.rsplit(".", 1)[0]
+        for other in self.ledger:
+            if other.t1 is None and other.attempt.rsplit(".", 1)[0] == number:
+                self.blame(f"{attempt} and {other.attempt} ran at the same time")
+
+    def _judge_intent(self, stored: StoredRun, attempt: str) -> None:
         job = _job_of(stored, attempt)
         if job is None or job.state != RUNNING or attempt_id(stored.run.id, job.number, job.attempt) != attempt:
             self.blame(f"{attempt} was started without an intent: the store says {job and (job.state, job.attempt)}")
         elif job.number in self.cancelled - self.reopened:
             self.blame(f"{attempt} was started although its job was cancelled before")
-        number = attempt.rsplit(".", 1)[0]
-        for other in self.ledger:
-            if other.t1 is None and other.attempt.rsplit(".", 1)[0] == number:
-                self.blame(f"{attempt} and {other.attempt} ran at the same time")
+
+    def _judge_group(self, stored: StoredRun, start: AttemptStart) -> None:
+        """One job at a time in each place; no more than `max_parallel`; the place that the store says."""
+        name = start.spec.group
+        group = next((g for g in stored.run.groups if g.name == name), None)
+        if group is None:
+            return
+        others = [e.start for e in self.ledger if e.t1 is None and e.start is not None and e.start.spec.group == name]
+        if group.max_parallel is not None and len(others) >= group.max_parallel:
+            self.blame(f"{start.attempt} is one more of {name} than {group.max_parallel} at once")
+        if bool(group.slots) != (start.slot >= 0):
+            self.blame(f"{start.attempt} of {name} has the place {start.slot} of {len(group.slots)}")
+        # What was handed out before its user changed the pool may still begin.
+        most = max(self.places.get((name, start.pairs), 0), group.slots.count(start.pairs))
+        if group.slots and sum(1 for other in others if other.pairs == start.pairs) >= most:
+            self.blame(f"{start.attempt} was begun in the place {start.pairs} of {name}, which is taken")
 
     def on_ack(self, stored: StoredRun, attempt: str) -> None:
         job = _job_of(stored, attempt)
@@ -102,8 +123,24 @@ class Judge:
             self.blame(f"job {old.number} was {old.state} and became {new.state}")
         if new.attempt < old.attempt:
             self.blame(f"job {old.number} went back from attempt {old.attempt} to {new.attempt}")
+        if new.state == RUNNING and new.attempt > old.attempt and new.spec.stage:
+            self._judge_hand_out(stored, new)
         if old.state == RUNNING and (new.state != RUNNING or new.attempt > old.attempt):
             self._check_dead(stored, old)
+
+    def _judge_hand_out(self, stored: StoredRun, new: JobRecord) -> None:
+        """No stage is overtaken, and what is in use is given to no other, whatever the pool was before."""
+        name = new.spec.group
+        slots = next((g.slots for g in stored.run.groups if g.name == name), ())
+        if slots:
+            pairs = slots[new.slot]
+            self.places[name, pairs] = max(self.places.get((name, pairs), 0), slots.count(pairs))
+            used = [e for e in self.ledger if e.t1 is None and e.start is not None and e.start.spec.group == name]
+            if sum(1 for e in used if e.start is not None and e.start.pairs == pairs) >= slots.count(pairs):
+                self.blame(f"job {new.spec.name} was given the place {pairs}, which is taken")
+        for other in stored.jobs.values():
+            if 0 < other.spec.stage < new.spec.stage and other.state not in FINAL_STATES:
+                self.blame(f"job {new.spec.name} was begun before {other.spec.name} of an earlier stage had ended")
 
     def _check_dead(self, stored: StoredRun, old: JobRecord) -> None:
         attempt = attempt_id(stored.run.id, old.number, old.attempt)

@@ -13,6 +13,7 @@ from cloudsend_cli.core.state import RunState
 from .fake_cloud import PRICE, FakeInstance
 from .fake_machine import JobPlan
 from .scenarios import RUN_ID, SCENARIOS, SLOW, make_job, preempt
+from .section_scenarios import SECTIONS
 from .world import TWO_CPUS, Scenario, World
 
 POOLS = ("a", "b", "c")
@@ -266,4 +267,4 @@ RENTED: tuple[Scenario, ...] = (
     ),
 )
 
-ALL_SCENARIOS = (*SCENARIOS, *RENTED)
+ALL_SCENARIOS = (*SCENARIOS, *RENTED, *SECTIONS)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
-from cloudsend_cli.core.model import EnvironmentBuild, JobSpec, Offer, Output, Resources, RunSpec
+from cloudsend_cli.core.model import EnvironmentBuild, JobGroup, JobSpec, Offer, Output, Resources, RunSpec
 from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.state import RunState
 
@@ -31,14 +31,16 @@ def make_nodes(number: int, resources: Resources = TWO_CPUS) -> list[NodePlan]:
     ]
 
 
-def make_spec(jobs: Sequence[JobSpec], max_parallel: int | None = None) -> RunSpec:
+def make_spec(jobs: Sequence[JobSpec], max_parallel: int | None = None, groups: Sequence[JobGroup] = ()) -> RunSpec:
     environments = (ENVIRONMENT,) if any(job.environment for job in jobs) else ()
-    return RunSpec("test", "/config.yml", tuple(jobs), environments, max_parallel=max_parallel)
+    return RunSpec("test", "/config.yml", tuple(jobs), environments, max_parallel=max_parallel, groups=tuple(groups))
 
 
-def make_plan(*jobs: JobSpec, nodes: int = 1, max_parallel: int | None = None) -> Callable[[], RunState]:
+def make_plan(
+    *jobs: JobSpec, nodes: int = 1, max_parallel: int | None = None, groups: Sequence[JobGroup] = ()
+) -> Callable[[], RunState]:
     """The run of these jobs as it is planned, once for all worlds: records are frozen."""
-    return cache(lambda: plan_run(make_spec(jobs, max_parallel), make_nodes(nodes), RUN_ID, 0.0))
+    return cache(lambda: plan_run(make_spec(jobs, max_parallel, groups), make_nodes(nodes), RUN_ID, 0.0))
 
 
 def three_jobs(**settings: object) -> tuple[JobSpec, ...]:

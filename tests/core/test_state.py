@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudsend_cli.core.model import JOB_STATES, NOTHING, EnvironmentBuild, JobSpec, Resources
-from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, Load, NodeRecord, RunRecord, RunState
 
 RUN = RunRecord("rtest1", "p", "/c.yml", 0.0)
 NUMBERS = range(1, 7)
@@ -32,11 +32,16 @@ def indices(state: RunState) -> dict[str, Any]:
         "counts": {s: n for s, n in state.counts.items() if n},
         "ready": {c: sorted(members) for c, members in state.ready.items() if members},
         "dependents": {n: sorted(d) for n, d in state.dependents.items() if d},
+        "dependents_any": {n: sorted(d) for n, d in state.dependents_any.items() if d},
+        "stages": (state.stages.begun, {s: n for s, n in state.stages.unfinished.items() if n}),
+        "pending": {s: sorted(numbers) for s, numbers in state.stages.pending.items() if numbers},
+        "pools": {g: (p.taken, p.running, sum(p.shared.values())) for g, p in state.pools.items() if p.running},
+        "idle pools": {(p.taken, sum(p.shared.values())) for p in state.pools.values() if not p.running} - {(0, 0)},
         "waiting_for": state.waiting_for,
         "broken": state.broken,
         "on_node": {n: sorted(members) for n, members in state.on_node.items() if members},
-        "load": {n: (load.resources, load.held) for n, load in state.load.items() if load.held},
-        "idle load": {load.resources for load in state.load.values() if not load.held} - {NOTHING},
+        "load": {n: (load.resources, load.held, load.light) for n, load in state.load.items() if _holds(load)},
+        "idle load": {load.resources for load in state.load.values() if not _holds(load)} - {NOTHING},
         "to_fetch": sorted(state.to_fetch),
         "doomed": sorted(state.doomed),
         "superseded": sorted(state.superseded),
@@ -47,15 +52,22 @@ def indices(state: RunState) -> dict[str, Any]:
     }
 
 
+def _holds(load: Load) -> bool:
+    return load.held + load.light > 0
+
+
 records = st.builds(
-    lambda number, state, cpus, environment, node, after, not_before, fetch, ended, superseded: JobRecord(
+    lambda number, state, cpus, environment, node, after, not_before, fetch, ended, superseded, stage, more: JobRecord(
         number,
-        spec(f"j{number}", resources=Resources(cpus), environment=environment),
+        spec(f"j{number}", resources=Resources(cpus), environment=environment, stage=stage, group=more[0]),
         "hash",
         0.0,
         state=state,
         node=node,
         after=tuple(a for a in after if a != number),
+        after_any=tuple(a for a in more[1] if a != number),
+        slot=more[2],
+        memory=more[3],
         not_before=not_before,
         fetch=fetch,
         started_at=1.0,
@@ -64,7 +76,7 @@ records = st.builds(
     ),
     st.sampled_from(NUMBERS),
     st.sampled_from(JOB_STATES),
-    st.sampled_from((0.5, 1.0)),
+    st.sampled_from((0.0, 0.5, 1.0)),
     st.sampled_from(("", "e1")),
     st.sampled_from(("n-0", "n-1")),
     st.lists(st.sampled_from(NUMBERS), max_size=3, unique=True),
@@ -72,6 +84,13 @@ records = st.builds(
     st.sampled_from(("", "wanted", "home")),
     st.sampled_from((None, 0.5, 3.0)),
     st.sampled_from((0, 0, 9)),
+    st.sampled_from((0, 0, 1, 2, 3)),
+    st.tuples(
+        st.sampled_from(("", "g", "h")),
+        st.lists(st.sampled_from(NUMBERS), max_size=2, unique=True),
+        st.sampled_from((-1, 0, 1, 5)),
+        st.sampled_from((0, 0, 1 << 20)),
+    ),
 )
 
 

@@ -1,0 +1,78 @@
+"""The places of a run's groups while attempts are handed out. Pure.
+
+A pool is one for the whole run: an attempt holds its place, on whatever machine it is, until it has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from .draft import Draft
+from .model import RUNNING, JobGroup
+from .state import JobRecord, Pool
+
+NO_SLOT = -1
+
+
+class Rooms:
+    """What groups have left, with this draft's ends and hand-outs counted."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._groups = draft.state.groups
+        self._pools = draft.state.pools
+        self._own: dict[str, Pool] = {}
+        for number, job in draft.jobs.items():
+            old = draft.state.jobs[number]
+            if old.state == RUNNING and job.state != RUNNING and old.spec.group:
+                self._pool(old.spec.group).give_back(old.slot)
+
+    def _pool(self, group: str) -> Pool:
+        if group not in self._own:
+            known = self._pools.get(group)
+            self._own[group] = Pool(known.taken, known.running, dict(known.shared)) if known is not None else Pool()
+        return self._own[group]
+
+    def has_room(self, name: str) -> bool:
+        group = self._groups.get(name)
+        return group is None or _has_room(group, self._pool(name))
+
+    def take(self, name: str) -> int:
+        """The lowest free place; NO_SLOT in a group without a pool. Only where there is room."""
+        group = self._groups.get(name)
+        if group is None:
+            return NO_SLOT
+        pool = self._pool(name)
+        slot = pool.lowest_free if group.slots else NO_SLOT
+        pool.take(slot)
+        return slot
+
+
+def _has_room(group: JobGroup, pool: Pool) -> bool:
+    if group.max_parallel is not None and pool.running >= group.max_parallel:
+        return False
+    return not group.slots or pool.lowest_free < len(group.slots)
+
+
+def move_slots(
+    running: Iterable[JobRecord], old: Mapping[str, JobGroup], new: Mapping[str, JobGroup]
+) -> list[JobRecord]:
+    """Attempts of pools that their user has changed, with the place of the same names and values in the new one.
+
+    INVARIANT: what is still in use is given to no other. Where there are fewer such places than before, attempts share
+    one until they have ended; where there is none, they hold a number beyond the pool.
+    """
+    used: dict[str, set[int]] = {}
+    moved = []
+    for job in sorted(running, key=lambda j: j.number):
+        before, after = old.get(job.spec.group), new.get(job.spec.group)
+        if before is None or after is None or before.slots == after.slots or job.slot == NO_SLOT:
+            continue
+        taken = used.setdefault(after.name, set())
+        pairs = before.slots[job.slot] if job.slot < len(before.slots) else None
+        same = [i for i, slot in enumerate(after.slots) if slot == pairs]
+        beyond = max([len(after.slots), *(i + 1 for i in taken)])
+        slot = next((i for i in same if i not in taken), same[0] if same else beyond)
+        taken.add(slot)
+        moved.append(replace(job, slot=slot))
+    return moved
