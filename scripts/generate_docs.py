@@ -15,7 +15,7 @@ from cloudsend_cli.config.check import Field, Table
 from cloudsend_cli.config.effects import NO_EFFECT_YET, RENTING, RENTING_RUN
 from cloudsend_cli.config.host_fields import HOST, SSH
 from cloudsend_cli.config.providers import ENTRY
-from cloudsend_cli.config.schema import TABLES
+from cloudsend_cli.config.schema import GROUP, TABLES
 from cloudsend_cli.core.explain import PHASES
 from cloudsend_cli.core.model import FINAL_STATES, JOB_STATES
 from cloudsend_cli.core.reasons import REASONS
@@ -95,6 +95,7 @@ def _config() -> Iterator[str]:
     yield "a value may be one item or a list. A key has one or two names; giving both is an error.\n"
     for table in TABLES:
         yield from _table(f"{table.where}[]" if table.where else "top level", table)
+    yield from _table("sections: one group", GROUP)
     yield "\n# providers.yml: every key\n\n`providers` is a list, `defaults` holds defaults of machines by `all`, "
     yield "type and name; [PROVIDERS.md](../../PROVIDERS.md) explains them.\n"
     yield from _table("providers[] of type local", ENTRY)

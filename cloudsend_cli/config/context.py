@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, ProviderDefinition, Resources
+from cloudsend_cli.core.model import (
+    EnvironmentBuild,
+    EnvironmentSpec,
+    Output,
+    ProviderDefinition,
+    Resources,
+    Slot,
+    Upload,
+)
 from cloudsend_cli.core.ports import Provider
 from cloudsend_cli.errors import Problem
 
@@ -34,11 +42,31 @@ class ProviderInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionTask:
+    """One call of a function, already made into a command with the files that it needs."""
+
+    argv: tuple[str, ...]
+    display: str
+    params: tuple[tuple[str, str], ...] = ()
+    uploads: tuple[Upload, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTasks:
+    """What stands for a group whose `Call` is a Python function: its tasks, its pool, and what each leaves."""
+
+    tasks: tuple[FunctionTask, ...]
+    slots: tuple[Slot, ...] = ((),)
+    outputs: tuple[Output, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LoadContext:
     """`render_environment` raises ConfigError; it is told whether the run's machines include others than this one.
 
     `snapshot` takes a path and its sha256 and returns Upload.source. Without `open_provider`, what only a provider
-    knows of its machines is not checked.
+    knows of its machines is not checked. `functions`: by the text that stands as `Call` in the config, which starts
+    with a NUL character, so that no command can be one.
     """
 
     providers: Mapping[str, ProviderInfo]
@@ -46,3 +74,4 @@ class LoadContext:
     snapshot: Callable[[Path, str], str] | None = None
     hash_cache: MutableMapping[tuple[str, int, int, int], str] | None = None
     open_provider: Callable[[ProviderDefinition], Provider] | None = None
+    functions: Mapping[str, FunctionTasks] = field(default_factory=dict)

@@ -34,6 +34,7 @@ class Scalar:
     text: str
     plain: bool
     place: Place
+    said: str = ""  # of a value of Python: what `str` makes of it, where that is not its text
 
     @property
     def kind(self) -> str:

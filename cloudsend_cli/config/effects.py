@@ -20,7 +20,6 @@ RENTING_RUN = (
 NO_EFFECT_YET: dict[tuple[str, str], str] = {
     ("", "debug"): "use the command line's options",
     ("", "maestro"): "other maestros come in a later version; this machine watches the run",
-    ("", "assign"): "jobs are packed onto the machine as they fit",
     ("", "print_deploy"): "the log of an environment is always kept",
     ("", "notify"): "notices come in a later version",
 }

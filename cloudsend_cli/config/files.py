@@ -98,6 +98,24 @@ class Uploads:
             hint = f"to send such a file, name it by itself, or write !{base} into {FILE_NAME}"
             self.report.warn(message, node.place, hint, path)
 
+    def list_files(self, text: str) -> list[str]:
+        """Paths below the config's directory of the regular files that `text` fits, sorted. Raises FileProblem."""
+        if os.path.isabs(text) or text.startswith("~") or ".." in text.split("/"):
+            raise FileProblem(f"{clip(text)} leads out of the config's directory", "name files below it")
+        absolute = self.absolute(text)
+        several = glob.has_magic(text) and not os.path.lexists(absolute)
+        found = []
+        for name in sorted(self._expand(absolute)) if several else [absolute]:
+            if stat.S_ISREG(self._stat(name, text).st_mode):
+                real = os.path.realpath(name)
+                if not _is_below(real, self._real):
+                    self._refuse_link(name, real)
+                below = os.path.relpath(name, self.folder.path)
+                found.append(f"./{below}" if below.startswith("-") else below)
+        if not found:
+            raise FileProblem(f"no file fits {clip(text)}", f"looked in {show_text(self.folder.path)}")
+        return found
+
     def place_of(self, text: str) -> str:
         """Where the file `text` lies in the run directory."""
         absolute = self.absolute(text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .check import Schema, Table
 from .effects import NO_EFFECT_YET
-from .schema import ENVIRONMENT, INSTANCE, JOB, OUTPUT, TOP
+from .sample import SAMPLE
+from .schema import ENVIRONMENT, GROUP, INSTANCE, JOB, OUTPUT, TOP
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -18,6 +19,8 @@ def config_schema() -> Schema:
         properties["environments"] = _one_or_list({"$ref": "#/$defs/environment"}, properties["environments"])
         job: Schema = {"anyOf": [{"type": ["string", "number", "boolean"]}, {"$ref": "#/$defs/job"}]}
         properties["jobs"] = _one_or_list(job, properties["jobs"])
+        section: Schema = {"type": ["object", "null"], "additionalProperties": {"$ref": "#/$defs/group"}}
+        properties["sections"] = {**_as_object(properties["sections"]), "additionalProperties": section}
     schema["patternProperties"] = {"^x-": {}}
     return {
         "$schema": DIALECT,
@@ -29,6 +32,7 @@ def config_schema() -> Schema:
             "job": _job(),
             "output": _object(OUTPUT),
             "matrix": MATRIX,
+            "group": _group(),
         },
     }
 
@@ -42,21 +46,12 @@ _VALUES: Schema = {
         {"type": "array", "items": _VALUE},
         {**_ONE_KEY, "properties": {"range": _NUMBERS}},
         {**_ONE_KEY, "properties": {"log": {**_NUMBERS, "minItems": 3}}},
+        {**_ONE_KEY, "properties": {"from_files": {"type": ["string", "array"], "items": {"type": "string"}}}},
     ]
 }
 _ROW: Schema = {"type": "object", "additionalProperties": {"anyOf": [_VALUE, {"type": "array", "items": _VALUE}]}}
 _ROWS: Schema = {"anyOf": [_ROW, {"type": "array", "items": _ROW}]}
 _ZIP: Schema = {"type": "object", "additionalProperties": _VALUES}
-MATRIX: Schema = {
-    "type": ["object", "null"],
-    "description": "Parameters and their values; the jobs are their product, the first key slowest.",
-    "properties": {
-        "exclude": {**_ROWS, "description": "Combinations to leave out."},
-        "include": {**_ROWS, "description": "Combinations to add."},
-        "zip": {"anyOf": [_ZIP, {"type": "array", "items": _ZIP}], "description": "Lists taken side by side."},
-    },
-    "additionalProperties": _VALUES,
-}
 
 
 def _object(table: Table) -> Schema:
@@ -72,6 +67,22 @@ def _object(table: Table) -> Schema:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
+MATRIX: Schema = {
+    "type": ["object", "null"],
+    "description": "Parameters and their values; the jobs are their product, the first key slowest.",
+    "properties": {
+        "exclude": {**_ROWS, "description": "Combinations to leave out."},
+        "include": {**_ROWS, "description": "Combinations to add."},
+        "sample": {
+            "anyOf": [{"type": "integer", "minimum": 1}, _object(SAMPLE), _VALUES],
+            "description": "How many of the combinations to draw; with a list: a parameter of this name.",
+        },
+        "zip": {"anyOf": [_ZIP, {"type": "array", "items": _ZIP}], "description": "Lists taken side by side."},
+    },
+    "additionalProperties": _VALUES,
+}
+
+
 def _job() -> Schema:
     schema = _object(JOB)
     properties = schema["properties"]
@@ -82,6 +93,23 @@ def _job() -> Schema:
         properties["matrix"] = {"$ref": "#/$defs/matrix"}
     needs = ("run", "run_command", "script", "run_script")
     return {**schema, "anyOf": [{"required": [name]} for name in needs]}
+
+
+def _group() -> Schema:
+    schema = _object(GROUP)
+    properties = schema["properties"]
+    jobs = _job()["properties"]
+    if isinstance(properties, dict) and isinstance(jobs, dict):
+        values: Schema = {"type": ["object", "null"], "additionalProperties": {"anyOf": [_VALUES, {"type": "null"}]}}
+        for name in ("Param", "param", "Async", "async"):
+            properties[name] = {**values, "description": properties[name]["description"]}
+        for name in ("matrix", "output", "output_files", "output_file"):
+            properties[name] = jobs[name]
+    return {**schema, "anyOf": [{"required": [name]} for name in ("Call", "call")]}
+
+
+def _as_object(schema: object) -> Schema:
+    return schema if isinstance(schema, dict) else {}
 
 
 def _one_or_list(item: Schema, old: object) -> Schema:

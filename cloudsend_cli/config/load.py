@@ -5,42 +5,43 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, RunSpec
 from cloudsend_cli.errors import ConfigError, Problem
 
-from .check import Given, Report, Values, check_mapping, suggest, word_value
+from .check import Given, Report, Values, check_mapping, word_value
 from .choice import Providers
 from .commands import plain_name
-from .context import LoadContext, ProviderInfo
-from .document import (
-    MAX_BYTES,
-    Items,
-    Node,
-    Place,
-    Scalar,
-    decode_file,
-    fail,
-    is_null,
-    parse_yaml,
-    problem_at,
-    render_inline,
-    show_text,
-)
+from .context import FunctionTask, FunctionTasks, LoadContext, ProviderInfo
+from .document import Items, Node, Place, Scalar, fail, render_inline, show_text
 from .document import Mapping as MappingNode
 from .effects import RENTED_TYPES, warn_no_effect, warn_nothing_rented
+from .entries import Entry, EntryReader
 from .environment_specs import Environment, EnvironmentReader
+from .expand import Expander
 from .files import Folder, Uploads
 from .jobs import JobReader
 from .machines import InstanceReader
+from .origins import list_origins
 from .overrides import apply_overrides
 from .rented import RunKeys, show_number
-from .schema import ENVIRONMENT, INSTANCE, JOB, SYNONYMS, TABLES, TOP
+from .schema import ENVIRONMENT, INSTANCE, JOB, SYNONYMS, TOP
+from .sections import SectionReader
+from .sources import is_text, read_document
 
-__all__ = ["LoadContext", "Loaded", "ProviderInfo", "load_command", "load_config", "read_document"]
+__all__ = [
+    "FunctionTask",
+    "FunctionTasks",
+    "LoadContext",
+    "Loaded",
+    "ProviderInfo",
+    "load_command",
+    "load_config",
+    "load_mapping",
+    "read_document",
+]
 
 BASE_ENV = [
     "PATH",
@@ -56,7 +57,7 @@ BASE_ENV = [
     "CONDA_PREFIX",
     "CONDA_DEFAULT_ENV",
 ]
-SETTINGS = ("profile", "dev", "debug", "maestro", "assign", "print_deploy", "budget", "notify")
+SETTINGS = ("profile", "dev", "debug", "maestro", "assign", "print_deploy", "budget", "notify", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Loaded:
     @property
     def origins(self) -> dict[str, tuple[str, str]]:
         """Each key's dotted path, with its value and where that comes from: `file:line`, `--set` or `default`."""
-        return {**dict(_list_origins(self.root)), **{key: (value, origin) for key, value, origin in self.layers}}
+        return {**dict(list_origins(self.root)), **{key: (value, origin) for key, value, origin in self.layers}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,33 @@ def load_config(  # noqa: PLR0913 the command line's options
         return _load(root, absolute, os.path.dirname(absolute), wishes, environ, context, report, None)
 
 
+def load_mapping(  # noqa: PLR0913 the command line's options
+    config: Mapping[str, object],
+    *,
+    folder: str | os.PathLike[str],
+    file: str = "config",
+    config_path: str = "",
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    provider: str | None = None,
+    max_parallel: int | None = None,
+    environ: Mapping[str, str],
+    context: LoadContext,
+) -> Loaded:
+    """Like `load_config`, of Python data: relative paths are below `folder`, and problems name `file` alone.
+
+    `config_path` is the run's; "": running it again does not continue it.
+    """
+    from .python_document import build_nodes
+
+    wishes = _Wishes(overrides, name, provider, max_parallel)
+    with _no_collections():
+        root = build_nodes(config, file)
+        if not isinstance(root, MappingNode):
+            raise fail("expected a mapping with keys such as 'jobs'", root.place)
+        return _load(root, config_path, os.path.abspath(folder), wishes, environ, context, Report(), None)
+
+
 @contextlib.contextmanager
 def _no_collections() -> Iterator[None]:
     """Nodes and specs hold no cycles: looking for some takes more than half of the time of a large config."""
@@ -133,7 +161,7 @@ def load_command(  # noqa: PLR0913 the command line's options
     """One job of exactly these arguments, without a shell; `name` is the job's. Files that it names are sent."""
     place = Place("command line")
     for word in argv:
-        if "\0" in word or not _is_text(word):
+        if "\0" in word or not is_text(word):
             raise fail(f"the argument {show_text(word)!r} is not valid text", place)
     if not argv or not argv[0]:
         raise fail("no command is given", place, "write: cloudsend run -- python train.py")
@@ -144,79 +172,6 @@ def load_command(  # noqa: PLR0913 the command line's options
     root = MappingNode([(Scalar("jobs", False, place), Items([job], place))], place, 1)
     wishes = _Wishes(overrides, None, provider, max_parallel)
     return _load(root, "", os.path.abspath(cwd), wishes, environ, context, Report(), argv)
-
-
-# ---- the file ------------------------------------------------------------------------------------
-
-
-def read_document(path: str, absolute: str) -> tuple[Node, list[Problem]]:
-    """The file as nodes, with its doubled keys. Raises ConfigError when it cannot be read as one mapping."""
-    file = path if _is_text(path) else show_text(path)
-    if not _is_text(absolute):
-        raise fail("the path of the config is not valid UTF-8", Place(file), "rename the file or its directory")
-    if "\0" in path:
-        raise fail("the path contains a NUL character", Place(show_text(path)))
-    text = decode_file(_read_bytes(path, absolute, file), file)
-    root: Node | None
-    problems: list[Problem] = []
-    if absolute.endswith(".py"):
-        from .python_document import execute_config
-
-        root = execute_config(absolute, text, file)
-    elif absolute.endswith(".json"):
-        from .json_document import parse_json
-
-        root, problems = parse_json(text, file)
-    else:
-        root, problems = parse_yaml(text, file)
-    if root is None or is_null(root):
-        raise fail("the file is empty", Place(file), "write at least: jobs: python train.py")
-    if not isinstance(root, MappingNode):
-        what = "a list" if isinstance(root, Items) else "one text"
-        message = f"expected keys such as 'jobs:', found {what}"
-        raise ConfigError([*problems, problem_at(message, root.place, "write at least: jobs: python train.py")])
-    return root, problems
-
-
-def _read_bytes(path: str, absolute: str, file: str) -> bytes:
-    try:
-        descriptor = os.open(absolute, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as stream:
-            info = os.fstat(stream.fileno())
-            if not stat.S_ISREG(info.st_mode):
-                what = "a directory" if stat.S_ISDIR(info.st_mode) else "not a regular file"
-                raise fail(f"is {what}, not a config", Place(file), _near_files(absolute, os.curdir))
-            if info.st_size > MAX_BYTES:
-                message = f"the file has {info.st_size / 1e6:.1f} MB; the limit is {MAX_BYTES // 1_000_000} MB"
-                raise fail(message, Place(file), "use matrix or repeat instead of writing out many jobs")
-            return stream.read(MAX_BYTES)
-    except FileNotFoundError:
-        raise fail("no such file", Place(file), _near_files(absolute, path)) from None
-    except IsADirectoryError:
-        raise fail("is a directory, not a config", Place(file)) from None
-    except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem)
-        raise fail(f"cannot be read: {show_text(reason)}", Place(file)) from None
-
-
-def _near_files(absolute: str, path: str) -> str:
-    folder, wanted = os.path.split(absolute)
-    try:
-        names = [n for n in os.listdir(folder)[:10_000] if n.endswith((".yml", ".yaml", ".json", ".py"))]
-    except (OSError, ValueError):
-        names = []
-    near = suggest(wanted, names)
-    if near:
-        return f"did you mean {show_text(os.path.join(os.path.dirname(path), near))!r}?"
-    return "'cloudsend init' writes a first config"
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # ---- the document --------------------------------------------------------------------------------
@@ -254,8 +209,8 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
     environments = EnvironmentReader(report, folder, environ, system).read(_node(top, "environments"))
     elsewhere = bool(machines.types - {"local"})
     builds = _render_environments(report, environments, folder, context, elsewhere)
-    jobs_node = _jobs_node(report, root, top)
-    reader = JobReader(
+    seed = _whole(top, "seed")
+    reader = EntryReader(
         report,
         uploads,
         environments,
@@ -263,8 +218,10 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         machines,
         environ,
         _value(top, "mutualize_uploads") is False,
+        seed if seed is not None else 0,
     )
-    jobs = reader.read(jobs_node, argv) if jobs_node is not None else []
+    entries = _read_entries(reader, root, top, argv, context.functions)
+    jobs, groups = Expander(report, uploads).expand(entries, root)
     for environment in environments:
         if environment.spec.name not in reader.used and not report.problems:
             report.warn(f"no job uses the environment {environment.spec.name!r}", environment.place)
@@ -275,6 +232,7 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         project=project,
         config_path=config_path,
         jobs=tuple(jobs),
+        groups=tuple(groups),
         environments=_used_builds(builds, reader.used),
         instances=machines.instances,
         results_dir=results,
@@ -304,7 +262,9 @@ def read_run_keys(top: Values, project: str) -> RunKeys:
 
 
 def _setting(given: Given) -> str:
-    return show_number(given.value) if isinstance(given.value, float) else render_inline(given.node)
+    if isinstance(given.value, bool) or not isinstance(given.value, (int, float)):
+        return render_inline(given.node)
+    return show_number(given.value) if isinstance(given.value, float) else str(given.value)
 
 
 def _check_wishes(report: Report, wishes: _Wishes) -> None:
@@ -319,38 +279,31 @@ def sorted_problems(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(dict.fromkeys(problems), key=lambda p: (p.file, p.line, p.column))
 
 
-def _jobs_node(report: Report, root: Node, top: Values) -> Node | None:
-    if "sections" in top:
-        given = top["sections"]
-        _check_sections(report, given.node)
-        message = "sections: is not supported by this version yet; use matrix"
-        report.error(message, given.key.place, path="sections")
-    node = _node(top, "jobs")
-    if node is None or (isinstance(node, Items) and not node.items):
-        if "sections" not in top:
-            message = "there are no jobs" if node is not None else "a config needs 'jobs'"
-            place = node.place if node is not None else root.place
-            report.error(message, place, "write at least: jobs: python train.py", "jobs")
-        return None
-    return node
+def _read_entries(
+    reader: EntryReader,
+    root: Node,
+    top: Values,
+    argv: Sequence[str] | None,
+    functions: Mapping[str, FunctionTasks],
+) -> list[Entry]:
+    """Of `jobs` and then of `sections`; one of them is needed."""
+    jobs, sections = _node(top, "jobs"), _node(top, "sections")
+    nodes = [node for node in (jobs, sections) if node is not None]
+    if not any(_has_entries(node) for node in nodes):
+        message = "there are no jobs" if nodes else "a config needs 'jobs' or 'sections'"
+        place = nodes[0].place if nodes else root.place
+        reader.report.error(message, place, "write at least: jobs: python train.py", "jobs")
+        return []
+    entries = []
+    if jobs is not None and _has_entries(jobs):
+        entries += JobReader(reader).read(jobs, argv)
+    if sections is not None:
+        entries += SectionReader(reader, functions).read(sections)
+    return entries
 
 
-def _check_sections(report: Report, node: Node) -> None:
-    """The shape {section: {group: {Call, …}}}."""
-    for section, groups in _entries(report, node, "sections", "sections"):
-        for group, keys in _entries(report, groups, f"sections.{section}", "groups"):
-            path = f"sections.{section}.{group}"
-            found = [key for key, _ in _entries(report, keys, path, "keys such as 'Call'")]
-            if isinstance(keys, MappingNode) and "Call" not in found:
-                report.error(f"{path}: a group needs 'Call'", keys.place, path=path)
-
-
-def _entries(report: Report, node: Node, path: str, what: str) -> Iterator[tuple[str, Node]]:
-    if not isinstance(node, MappingNode):
-        report.error(f"{path}: expected a mapping of {what}", node.place, path=path)
-        return
-    for key, value in node.entries:
-        yield show_text(key.text), value
+def _has_entries(node: Node) -> bool:
+    return isinstance(node, Scalar) or bool(node.items if isinstance(node, Items) else node.entries)
 
 
 def _render_environments(
@@ -406,49 +359,11 @@ def _base_env(report: Report, environ: Mapping[str, str]) -> tuple[tuple[str, st
     pairs = []
     for name, value in environ.items():
         if name in BASE_ENV or name.startswith("LC_"):
-            if _is_text(name) and _is_text(value):
+            if is_text(name) and is_text(value):
                 pairs.append((name, value))
             else:
                 report.warn(f"{show_text(name)} of your shell is not valid UTF-8; jobs do not get it", Place(""))
     return tuple(sorted(pairs))
-
-
-def _list_origins(root: Node) -> Iterator[tuple[str, tuple[str, str]]]:
-    tables = {table.where: table for table in TABLES if table.where}
-    given = {SYNONYMS.get(key.text, key.text): (key, value) for key, value in _own(root)}
-    for entry in TOP.fields:
-        if entry.name not in given:
-            if entry.default:
-                yield entry.name, (entry.default, "default")
-            continue
-        key, value = given[entry.name]
-        table = tables.get(entry.name)
-        if table is None:
-            yield entry.name, (render_inline(value), _origin(key, value))
-            continue
-        items = value.items if isinstance(value, Items) else [value]
-        for index, item in enumerate(items):
-            path = f"{entry.name}[{index}]"
-            if not isinstance(item, MappingNode):
-                yield path, (render_inline(item), _origin(item, item))
-                continue
-            named = {table.by_name[k.text].name: (k, v) for k, v in item.entries if k.text in table.by_name}
-            for column in table.fields:
-                if column.name in named:
-                    inner, content = named[column.name]
-                    content = column.spell_out(inner.text, content)
-                    yield f"{path}.{column.name}", (render_inline(content), _origin(inner, content))
-                elif column.default:
-                    yield f"{path}.{column.name}", (column.default, "default")
-
-
-def _own(root: Node) -> Iterator[tuple[Scalar, Node]]:
-    if isinstance(root, MappingNode):
-        yield from ((key, value) for key, value in root.entries if not is_null(value))
-
-
-def _origin(key: Node, value: Node) -> str:
-    return value.place.origin if value.place.file == "--set" else key.place.origin
 
 
 def _node(values: Values, name: str) -> Node | None:

@@ -64,12 +64,20 @@ class NameBook:
 
 @dataclass(slots=True)
 class Waiting:
-    """One entry of `jobs:` and what it waits for."""
+    """One entry of `jobs:`, or one group, and what it waits for."""
 
     names: list[str]
     after: list[tuple[str, Node]]
     path: str
+    after_any: list[tuple[str, Node]] = field(default_factory=list)
+    stage: int = 0  # begins when all of lower stages above 0 have ended
+    section: str = ""
     edges: list[int] = field(default_factory=list)
+
+    @property
+    def asked(self) -> list[tuple[str, str, Node]]:
+        """(key, name or pattern, where it stands)."""
+        return [("after", *pair) for pair in self.after] + [("after_any", *pair) for pair in self.after_any]
 
 
 def check_after(report: Report, entries: Sequence[Waiting]) -> None:
@@ -77,22 +85,22 @@ def check_after(report: Report, entries: Sequence[Waiting]) -> None:
 
     All jobs of one entry wait for the same jobs, so that a cycle among entries is a cycle among jobs.
     """
-    if not any(entry.after for entry in entries):
+    if not any(entry.after or entry.after_any for entry in entries):
         return
     owner = {name: index for index, entry in enumerate(entries) for name in entry.names}
     found: dict[str, list[str]] = {}
     for index, entry in enumerate(entries):
-        for pattern, node in entry.after:
+        for key, pattern, node in entry.asked:
             if pattern not in found:
                 found[pattern] = [pattern] if pattern in owner else match_names(pattern, owner)
             names = found[pattern]
             own = [name for name in names if owner[name] == index]
-            place = f"{entry.path}.after"
+            place = f"{entry.path}.{key}"
             if not names:
                 what = "no job fits" if not _GLOB.isdisjoint(pattern) else "no job is called"
                 hint = did_you_mean(pattern, owner)
                 if "{" in pattern:
-                    hint = "parameters are not replaced in 'after'; use a glob such as train-*"
+                    hint = f"parameters are not replaced in {key!r}; use a glob such as train-*"
                 report.error(f"{place}: {what} {clip(pattern)}", node.place, hint, place)
             elif pattern in owner and own:
                 report.error(f"{place}: the job {clip(pattern)} waits for itself", node.place, path=place)
@@ -102,7 +110,24 @@ def check_after(report: Report, entries: Sequence[Waiting]) -> None:
             elif own and len(names) == 1 and len(entry.names) == 1:
                 report.error(f"{place}: {clip(pattern)} fits only the job itself", node.place, path=place)
             entry.edges += sorted({owner[name] for name in names} - {index})
-    _check_cycles(report, entries)
+    _check_cycles(report, [*entries, *_list_stage_ends(entries)])
+
+
+def _list_stage_ends(entries: Sequence[Waiting]) -> list[Waiting]:
+    """One node for the end of each stage, in place of an edge between all its jobs and all of the next one."""
+    stages: dict[int, list[int]] = {}
+    for index, entry in enumerate(entries):
+        if entry.stage:
+            stages.setdefault(entry.stage, []).append(index)
+    ends: list[Waiting] = []
+    for stage in sorted(stages):
+        members = stages[stage]
+        before = [len(entries) + len(ends) - 1] if ends else []
+        for index in members:
+            entries[index].edges += before
+        section = clip(entries[members[0]].section)
+        ends.append(Waiting([f"(the end of section {section})"], [], "", edges=[*members, *before]))
+    return ends
 
 
 def _check_cycles(report: Report, entries: Sequence[Waiting]) -> None:
@@ -126,6 +151,8 @@ def _check_cycles(report: Report, entries: Sequence[Waiting]) -> None:
             elif state[target] == 1:
                 cycle = [*way[way.index(target) :], target]
                 shown = " -> ".join(entries[i].names[0] for i in cycle)
-                entry = entries[way[-1]]
+                # Stages alone make no cycle: one of these jobs says that it waits.
+                entry = next(entries[i] for i in reversed(cycle[:-1]) if entries[i].asked)
+                key, _, node = entry.asked[0]
                 message = f"jobs wait for each other: {shown}"
-                report.error(message, entry.after[0][1].place, "an arrow means 'runs after'", f"{entry.path}.after")
+                report.error(message, node.place, "an arrow means 'runs after'", f"{entry.path}.{key}")

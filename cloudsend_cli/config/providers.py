@@ -16,8 +16,8 @@ from .document import Items, Node, Place, is_null, render_inline
 from .document import Mapping as MappingNode
 from .host_fields import DEFAULTS
 from .hosts import HostsReader
-from .load import read_document
 from .schema import INSTANCE, TEXT, node_value
+from .sources import read_document
 
 LOCAL = "local"
 TYPES = (LOCAL, "ssh", "slurm", "aws", "gcp")

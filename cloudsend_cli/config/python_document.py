@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Mapping as AbstractMapping
 from datetime import timedelta
 
 from cloudsend_cli.errors import ConfigError
@@ -26,7 +27,7 @@ class _Values:
             what = f"nested deeper than {MAX_DEPTH} levels" if self.left >= 0 else "more values than can be read"
             shown = path if len(path) <= 60 else path[:57] + "..."
             raise fail(f"{shown or 'config'}: {what}", self.place, "does it contain itself?", shown)
-        if isinstance(value, dict):
+        if isinstance(value, AbstractMapping):
             return self.mapping(value, path, depth)
         if isinstance(value, (list, tuple, range)):
             items = [self.node(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
@@ -46,11 +47,11 @@ class _Values:
 
     def scalar(self, value: object) -> Scalar | None:
         if value is None:
-            return Scalar("null", True, self.place)
+            return Scalar("null", True, self.place, "None")
         if isinstance(value, (bool, float)):
-            text = str(value)
-            text = {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}.get(text, text)
-            return Scalar(text, True, self.place)
+            said = str(value)
+            text = {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}.get(said, said)
+            return Scalar(text, True, self.place, said if said != text else "")
         if isinstance(value, int):
             text = str(int(value)) if value.bit_length() < 4000 else "9" * 1200
             return Scalar(text, True, self.place)
@@ -58,10 +59,10 @@ class _Values:
             text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
             return Scalar(text if isinstance(text, str) else os.fsdecode(text), False, self.place)
         if isinstance(value, timedelta):
-            return Scalar(f"{value.total_seconds():g}", True, self.place)
+            return Scalar(f"{value.total_seconds():g}", True, self.place, str(value))
         return None
 
-    def mapping(self, value: dict[object, object], path: str, depth: int) -> Mapping:
+    def mapping(self, value: AbstractMapping[object, object], path: str, depth: int) -> Mapping:
         entries: list[tuple[Scalar, Node]] = []
         for key, item in value.items():
             if not isinstance(key, (str, int, float)):

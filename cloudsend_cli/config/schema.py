@@ -26,6 +26,8 @@ from .document import Mapping, Node, Scalar, is_null
 from .values import parse_cpus, parse_duration, parse_gpu, parse_memory, parse_number, parse_size
 
 MAX_JOBS = 1_000_000
+MAX_SEED = 10**18
+MAX_FACTOR = 100
 PREFER = "prefer"
 _OFFER_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 
@@ -78,6 +80,21 @@ def _parse_price(text: str) -> float:
 
 
 price_value = read_value(_parse_price)
+
+
+def _parse_factor(text: str) -> float:
+    value = parse_number(text.strip())
+    if not 1 <= value <= MAX_FACTOR:
+        raise ValueError(f"must be from 1 to {MAX_FACTOR}")
+    return value
+
+
+def _parse_slot(text: str) -> str:
+    """A name that jobs of one machine share; those of our own begin with what is refused."""
+    word = parse_offer_word(text)
+    if word.startswith(("env-", "tool-")):
+        raise ValueError("may not begin with 'env-' or 'tool-'")
+    return word
 
 
 def spot_value(report: Report, node: Node, path: str) -> bool | str | None:
@@ -211,6 +228,14 @@ TOP = Table(
             choice_value("cheapest", "fastest", "knapsack", "multi_knapsack", "random"),
             choice_schema("cheapest", "fastest", "knapsack", "multi_knapsack", "random"),
             "How jobs are given to machines.",
+            "multi_knapsack",
+        ),
+        _field(
+            "seed",
+            whole_value(0, MAX_SEED),
+            whole_schema(0, MAX_SEED),
+            "What `assign: random` and `sample` draw by: the same seed, the same choice.",
+            "0",
         ),
         _field("print_deploy", flag_value, FLAG, "Show the building of environments.", "false"),
         _field(
@@ -330,9 +355,33 @@ JOB = Table(
         _field("workdir", word_value, TEXT, "Where it runs: below the run directory, or an absolute path there."),
         _field("repeat", whole_value(1, MAX_JOBS), whole_schema(1, MAX_JOBS), "How many times.", "1"),
         _field("matrix", node_value, {"type": ["object", "null"]}, "Parameters and their values."),
-        _field("after", _WORDS, TEXTS, "Names or globs of jobs that come first."),
+        _field(
+            "after", _WORDS, TEXTS, "Names or globs of jobs that come first; where one fails, this one does not run."
+        ),
+        _field("after_any", _WORDS, TEXTS, "Names or globs of jobs that come first, however they end."),
+        _field(
+            "max_parallel",
+            whole_value(1, MAX_JOBS),
+            whole_schema(1, MAX_JOBS),
+            "Most of these jobs at one time, over all machines.",
+        ),
+        _field(
+            "slots",
+            list_value(read_value(_parse_slot)),
+            TEXTS,
+            "Names of what one machine has once, such as a port or a licence: jobs that name the same never run there "
+            "at the same time.",
+        ),
         _field("retries retry", whole_value(0, 1000), whole_schema(0, 1000), "New attempts after a failure.", "0"),
         _field("retries_lost", whole_value(0, 1000), whole_schema(0, 1000), "New attempts after a loss.", "1"),
+        _field(
+            "retry_memory_factor",
+            read_value(_parse_factor),
+            AMOUNT,
+            "A new attempt after one that had too little memory gets so many times as much; needs `memory` and "
+            "`retries`.",
+            "1",
+        ),
         _field("timeout", read_value(duration_above_zero), AMOUNT, "Longest time of one attempt."),
         _field("grace", read_value(parse_duration), AMOUNT, "Time between TERM and KILL.", "10s"),
         _field("vars", vars_value, {"type": ["object", "null"]}, "Variables; null: taken from your shell."),
@@ -349,6 +398,20 @@ JOB = Table(
     ),
 )
 
-SECTION_GROUP = ("Call", "Param", "Async", "Remote", "Port")
+_NOT_IN_GROUPS = frozenset({"name", "run", "script", "repeat", "cpus", "matrix"})
+LISTS: Schema = {"type": ["object", "null"]}
+
+GROUP = Table(
+    "sections",
+    (
+        _field("Call call", node_value, TEXT, "A shell command line; in Python also a function."),
+        _field("Param param", node_value, LISTS, "Arguments and their values: one task for each combination."),
+        _field("Async async", node_value, LISTS, "The places where tasks run at the same time; default: one place."),
+        _field("matrix", node_value, LISTS, "Parameters as in `jobs`, for `{name}` in `Call`; instead of `Param`."),
+        _field("cpus cpus_req", read_value(parse_cpus), AMOUNT, "CPUs of a task; default: none, the places count."),
+        *(entry for entry in JOB.fields if entry.name not in _NOT_IN_GROUPS),
+    ),
+)
+
 TABLES = (TOP, INSTANCE, ENVIRONMENT, JOB)
-SYNONYMS = {name: entry.name for table in TABLES for name, entry in table.by_name.items()}
+SYNONYMS = {name: entry.name for table in (*TABLES, GROUP) for name, entry in table.by_name.items()}

@@ -1,19 +1,18 @@
-"""`matrix:` to rows of parameter texts: products, zips, ranges, excludes, includes. Pure."""
+"""`matrix:` to rows of parameter texts: products, zips, ranges, files, excludes, includes, samples."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 from .check import Report, clip, describe_node, did_you_mean
-from .document import Items, Mapping, Node, Scalar, describe_bad_text, is_null
+from .document import Items, Mapping, Node, Scalar
+from .points import ListFiles, ValueReader, same_value
+from .sample import Sample, draw_numbers, draw_rows, is_sample, read_sample
 from .schema import MAX_JOBS, is_variable
-from .values import parse_whole
 
-OPERATORS = ("exclude", "include", "zip")
 RESERVED = frozenset(
     [
         "HOME",
@@ -46,19 +45,24 @@ class _Axis:
     values: list[tuple[str, ...]]
 
 
-def parse_matrix(report: Report, node: Node, path: str) -> Sweep | None:
+def parse_matrix(
+    report: Report, node: Node, path: str, *, list_files: ListFiles | None = None, seed: int = 0
+) -> Sweep | None:
     """Rows in order, the first key slowest; None when something was reported. No two rows are equal."""
     if not isinstance(node, Mapping):
         message = f"{path}: expected a mapping of parameters and their values, not {describe_node(node)}"
         report.error(message, node.place, "write matrix: {lr: [1e-3, 1e-4]}", path)
         return None
-    return _MatrixReader(report, path).read(node)
+    return _MatrixReader(report, path, ValueReader(report, list_files), seed).read(node)
 
 
 class _MatrixReader:
-    def __init__(self, report: Report, path: str) -> None:
+    def __init__(self, report: Report, path: str, reader: ValueReader, seed: int) -> None:
         self.report = report
         self.path = path
+        self.reader = reader
+        self.seed = seed
+        self.sample: Sample | None = None
         self.before = len(report.problems)
         self.kinds: dict[str, Scalar] = {}  # where each parameter was declared
 
@@ -70,6 +74,8 @@ class _MatrixReader:
             nodes = value.items if isinstance(value, Items) else [value]
             if key.text in operators:
                 operators[key.text] += nodes
+            elif key.text == "sample" and is_sample(value):
+                self.sample = read_sample(self.report, value, place, self.seed)
             elif key.text == "zip":
                 axes += [axis for group in nodes for axis in self.zip(group, place)]
             elif self.declare(key, place):
@@ -82,7 +88,7 @@ class _MatrixReader:
         total = (math.prod(len(axis.values) for axis in axes) if axes else 0) + len(includes)
         if not self.failed and not names:
             self.report.error(f"{self.path}: names no parameter", node.place, path=self.path)
-        if total > MAX_JOBS:
+        if total > MAX_JOBS and self.sample is None:
             message = f"{self.path}: makes {total:,} jobs; the limit is {MAX_JOBS:,}"
             self.report.error(message, node.place, path=self.path)
         return None if self.failed else self.combine(axes, names, operators, node)
@@ -90,6 +96,10 @@ class _MatrixReader:
     @property
     def failed(self) -> bool:
         return len(self.report.problems) > self.before
+
+    def values(self, node: Node, path: str) -> list[str]:
+        """Each once."""
+        return list(dict.fromkeys(self.reader.read(node, path) or ()))
 
     def combine(
         self, axes: list[_Axis], names: tuple[str, ...], operators: dict[str, list[Node]], node: Node
@@ -119,52 +129,6 @@ class _MatrixReader:
         self.kinds[name] = key
         return True
 
-    # ---- values ------------------------------------------------------------------------------------------------
-
-    def values(self, node: Node, path: str) -> list[str]:
-        if isinstance(node, Mapping):
-            return self.generated(node, path)
-        found: list[str] = []
-        for item in node.items if isinstance(node, Items) else [node]:
-            text = self.text(item, path)
-            if text is None:
-                return []
-            found.append(text)
-        if not found:
-            self.report.warn(f"{path}: an empty list makes no jobs", node.place, path=path)
-        return list(dict.fromkeys(found))
-
-    def text(self, node: Node, path: str) -> str | None:
-        if not isinstance(node, Scalar) or is_null(node):
-            message = f"{path}: a parameter's value is a text or a number, not {describe_node(node)}"
-            self.report.error(message, node.place, path=path)
-            return None
-        bad = describe_bad_text(node.text)
-        if bad:
-            self.report.error(f"{path}: {clip(node.text)} {bad}", node.place, path=path)
-            return None
-        return node.text
-
-    def generated(self, node: Mapping, path: str) -> list[str]:
-        hint = "write {range: [first, last, step]} or {log: [first, last, how many]}"
-        kind = node.entries[0][0].text if len(node.entries) == 1 else ""
-        if kind not in ("range", "log"):
-            self.report.error(f"{path}: expected values, 'range' or 'log'", node.place, hint, path)
-            return []
-        value = node.entries[0][1]
-        numbers = value.items if isinstance(value, Items) else []
-        wanted = (2, 3) if kind == "range" else (3,)
-        texts = [item.text for item in numbers if isinstance(item, Scalar) and item.kind in ("int", "float")]
-        if len(texts) != len(numbers) or len(texts) not in wanted:
-            count = "2 or 3" if kind == "range" else "3"
-            self.report.error(f"{path}: {kind!r} takes {count} numbers", value.place, hint, path)
-            return []
-        try:
-            return expand_range(texts) if kind == "range" else expand_log(texts)
-        except ValueError as problem:
-            self.report.error(f"{path}: {problem}", value.place, hint, path)
-            return []
-
     # ---- combinations --------------------------------------------------------------------------------------------
 
     def zip(self, node: Node, path: str) -> list[_Axis]:
@@ -178,7 +142,7 @@ class _MatrixReader:
             if self.declare(key, path):
                 names.append(key.text)
                 items = value.items if isinstance(value, Items) else None
-                texts = [self.text(i, path) for i in items] if items is not None else self.values(value, path)
+                texts = [self.reader.text(i, path) for i in items] if items is not None else self.values(value, path)
                 columns.append([text for text in texts if text is not None])
         if len({len(column) for column in columns}) > 1:
             sizes = ", ".join(f"{n} has {len(c)}" for n, c in zip(names, columns, strict=True))
@@ -192,16 +156,44 @@ class _MatrixReader:
             for index, node in enumerate(excludes)
             if (c := self.condition(node, axes, names, f"{self.path}.exclude[{index}]")) is not None
         ]
-        product: Iterator[tuple[str, ...]] = (
-            tuple(itertools.chain.from_iterable(row)) for row in itertools.product(*(a.values for a in axes))
-        )
-        if not axes:
+
+        def stays(row: Sequence[str]) -> bool:
+            return not any(all(row[at] in texts for at, texts in condition) for condition in conditions)
+
+        if not axes or self.failed:
             return {}
-        return {
-            row: None
-            for row in product
-            if not any(all(row[at] in texts for at, texts in condition) for condition in conditions)
-        }
+        total = math.prod(len(axis.values) for axis in axes)
+        if self.sample is None or total <= 2 * MAX_JOBS:
+            product = itertools.product(*(axis.values for axis in axes))
+            rows = [row for row in map(_joined, product) if stays(row)]
+            return dict.fromkeys(rows if self.sample is None else self.drawn(self.sample, rows))
+        return dict.fromkeys(self.drawn_from_many(self.sample, axes, total, stays))
+
+    def drawn(self, sample: Sample, rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        if sample.number > len(rows):
+            message = f"{sample.path}: {sample.number:,} of only {len(rows):,} combinations: all are taken"
+            self.report.warn(message, sample.place, path=sample.path)
+        return draw_rows(rows, sample)
+
+    def drawn_from_many(
+        self, sample: Sample, axes: list[_Axis], total: int, stays: Callable[[Sequence[str]], bool]
+    ) -> list[tuple[str, ...]]:
+        """Of a product that is too large to be written out."""
+
+        def row_of(number: int) -> tuple[str, ...]:
+            parts = []
+            for axis in reversed(axes):
+                number, at = divmod(number, len(axis.values))
+                parts.append(axis.values[at])
+            return _joined(reversed(parts))
+
+        found = [row_of(number) for number in draw_numbers(total, sample, lambda number: stays(row_of(number)))]
+        if len(found) < sample.number:
+            message = (
+                f"{sample.path}: found only {len(found):,} of {sample.number:,} combinations that 'exclude' leaves"
+            )
+            self.report.error(message, sample.place, "exclude less, or name the values that stay", sample.path)
+        return found
 
     def condition(
         self, node: Node, axes: list[_Axis], names: tuple[str, ...], path: str
@@ -218,7 +210,7 @@ class _MatrixReader:
                 return None
             at = names.index(key.text)
             known = self.known(axes, at)
-            wanted = [self.text(item, path) for item in (value.items if isinstance(value, Items) else [value])]
+            wanted = [self.reader.text(item, path) for item in (value.items if isinstance(value, Items) else [value])]
             texts = {k for k in known if any(w is not None and same_value(k, w) for w in wanted)}
             if not texts and None not in wanted:
                 message = f"{path}: {key.text} has no value {clip(str(wanted[0]))}" if wanted else f"{path}: no value"
@@ -245,7 +237,7 @@ class _MatrixReader:
                 message = f"{path}: {clip(key.text)} is not a parameter of this matrix"
                 self.report.error(message, key.place, did_you_mean(key.text, names), path)
                 return None
-            text = self.text(value, path)
+            text = self.reader.text(value, path)
             if text is None:
                 return None
             given[key.text] = text
@@ -257,47 +249,5 @@ class _MatrixReader:
         return tuple(given[name] for name in names)
 
 
-def same_value(left: str, right: str) -> bool:
-    """Equal as texts, or equal as numbers (`1e-3` and `0.001`)."""
-    if left == right:
-        return True
-    try:
-        return Decimal(left) == Decimal(right)
-    except InvalidOperation:
-        return False
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{clip(text)} is not a number") from None
-    if not value.is_finite() or len(text) > 40 or abs(value.adjusted()) > 30:
-        raise ValueError(f"{clip(text)} is not a number that can be counted with")
-    return value
-
-
-def expand_range(texts: list[str]) -> list[str]:
-    """From the first to the last, both included, exactly as decimals; the third is the step."""
-    first, last = _decimal(texts[0]), _decimal(texts[1])
-    step = _decimal(texts[2]) if len(texts) == 3 else Decimal(1 if last >= first else -1)
-    if not step:
-        raise ValueError("the step must not be 0")
-    if (last - first) / step < 0:
-        raise ValueError("the step leads away from the last value")
-    count = int((last - first) / step) + 1
-    if count > MAX_JOBS:
-        raise ValueError(f"makes {count:,} values; the limit is {MAX_JOBS:,}")
-    return [format(first + i * step, "f") for i in range(count)]
-
-
-def expand_log(texts: list[str]) -> list[str]:
-    """So many values evenly spaced in the logarithm; the ends keep their text."""
-    first, last, count = float(_decimal(texts[0])), float(_decimal(texts[1])), parse_whole(texts[2])
-    if first <= 0 or last <= 0:
-        raise ValueError("'log' needs numbers above 0")
-    if not 2 <= count <= MAX_JOBS:
-        raise ValueError(f"'log' makes from 2 to {MAX_JOBS:,} values")
-    ratio = (last / first) ** (1 / (count - 1))
-    inner = [format(first * ratio**i, ".6g") for i in range(1, count - 1)]
-    return list(dict.fromkeys([texts[0], *inner, texts[1]]))
+def _joined(parts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(itertools.chain.from_iterable(parts))

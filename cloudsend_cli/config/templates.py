@@ -77,7 +77,7 @@ def quote_for(context: str, value: str) -> str:
     raise UnsafeValue(value)
 
 
-class _ShellScanner:
+class ShellScanner:
     """Follows quoting through a shell line, a piece at a time, and says what a value inserted next would meet."""
 
     def __init__(self) -> None:
@@ -96,10 +96,10 @@ class _ShellScanner:
     def feed(self, text: str) -> None:
         at = 0
         while at < len(text):
-            at += self._step(text, at)
+            at += self.step(text, at)
         self.escaped = at > len(text)
 
-    def _step(self, text: str, at: int) -> int:
+    def step(self, text: str, at: int) -> int:
         """Read one thing; return how many characters it took."""
         char, top = text[at], self.stack[-1]
         if self.comment:
@@ -163,7 +163,7 @@ class _ShellScanner:
 
 def shell_contexts(literals: Sequence[str]) -> tuple[str, ...]:
     """Where in the shell's quoting each parameter between two of `literals` stands."""
-    scanner = _ShellScanner()
+    scanner = ShellScanner()
     contexts = []
     for literal in literals[:-1]:
         scanner.feed(literal)

@@ -55,7 +55,7 @@ CASES = [
     ("jobs\n",
      "config.yml:1:1: expected keys such as 'jobs:', found one text | write at least: jobs: python train.py"),
     ("- a\n", "config.yml:1:1: expected keys such as 'jobs:', found a list | write at least: jobs: python train.py"),
-    ("project: x\n", "config.yml:1:1: a config needs 'jobs' | write at least: jobs: python train.py"),
+    ("project: x\n", "config.yml:1:1: a config needs 'jobs' or 'sections' | write at least: jobs: python train.py"),
     ("jobs: []\n", "config.yml:1:7: there are no jobs | write at least: jobs: python train.py"),
     (
         "project: p\n\njobs: [python a.py\n",
@@ -126,8 +126,7 @@ CASES = [
     ),
     (
         "sections: {S: {G: {Param: {}}}}\n",
-        "config.yml:1:1: sections: is not supported by this version yet; use matrix\n"
-        "config.yml:1:19: sections.S.G: a group needs 'Call'",
+        "config.yml:1:19: sections.S.G: a group needs 'Call', a shell command",
     ),
     ("jobs: {run: a, memory: 16}\n", "config.yml:1:24: jobs.memory: '16' has no unit; write 16GB or 16MB"),
     ("jobs: {run: a, repeat: 0}\n", "config.yml:1:24: jobs.repeat: '0' must be from 1 to 1000000"),
@@ -192,7 +191,7 @@ CASES = [
      "config.yml:1:29: jobs.matrix.a: a parameter's value is a text or a number, not a list"),
     ("jobs: {run: a, matrix: {a: {range: [1]}}}\n",
      "config.yml:1:36: jobs.matrix.a: 'range' takes 2 or 3 numbers | "
-     "write {range: [first, last, step]} or {log: [first, last, how many]}"),
+     "write {range: [first, last, step]}, {log: [first, last, how many]} or {from_files: data/*.csv}"),
     ("jobs: {run: a, matrix: {zip: {a: [1, 2], b: [1]}}}\n",
      "config.yml:1:30: jobs.matrix.zip: lists side by side need equal lengths; a has 2, b has 1"),
     ("jobs: {run: a, matrix: {a: [1, 2], exclude: {b: 1}}}\n",
@@ -207,11 +206,11 @@ CASES = [
     ("jobs: {run: a, matrix: {a: [1], zip: {a: [2]}}}\n",
      "config.yml:1:39: jobs.matrix: 'a' is declared twice"),
     ("jobs: {run: a, matrix: {a: {foo: 1}}}\n",
-     "config.yml:1:28: jobs.matrix.a: expected values, 'range' or 'log' | "
-     "write {range: [first, last, step]} or {log: [first, last, how many]}"),
+     "config.yml:1:28: jobs.matrix.a: expected values, 'range', 'log' or 'from_files' | "
+     "write {range: [first, last, step]}, {log: [first, last, how many]} or {from_files: data/*.csv}"),
     ("jobs: {run: a, matrix: {a: {range: [1, 2, 0]}}}\n",
      "config.yml:1:36: jobs.matrix.a: the step must not be 0 | "
-     "write {range: [first, last, step]} or {log: [first, last, how many]}"),
+     "write {range: [first, last, step]}, {log: [first, last, how many]} or {from_files: data/*.csv}"),
     ('jobs: {run: a, matrix: {a: ["\\0"]}}\n', "config.yml:1:29: jobs.matrix.a: '\\x00' contains a NUL character"),
     ("jobs: {run: a, matrix: {a: [1], zip: [1]}}\n",
      "config.yml:1:39: jobs.matrix.zip: expected a mapping of lists | write zip: {a: [1, 2], b: [x, y]}"),
@@ -236,8 +235,8 @@ CASES = [
      "config.yml:1:23: instances[0].provider: provider 'cluster': provider type 'slurm' arrives in a later version | "
      "use --provider local"),
     ("sections: 3\n",
-     "config.yml:1:1: sections: is not supported by this version yet; use matrix\n"
-     "config.yml:1:11: sections: expected a mapping of sections"),
+     "config.yml:1:11: sections: expected a mapping of sections, not '3' | "
+     "write sections: {Search: {GPU: {Call: python train.py}}}"),
     ("jobs: {script: \"a.py 'x\"}\n",
      "config.yml:1:16: jobs.script: \"a.py 'x\" cannot be split into words: No closing quotation | check its quotes"),
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloudsend_cli.config.document import decode_file, parse_yaml
 from cloudsend_cli.config.json_document import parse_json
 from cloudsend_cli.config.load import load_command
-from cloudsend_cli.config.schema import TABLES
+from cloudsend_cli.config.schema import GROUP, TABLES
 from cloudsend_cli.config.templates import UnsafeValue, parse_template
 from cloudsend_cli.core.naming import job_hash
 from cloudsend_cli.errors import ConfigError
@@ -22,7 +22,8 @@ QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
 KEYS = sorted(
-    {name for table in TABLES for name in table.by_name} | {"range", "log", "zip", "exclude", "include", "<<"}
+    {name for table in (*TABLES, GROUP) for name in table.by_name}
+    | {"range", "log", "zip", "exclude", "include", "<<"}
 )
 WORDS = [
     "",
@@ -118,6 +119,19 @@ def test_known_keys_with_arbitrary_values(desk, document: dict[str, object]) -> 
 @given(st.dictionaries(st.sampled_from(KEYS), DOCUMENTS, max_size=6))
 def test_jobs_with_arbitrary_values(desk, job: dict[str, object]) -> None:
     check(desk, "jobs:\n- run: echo {lr}\n" + "".join(f"  {key}: {render(value)}\n" for key, value in job.items()))
+
+
+@QUICK
+@given(st.dictionaries(st.sampled_from(KEYS), DOCUMENTS, max_size=6))
+def test_groups_with_arbitrary_values(desk, group: dict[str, object]) -> None:
+    lines = "".join(f"      {key}: {render(value)}\n" for key, value in group.items())
+    check(desk, f"sections:\n  S:\n    G:\n      Call: echo\n{lines}    H: {{Call: echo}}\n")
+
+
+@QUICK
+@given(DOCUMENTS)
+def test_sections_with_arbitrary_values(desk, document: object) -> None:
+    check(desk, f"jobs: echo\nsections: {render(document)}\n")
 
 
 @QUICK

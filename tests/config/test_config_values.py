@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cloudsend_cli.config.document import scalar_kind
-from cloudsend_cli.config.sweep import expand_log, expand_range, same_value
+from cloudsend_cli.config.points import expand_log, expand_range, same_value
 from cloudsend_cli.config.values import (
     parse_cpus,
     parse_duration,
