@@ -30,6 +30,7 @@ def cloudsend(
     state_dir: Annotated[
         str | None, typer.Option("--state-dir", metavar="DIR", help="Where the state is (~/.cloudsend).")
     ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="The same as -o wide.")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours, as with NO_COLOR.")] = False,
 ) -> None:
     """Run any script on any machine you can reach.

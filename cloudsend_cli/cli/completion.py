@@ -20,6 +20,7 @@ _EVERYWHERE: Final = {
     "--output": "table, wide, json, yaml, csv or name",
     "-o": "",
     "--state-dir": "where the state is",
+    "--wide": "the same as -o wide",
     "--no-color": "no colours",
     "--help": "what there is",
 }

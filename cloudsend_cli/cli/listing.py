@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from cloudsend_cli.core.views import JobView, Json, RunView
 
 TABLES = ("table", "wide")
+COLUMNS_MOST = 24  # of parameters and metrics in a wide table
 TABLE_ROWS = 1000  # more are a file, not a table: they are had with -n, or in the other formats
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
+SPREAD_COLUMNS = {"params": "param.", "metrics": "metric."}  # of a job, in CSV
 COUNTED = ("running", "pending", "succeeded", "failed", "cancelled")  # in the order in which they are told
 UNWATCHED = "no maestro runs: open jobs are shown as last known, and none is started; `cloudsend wait` starts one"
 PHASES = {  # the seeds' words, each with the stored states in which it can be shown
@@ -99,6 +101,29 @@ def run_cost(run: RunView) -> str:
     return describe_cost(run.cost)
 
 
+def reported_columns(jobs: Sequence[JobView]) -> tuple[tuple[Column, ...], int]:
+    """A column for each parameter and each metric of these jobs, as far as there is room; how many are left out."""
+    from cloudsend_cli.core.result_rows import Names
+
+    params, metrics = Names(), Names()
+    for job in jobs:
+        params.take(job.params)
+        metrics.take(job.metrics)
+    columns = [_param_column(name) for name in params.kept]
+    columns += [_metric_column(name, f"metric.{name}" if name in params.kept else name) for name in metrics.kept]
+    left_out = len(columns[COLUMNS_MOST:]) + params.more + metrics.more
+    slots = (column("SLOT", "slot"),) if any(job.slot is not None for job in jobs) else ()
+    return (*columns[:COLUMNS_MOST], *slots), left_out
+
+
+def _param_column(name: str) -> Column:
+    return Column(name or "PARAMETER", lambda job, screen: job.params.get(name, ""))
+
+
+def _metric_column(name: str, header: str) -> Column:
+    return Column(header, lambda job, screen: job.metrics.get(name, ""))
+
+
 JOBS = Listing(
     "jobs",
     (
@@ -115,6 +140,8 @@ JOBS = Listing(
         column("COMMAND", "command", wide=True),
     ),
     lambda job: str(job.id),
+    reported_columns,
+    SPREAD_COLUMNS,
 )
 RUNS = Listing(
     "runs",
@@ -215,7 +242,9 @@ def info_job(ctx: typer.Context, job: Job) -> None:
             ("run", found.run),
             ("state", state_word(found)),
             ("command", found.command),
-            ("parameters", ", ".join(f"{key}={value}" for key, value in found.params.items())),
+            ("parameters", pairs_text(found.params)),
+            ("slot", found.slot or ""),
+            ("metrics", metrics_text(found)),
             ("instance", found.instance or ""),
             ("provider", found.provider or ""),
             ("attempt", f"{found.attempt} ({found.uid})" if found.uid else "none yet"),
@@ -245,6 +274,16 @@ def info_job(ctx: typer.Context, job: Job) -> None:
         screen.rows(("EARLIER ATTEMPT", "STATE", "INSTANCE", "STARTED", "ENDED"), rows)
     for text in losses_of(attempts):
         screen.write(f"  - {one_line(text)}")
+
+
+def pairs_text(pairs: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" if key else value for key, value in pairs.items())
+
+
+def metrics_text(job: JobView) -> str:
+    """With a word on what was not taken of them."""
+    ignored = f"{job.metrics_ignored:,} not taken" if job.metrics_ignored else ""
+    return "; ".join(filter(None, (pairs_text(job.metrics), ignored)))
 
 
 def losses_of(attempts: Iterable[Json]) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TextIO
 
 from cloudsend_cli.errors import UsageError
@@ -49,11 +49,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """How a kind of thing is listed: its plural, its columns, and what `-o name` prints."""
+    """How a kind of thing is listed: its plural, its columns, and what `-o name` prints.
+
+    `more`: columns that depend on what is listed, for `-o wide`, and how many are left out. `spread`: mappings of the
+    JSON form whose entries are columns in CSV, with what the names of these begin with.
+    """
 
     plural: str
     columns: tuple[Column, ...]
     name: Callable[[Any], str]
+    more: Callable[[Sequence[Any]], tuple[tuple[Column, ...], int]] = lambda views: ((), 0)
+    spread: Mapping[str, str] = field(default_factory=dict)
 
 
 def column(header: str, attribute: str, *, wide: bool = False, prose: bool = False) -> Column:
@@ -115,7 +121,8 @@ class Screen:
         if self.format == "name":
             self.write("".join(one_line(listing.name(view)) + "\n" for view in views))
         elif self.format == "csv":
-            self.write(csv_text([view.as_json() for view in views]))
+            rows = [view.as_json() for view in views]
+            self.write(csv_text(_spread(rows, listing.spread) if listing.spread else rows))
         elif self.machine:
             self.data([view.as_json() for view in views])
         elif views:
@@ -124,11 +131,16 @@ class Screen:
             self.say(f"no {listing.plural}")
 
     def table(self, listing: Listing, views: Sequence[object]) -> None:
-        columns = [c for c in listing.columns if self.format == "wide" or not c.wide]
+        columns = [c for c in listing.columns if not c.wide]
+        if self.format == "wide":
+            some, left_out = listing.more(views)
+            columns += [*some, *(c for c in listing.columns if c.wide)]
+            if left_out:
+                self.say(f"+{left_out:,} more columns: -o csv or -o json has them")
         cut = _CELL_MOST if self.out_tty and self.format != "wide" else 0
         most = [cut or (_PROSE_MOST if c.prose and self.format != "wide" else 0) for c in columns]
         rows = [[self._cell(c.cell(view, self), m) for c, m in zip(columns, most, strict=True)] for view in views]
-        self.write(table_text([c.header for c in columns], rows))
+        self.write(table_text([one_line(c.header) for c in columns], rows))
 
     def rows(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A small table of plain text."""
@@ -257,6 +269,12 @@ def yaml_text(value: object) -> str:
         return str(yaml.dump(plain, Dumper=yaml.SafeDumper, sort_keys=False))
 
 
+def _spread(rows: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    from cloudsend_cli.core.result_rows import spread_rows
+
+    return spread_rows(rows, keys)
+
+
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     """The JSON objects as rows; a value that is not plain is JSON in its cell."""
     import csv
@@ -265,7 +283,7 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     out = io.StringIO()
     if rows:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(rows[0])
+        writer.writerow(map(_csv_cell, rows[0]))
         writer.writerows([[_csv_cell(value) for value in row.values()] for row in rows])
     return out.getvalue()
 
@@ -274,7 +292,9 @@ def _csv_cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return untrusted(value)
+        from cloudsend_cli.core.result_rows import plain_cell
+
+        return plain_cell(untrusted(value))
     from json import dumps
 
     return dumps(value, default=str)

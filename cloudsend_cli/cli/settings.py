@@ -39,6 +39,8 @@ def take_settings(argv: Sequence[str], start: Settings = Settings()) -> tuple[Se
             settings = replace(settings, output=_output(_value(name, value, words)))
         elif name == "--state-dir":
             settings = replace(settings, state_dir=_value(name, value, words))
+        elif word == "--wide":
+            settings = replace(settings, output="wide")
         elif word == "--no-color":
             settings = replace(settings, color=False)
         else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TypedDict
 
 from .costs import Cost
 from .explain import phase_of
-from .model import CANCELLED, FAILED, FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView
+from .metrics import split_ignored
+from .model import CANCELLED, FAILED, FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView, JobGroup
 from .naming import attempt_id, job_id
 from .silence import describe_silence
 from .state import JobRecord, RunState
@@ -53,6 +54,21 @@ class JobView:
     cpu_seconds: float | None = None
     unknown_since: float | None = None  # when its machine was last heard, while it is not
     silence: str = ""  # what is known of that
+    group: str = ""  # of a section: "section/group"
+    slot: str | None = None  # the place of the group's pool that its newest attempt was given, as slot_text
+    metrics: Mapping[str, str] = field(default_factory=dict)  # what its newest attempt reported, as it was written
+    metrics_ignored: int = 0  # how many pairs of what it reported were not taken
+
+    @property
+    def section(self) -> str:
+        return self.group.rpartition("/")[0]
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from its newest attempt's start to its end; None where one of them is not known."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return round(max(0.0, self.ended_at - self.started_at), 3)
 
     def as_json(self) -> Json:
         return {
@@ -70,11 +86,17 @@ class JobView:
             "hash": self.hash,
             "command": self.command,
             "params": dict(self.params),
+            "metrics": dict(self.metrics),
+            "metrics_ignored": self.metrics_ignored,
+            "section": self.section or None,
+            "group": self.group or None,
+            "slot": self.slot,
             "outputs": self.outputs or None,
             "superseded": self.superseded,
             "created_at": iso(self.created_at),
             "started_at": iso(self.started_at),
             "ended_at": iso(self.ended_at),
+            "duration": self.duration,
             "max_memory_bytes": self.maxrss,
             "cpu_seconds": self.cpu_seconds,
             "unknown_since": iso(self.unknown_since),
@@ -195,8 +217,29 @@ def live_counts(state: RunState) -> dict[str, int]:
     return {word: counts.get(word, 0) for word in (PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED)}
 
 
+class Slots:
+    """The places of a run's groups, as commands show them."""
+
+    def __init__(self, groups: Iterable[JobGroup]) -> None:
+        self._groups = {group.name: group for group in groups}
+
+    def group_of(self, name: str) -> str:
+        """Of a job that is known by its name alone."""
+        group = name.rpartition("/")[0]
+        return group if group in self._groups else ""
+
+    def text(self, group: str, slot: int) -> str | None:
+        """Such as `machine=0 gpu=1`; the number of a place that has no names; None where there is none."""
+        found = self._groups.get(group)
+        if slot < 0 or found is None:
+            return None
+        pairs = found.slots[slot] if slot < len(found.slots) else ()
+        return " ".join(f"{key.lstrip('-')}={value}" if key else value for key, value in pairs) or str(slot)
+
+
 def job_view(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> JobView:
     node = state.nodes.get(job.node)
+    metrics, ignored = split_ignored(job.metrics)
     return JobView(
         id=job_id(state.run.id, job.number),
         name=job.spec.name,
@@ -220,6 +263,10 @@ def job_view(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> 
         superseded=bool(job.superseded_by),
         maxrss=job.maxrss,
         cpu_seconds=job.cpu_seconds,
+        group=job.spec.group,
+        slot=Slots(state.run.groups).text(job.spec.group, job.slot),
+        metrics=metrics,
+        metrics_ignored=ignored,
         **silence_of(job.state, job.node, views.get(job.node)),
     )
 

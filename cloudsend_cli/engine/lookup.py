@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cloudsend_cli.core.costs import run_cost
 from cloudsend_cli.core.explain import environment_is_ready, phase_word
+from cloudsend_cli.core.metrics import split_ignored
 from cloudsend_cli.core.model import FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView
 from cloudsend_cli.core.naming import attempt_id, job_id
 from cloudsend_cli.core.refs import not_found, parse_job_ref
 from cloudsend_cli.core.state import RentalRecord, RunRecord, RunState
-from cloudsend_cli.core.views import JobView, RunView, run_state_word, silence_of
+from cloudsend_cli.core.views import JobView, RunView, Slots, run_state_word, silence_of
 from cloudsend_cli.errors import AmbiguousError, NotFoundError
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow, RunRow
@@ -30,6 +31,7 @@ class RunFacts:
         self._run = run
         self.views = views
         self.frame: RunState = store.load_without_jobs(run)
+        self.slots = Slots(self.frame.run.groups)
         self._succeeded: set[int] | None = None
         self._ready: dict[str, bool] = {}
 
@@ -47,6 +49,9 @@ class RunFacts:
 
 def job_view(row: JobRow, facts: RunFacts) -> JobView:
     view = facts.views.get(row.node)
+    more = row.more
+    metrics, ignored = split_ignored(more.get("metrics", ()))
+    group = facts.slots.group_of(row.name)
     return JobView(
         id=job_id(row.run, row.number),
         name=row.name,
@@ -75,6 +80,10 @@ def job_view(row: JobRow, facts: RunFacts) -> JobView:
         superseded=bool(row.superseded_by),
         maxrss=row.maxrss,
         cpu_seconds=row.cpu_seconds,
+        group=group,
+        slot=facts.slots.text(group, more.get("slot", -1)),
+        metrics=metrics,
+        metrics_ignored=ignored,
         **silence_of(row.state, row.node, view),
     )
 

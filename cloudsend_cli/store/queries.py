@@ -26,7 +26,7 @@ _JOB_ROWS = f"""
 SELECT r.id, jobs.key & {(1 << RUN_SHIFT) - 1}, s.name, s.hash, s.display, s.params, shared.environment,
     coalesce(n.provider, ''), coalesce(n.instance_id, ''), jobs.created_at, jobs.state, jobs.reason, jobs.exit_code,
     jobs.attempt, jobs.node, jobs.boot, jobs.after, jobs.not_before, jobs.handed_at, jobs.started_at, jobs.ended_at,
-    jobs.cancel, jobs.fetch, jobs.superseded_by, jobs.batch, jobs.maxrss, jobs.cpu_seconds
+    jobs.cancel, jobs.fetch, jobs.superseded_by, jobs.batch, jobs.maxrss, jobs.cpu_seconds, jobs.more
 FROM jobs JOIN job_specs s ON s.key = jobs.key JOIN specs shared ON shared.id = s.spec
     JOIN runs r ON r.key = jobs.key >> {RUN_SHIFT}
     LEFT JOIN nodes n ON n.run = r.key AND n.name = jobs.node
@@ -294,6 +294,17 @@ class Queries:
         """The number of the newest line of the audit trail, 0 where there is none."""
         with self._transaction() as db:
             return int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+
+    def events_after(self, run: str, seq: int, limit: int) -> list[EventRow]:
+        """The first lines of the run's audit trail that come after the line `seq`, in order. For display."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT seq, at, actor, kind, subject, text FROM events WHERE seq > ? AND run = ?"
+                " ORDER BY seq LIMIT ?",
+                (seq, self._key(db, run), limit),
+            ).fetchall()
+        with self._decoding():
+            return [EventRow._make(readable(row)) for row in rows]
 
     def events(self, run: str | None = None, limit: int = 100) -> list[EventRow]:
         """The newest lines of the audit trail, oldest of them first. For display, never for decisions."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cloudsend_cli.core.state import RunRecord
 
-from .rows import Row, unpack
+from .rows import Row, decode_more, unpack
 
 
 class JobRow(NamedTuple):
@@ -40,6 +40,12 @@ class JobRow(NamedTuple):
     batch: int
     maxrss: int | None
     cpu_seconds: float | None
+    more_json: str
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """The fields of rows.MORE that are not as they are without a word."""
+        return decode_more(self.more_json)
 
     @property
     def params(self) -> dict[str, str]:

@@ -120,3 +120,12 @@ def test_all_but_the_jobs_is_loaded_alone(filled: SqliteStore) -> None:
     assert (frame.run, frame.nodes, frame.builds, frame.environments) == (
         whole.run, whole.nodes, whole.builds, whole.environments,
     )  # fmt: skip
+
+
+def test_rows_tell_slots_and_metrics_without_loading_a_run(filled: SqliteStore) -> None:
+    state = filled.load("abc123")
+    metrics = (("loss", "0.50"), ("größe", "\0"))
+    filled.commit("abc123", state.run.version, Changes(jobs={1: replace(state.jobs[1], slot=3, metrics=metrics)}))
+    (row,) = filled.find_jobs(run="abc123", number=1)
+    assert row.more == {"slot": 3, "metrics": metrics}
+    assert [r.more for r in filled.list_jobs("abc123", limit=2)] == [row.more, {}]
