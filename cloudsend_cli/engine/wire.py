@@ -46,13 +46,13 @@ def render_spec(
     # A job may submit others: what tells it of its own place is not told to them.
     env = {name: value for name, value in base_env.items() if not name.startswith(SLOT)}
     env.update(_devices(start))
+    env.update(spec.env)
+    env.update(_slot_variables(start))
     env["CLOUDSEND_RUN"] = run
     env["CLOUDSEND_JOB"] = spec.name
     parsed = parse_attempt_id(start.attempt)
     if parsed is not None:
         env["CLOUDSEND_ATTEMPT_NUMBER"] = str(parsed[2])
-    env.update(spec.env)
-    env.update(_slot_variables(start))
     wire: Json = {
         "id": start.attempt,
         "argv": argv,

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.core.explain import PHASES, describe, describe_bytes, explain, phase_of, phase_word
-from cloudsend_cli.core.model import UNBOUNDED, EnvironmentBuild, HostView, JobSpec, Offer, Resources, RunSpec, Vitals
+from cloudsend_cli.core.model import (
+    UNBOUNDED,
+    EnvironmentBuild,
+    HostView,
+    JobGroup,
+    JobSpec,
+    Offer,
+    Resources,
+    RunSpec,
+    Vitals,
+)
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, RunState
 
@@ -186,3 +196,87 @@ def test_job_waits_for_a_machine_that_is_silent() -> None:
     state = make()
     reasons = explain(state, state.jobs[1], {"n-0": SILENT}, 100.0).reasons
     assert reasons == ("n-0: no answer since 00:01:30Z: no route",)
+
+
+# ---- sections, groups, any end ---------------------------------------------------------------------------------
+
+
+def make_sections(*groups: JobGroup, running: int = 0) -> RunState:
+    first = [replace(SPECS[n], name=f"prepare/a/{n}", stage=1, group="prepare/a") for n in range(3)]
+    last = replace(SPECS[3], name="train/b/0", stage=2, group="train/b")
+    plans = [NodePlan("n-0", "fake", (Offer("{}", Resources(4.0)),))]
+    state = plan_run(RunSpec("p", "/c.yml", (*first, last), groups=groups), plans, "rtest1", 0.0)
+    state.apply(Changes(nodes={"n-0": replace(state.nodes["n-0"], state="running")}))
+    for n in range(running):
+        state.apply(Changes(jobs={n + 1: replace(state.jobs[n + 1], **HANDED, slot=n)}))
+    return state
+
+
+def test_section_that_has_not_begun() -> None:
+    state = make_sections()
+    assert why(state, 4) == ["waits for section prepare: 3 jobs of it have not ended"]
+    assert phase_of(state, state.jobs[4], {"n-0": UP}) == "WAIT"
+    for number in (1, 2):
+        state.apply(Changes(jobs={number: replace(state.jobs[number], state="failed")}))
+    assert why(state, 4) == ["waits for section prepare: 1 job of it has not ended"]
+    state.apply(Changes(jobs={3: replace(state.jobs[3], state="failed")}))
+    assert why(state, 4) == ["all places are taken; 0 jobs of its kind are before it"]
+    bare = make(SPECS[0], replace(SPECS[1], stage=2))
+    bare.apply(Changes(jobs={1: replace(bare.jobs[1], spec=replace(SPECS[0], stage=1))}))
+    assert why(bare, 2) == ["waits for section 1: 1 job of it has not ended"]
+
+
+@pytest.mark.parametrize(
+    ("group", "running", "told"),
+    [
+        (JobGroup("prepare/a", ((),)), 1, ["the only place of group prepare/a is taken: prepare/a/0"]),
+        (
+            JobGroup("prepare/a", ((("--machine", "0"), ("--gpu", "1")), (("", "x"),))),
+            2,
+            [
+                "all 2 places of group prepare/a are taken: prepare/a/0 has --machine 0 --gpu 1, prepare/a/1 has x",
+            ],
+        ),
+        (JobGroup("prepare/a", max_parallel=2), 2, ["max_parallel of group prepare/a is 2, and so many are running"]),
+        (JobGroup("prepare/a", ((),) * 3), 2, ["all places are taken; 0 jobs of its kind are before it"]),
+        (JobGroup("prepare/a", ((),)), 0, ["all places are taken; 2 jobs of its kind are before it"]),
+    ],
+)
+def test_group_that_is_full(group: JobGroup, running: int, told: list[str]) -> None:
+    assert why(make_sections(group, running=running), 3) == told
+
+
+def test_places_of_a_large_group_are_not_all_told() -> None:
+    specs = [replace(SPECS[0], name=f"s/g/{n}", stage=1, group="s/g") for n in range(10)]
+    spec = RunSpec("p", "/c.yml", tuple(specs), groups=(JobGroup("s/g", tuple((("", str(n)),) for n in range(8))),))
+    state = plan_run(spec, [NodePlan("n-0", "fake", (Offer("{}", Resources(4.0)),))], "rtest1", 0.0)
+    state.apply(Changes(nodes={"n-0": replace(state.nodes["n-0"], state="running")}))
+    slots = [*range(8), 255]
+    state.apply(Changes(jobs={n: replace(state.jobs[n], **HANDED, slot=s) for n, s in enumerate(slots, 1)}))
+    (told,) = why(state, 10)
+    assert told.startswith("all 8 places of group s/g are taken: s/g/0 has 0, s/g/1 has 1")
+    assert told.endswith("s/g/4 has 4 and 4 more")
+    for n in range(2, 9):
+        state.apply(Changes(jobs={n: replace(state.jobs[n], state="failed")}))
+    groups = (JobGroup("s/g", ((("", "0"),),)),)
+    state.apply(Changes(replace(state.run, groups=groups)))
+    assert why(state, 10) == ["the only place of group s/g is taken: s/g/0 has 0, s/g/8"]
+
+
+def test_job_that_waits_for_any_end() -> None:
+    state = make(*SPECS[:2], replace(SPECS[7], after_any=("j*",)))
+    assert why(state, 3) == ["waits for the end, good or bad, of 2 of 2 jobs: j1, j2"]
+    state.apply(Changes(jobs={1: replace(state.jobs[1], state="failed")}))
+    assert why(state, 3) == ["waits for the end, good or bad, of 1 of 2 jobs: j2"]
+    assert phase_of(state, state.jobs[3], {"n-0": UP}) == "WAIT"
+
+
+def test_machine_has_room_for_what_takes_no_cpus_beside_a_queue() -> None:
+    state = make_sections()
+    for n in (1, 2, 3):
+        taken = replace(state.jobs[n].spec, resources=Resources(2.0))
+        state.apply(Changes(jobs={n: replace(state.jobs[n], spec=taken, **HANDED)}))
+    for cpus, said in ((0.0, "has room"), (1.0, "full")):
+        asking = replace(state.jobs[4], spec=replace(state.jobs[4].spec, resources=Resources(cpus)))
+        ((*_, remark),) = explain(state, asking, {}, 0.0).nodes
+        assert remark == said

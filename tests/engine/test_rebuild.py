@@ -165,6 +165,27 @@ def test_the_content_of_a_job_is_known_again(store: SqliteStore, make: Make) -> 
     assert (job.spec.resources, job.spec.timeout, job.spec.after) == (Resources(2.0, 1 << 30, 1), 60.0, ("x",))
 
 
+def test_section_and_place_of_a_job_are_known_again(store: SqliteStore, make: Make) -> None:
+    section = {"stage": 2, "group": "s/g", "slot_args": True, "after_any": ("y",), "memory_factor": 1.5}
+    places = ("3", "-1", "70000", "many", 3, "00000001")
+    entries = [entry(n, {"state": "running"}, **section) for n in range(1, len(places) + 1)]
+    for told, slot in zip(entries, places, strict=True):
+        told["spec"]["env"] = {"CLOUDSEND_SLOT": slot}
+    make(read(Host(*entries, entry(9, DONE, memory_factor=-1.0))))
+    state = store.load(RUN)
+    spec = state.jobs[1].spec
+    assert {name: getattr(spec, name) for name in section} == section
+    assert [state.jobs[n].slot for n in range(1, len(places) + 1)] == [3, -1, -1, -1, -1, -1]
+    assert state.jobs[9].spec.memory_factor == 1.0
+
+
+def test_place_of_a_job_without_an_account_is_not_taken_for_its_own_variables(store: SqliteStore, make: Make) -> None:
+    env = {"CLOUDSEND_SLOT": "2", "CLOUDSEND_SLOT_GPU": "1", "CLOUDSEND_RUN": RUN, "A": "1"}
+    make(read(Host({"id": f"{RUN}.4.2", "status": DONE, "spec": {"argv": ["x"], "env": env}})))
+    (job,) = store.load(RUN).jobs.values()
+    assert (job.spec.env, job.slot) == ((("A", "1"),), 2)
+
+
 def test_what_a_host_tells_starts_nothing_elsewhere_and_reads_nothing_here(store: SqliteStore, make: Make) -> None:
     upload = Upload("a", "0" * 64, 3, 0o644, "/home/me/.ssh/id")
     make(read(Host(entry(1, {"state": "running"}, retries=9, retries_lost=9, uploads=(upload,)))))
