@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudsend_cli.core.model import Upload
@@ -27,6 +27,8 @@ SECRETS_SHOWN = 5
 NO_RULES = parse_ignore(())
 RACY_NS = 2_000_000_000  # a file changed so recently may change again within its clock tick
 _CHUNK = 1 << 20
+# In the seeds they say what a script calls its input, which may be made on the machine.
+NAMES_ONLY = frozenset({"input_file", "input_files"})
 
 HashCache = MutableMapping[tuple[str, int, int, int], str]
 
@@ -76,18 +78,40 @@ class Uploads:
 
     # ---- for jobs ------------------------------------------------------------------------------------
 
-    def resolve(self, text: str, node: Node, path: str) -> tuple[Upload, ...]:
-        """The files that `text` names, sorted; a problem is reported once and gives none."""
-        if text not in self._found:
+    def resolve(self, text: str, node: Node, path: str, script: str = "") -> tuple[Upload, ...]:
+        """The files that `text` names, sorted; a problem is reported once and gives none.
+
+        As in the seeds, what is not at its place is looked for beside the job's script, and put where its text says;
+        and a file that one of NAMES_ONLY names need not be there.
+        """
+        folder = os.path.dirname(script)
+        key = f"{folder}\0{text}"
+        if key not in self._found:
             self._secrets.clear()
+            beside = self._is_beside(text, folder)
             try:
-                self._found[text] = tuple(self._collect(text))
+                self._found[key] = tuple(self._move(folder, text) if beside else self._collect(text))
                 self._warn_of_secrets(node, path)
             except FileProblem as problem:
                 hint = self.explain_missing(text) or problem.hint
-                self.report.error(f"{path}: {problem.message}", node.place, hint, path)
-                self._found[text] = ()
-        return self._found[text] or ()
+                if path.rpartition(".")[2] in NAMES_ONLY and not os.path.lexists(self.absolute(text)):
+                    self.report.warn(f"{path}: {problem.message}; jobs run without it", node.place, hint, path)
+                else:
+                    self.report.error(f"{path}: {problem.message}", node.place, hint, path)
+                self._found[key] = ()
+        return self._found[key] or ()
+
+    def _is_beside(self, text: str, folder: str) -> bool:
+        """Whether it is in `folder`, where a script is, and not below the config's directory."""
+        if not folder or text[:1] in {"", "/", "~"} or os.path.lexists(self.absolute(text)):
+            return False
+        return os.path.lexists(self.absolute(os.path.join(folder, text)))
+
+    def _move(self, folder: str, text: str) -> Iterator[Upload]:
+        start = self.place_of(folder)
+        for upload in self._collect(os.path.join(folder, text)):
+            place = os.path.relpath(upload.path, start)
+            yield upload if place.startswith("..") else replace(upload, path=place)
 
     def _warn_of_secrets(self, node: Node, path: str) -> None:
         names = [show_text(name) for name in self._secrets]

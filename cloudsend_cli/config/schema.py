@@ -345,7 +345,12 @@ JOB = Table(
         _field("memory", read_value(parse_memory), AMOUNT, "Memory: 4GB."),
         _field("gpu", read_value(parse_gpu), AMOUNT, "GPUs.", "0"),
         _field("upload upload_files upload_file", _WORDS, TEXTS, "Files, directories and globs to send."),
-        _field("input input_files input_file", _WORDS, TEXTS, "Like upload."),
+        _field(
+            "input input_files input_file",
+            _WORDS,
+            TEXTS,
+            "Like upload; what input_file or input_files names may be missing.",
+        ),
         _field(
             "output output_files output_file",
             list_value(outputs_value),
