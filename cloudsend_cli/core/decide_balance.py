@@ -21,11 +21,13 @@ def take_back(draft: Draft, places: list[Place]) -> None:
     A job that was asked back is not asked for again for a while: `not_before` of a running job is that time.
     """
     idle = [p for p in places if p.held < p.most and p.free.cpus > 0 and not draft.starts.get(p.name)]
-    crowded = [p for p in places if p.free.cpus < 0]
+    crowded = [p for p in places if _list_short(p)]
     if not idle or not crowded:
         return
     for place in sorted(crowded, key=lambda p: p.free.cpus):
         for job in _waiting(draft, place):
+            if not any(getattr(job.resources, name) for name in _list_short(place)):
+                continue
             taker = next((p for p in idle if _could_start(draft, p, job)), None)
             asked = job.not_before > draft.seen.now
             if taker is None or not (asked or _is_due(draft, job)):
@@ -35,8 +37,14 @@ def take_back(draft: Draft, places: list[Place]) -> None:
             if not asked:
                 draft.put_job(replace(job, not_before=draft.seen.now + draft.policy.take_back_again))
                 draft.revokes.setdefault(place.name, []).append(attempt_id(draft.run.id, job.number, job.attempt))
-            if place.free.cpus >= 0:
+            if not _list_short(place):
                 break
+
+
+def _list_short(place: Place) -> list[str]:
+    """Of what more is asked for there than it has."""
+    free = place.free
+    return [name for name in ("cpus", "memory", "gpus") if getattr(free, name) < 0]
 
 
 def _waiting(draft: Draft, place: Place) -> list[JobRecord]:

@@ -180,6 +180,20 @@ def test_what_waits_behind_others_is_taken_back_for_an_idle_machine() -> None:
     assert (again.state, again.node, again.attempt) == ("running", "n-1", 2)
 
 
+@pytest.mark.parametrize("scarce", [{"gpus": 1}, {"memory": 6 << 30}], ids=["gpus", "memory"])
+def test_what_waits_for_a_gpu_or_for_memory_is_taken_back_as_well(scarce: dict[str, int]) -> None:
+    """Seen: the machine that answered first was given all jobs with a GPU, as they asked for few CPUs."""
+    state, seen = crowded()
+    for number in (1, 2, 3):
+        light = Resources(0.1, **scarce) if number != 2 else Resources(0.1)
+        change_job(state, number, spec=replace(state.jobs[number].spec, resources=light))
+    has = Resources(8.0, 8 << 30, 1)
+    for name in ("n-0", "n-1"):
+        change_node(state, name, capacity=has)
+    seen = replace(seen, hosts=dict.fromkeys(("n-0", "n-1"), replace(UP, resources=has)))
+    assert revoked(decide(state, seen, POLICY)) == ["rtest1.3.1"], "job 2 waits for nothing that is scarce"
+
+
 @pytest.mark.parametrize("late", [{"handed_at": NOW}, {"started_at": NOW}, {"cancel": True}])
 def test_what_may_start_where_it_is_is_left_there(late: dict[str, Any]) -> None:
     state, seen = crowded(**late)
