@@ -44,6 +44,7 @@ class Entry:
     # Of a group alone:
     group: JobGroup | None = None
     section: str = ""
+    numbered: bool = False  # its jobs are called base/0, base/1 and so on
     keys: tuple[str, ...] = ()  # what stands before each value of a row where the row is arguments
     shown: tuple[str, ...] = ()  # the command as the user wrote it, around its arguments
     unset: frozenset[str] = frozenset()  # parameters that are no variables

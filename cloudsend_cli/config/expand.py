@@ -65,7 +65,9 @@ class Expander:
                 book.take(entry.group.name)
         for entry in entries:
             if entry.limit is not None and entry.group is None and not entry.single:
-                entry.group = JobGroup(book.make(entry.base), (), entry.limit)
+                around = parse_template(entry.base, entry.sweep.names).literals
+                name = "".join(around).strip("-_./ ") or entry.path
+                entry.group = JobGroup(book.make(name), (), entry.limit)
                 entry.spec = replace(entry.spec, group=entry.group.name)
         return [entry.group for entry in entries if entry.group is not None and entry.names]
 
@@ -81,10 +83,10 @@ class Expander:
         book = NameBook()
         places: dict[str, int] = {}
         for entry in entries:
-            if entry.section:
+            if entry.numbered:
                 self._take_names(entry, book)
         for entry in entries:
-            if entry.section or not (entry.explicit and entry.single):
+            if entry.numbered or not (entry.explicit and entry.single):
                 continue
             node = entry.values["name"].node
             path = entry.values["name"].path
@@ -93,13 +95,13 @@ class Expander:
             if bad:
                 self.report.error(f"{path}: the name {clip(entry.base)} {bad}", node.place, path=path)
             elif not book.take(entry.base):
-                line = places[entry.base]
+                line = places.get(entry.base, 0)
                 hint = f"first given on line {line}" if line else "names must differ"
                 self.report.error(f"{path}: a second job is called {clip(entry.base)}", node.place, hint, path)
             else:
                 places[entry.base] = node.place.line
         for entry in entries:
-            if not entry.section and not (entry.explicit and entry.single):
+            if not entry.numbered and not (entry.explicit and entry.single):
                 entry.names = list(self._made_names(entry, book))
 
     def _take_names(self, entry: Entry, book: NameBook) -> None:
@@ -148,7 +150,7 @@ class Expander:
                 argv = tuple(template.fill(row) for template in entry.command.argv)
                 display = entry.command.display.fill(row)
             except UnsafeValue as problem:
-                self._report_unsafe(entry, "Call" if entry.section else "run", str(problem))
+                self._report_unsafe(entry, "Call" if entry.numbered else "run", str(problem))
                 return
             if entry.keys:
                 arguments = entry.list_arguments(row)
@@ -276,7 +278,7 @@ class Expander:
     ) -> tuple[Upload, ...]:
         parts: list[tuple[Upload, ...]] = []
         for template, node, path in entry.uploads:
-            parts.append(self.uploads.resolve(template.fill(row), node, path))
+            parts.append(self.uploads.resolve(template.fill(row), node, path, entry.script))
         if entry.script:
             given = entry.values["script"]
             parts.append(self.uploads.resolve(entry.script, given.node, given.path))

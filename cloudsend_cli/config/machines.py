@@ -260,21 +260,26 @@ def check_fits(report: Report, wanted: Resources, machines: Machines, node: Node
     """Report a job that no machine can hold, with the largest one."""
     if machines.largest is None or any(wanted.fits_in(size) for size in machines.largest):
         return
-    largest = max(machines.largest, key=lambda size: [list_known(size).get(n, 0) for n in ("gpus", "cpus", "memory")])
-    wants = []
-    if wanted.cpus > largest.cpus:
-        wants.append(f"{wanted.cpus:g} CPUs")
-    if wanted.memory > largest.memory:
-        wants.append(f"{show_size(wanted.memory)} of memory")
-    if wanted.gpus > largest.gpus:
-        wants.append(f"{wanted.gpus} GPUs" if wanted.gpus != 1 else "1 GPU")
+    parts = _list_wanted(wanted)
+    beyond = [n for n, _ in parts if all(getattr(wanted, n) > getattr(size, n) for size in machines.largest)]
+    order = [*beyond, "gpus", "cpus", "memory"]
+    largest = max(machines.largest, key=lambda size: [list_known(size).get(name, 0) for name in order])
+    # Where each part exists, on different machines, all of them are named.
+    wants = [text for name, text in parts if not beyond or getattr(wanted, name) > getattr(largest, name)]
     known = list_known(largest)
     has = [f"{largest.cpus:g} CPUs"] if "cpus" in known else []
     has += [f"{show_size(largest.memory)} of memory"] if "memory" in known else []
     has += [f"{largest.gpus} GPUs"] if "gpus" in known else []
-    message = f"{path} wants {' and '.join(wants) or 'more than one machine has'}; the largest machine has "
+    together = "" if beyond else " on one machine"
+    message = f"{path} wants {' and '.join(wants) or 'more than one machine has'}{together}; the largest machine has "
     message += f"{', '.join(has[:-1])} and {has[-1]}" if len(has) > 1 else has[0]
     report.error(message, node.place, path=path)
+
+
+def _list_wanted(wanted: Resources) -> list[tuple[str, str]]:
+    parts = [("cpus", f"{wanted.cpus:g} CPUs")] if wanted.cpus else []
+    parts += [("memory", f"{show_size(wanted.memory)} of memory")] if wanted.memory else []
+    return parts + ([("gpus", f"{wanted.gpus} GPUs" if wanted.gpus != 1 else "1 GPU")] if wanted.gpus else [])
 
 
 def _setting(given: Given) -> str:

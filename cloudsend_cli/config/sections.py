@@ -100,7 +100,7 @@ class SectionReader:
         )
         limit = value_of(values, "max_parallel")
         entry = Entry(path, key, values, Sweep(), render_shell_line("true", ()), name, True, JobSpec("", (), ""))
-        entry.section = section
+        entry.section, entry.numbered = section, True
         entry.group = JobGroup(name, NO_SLOT, limit if isinstance(limit, int) else None)
         call = values.get("Call")
         if call is None:
