@@ -23,7 +23,7 @@ from cloudsend_cli.config.schema import INSTANCE
 from cloudsend_cli.maestro.wiring import open_provider
 
 ROOT = Path(cloudsend_cli.config.__file__).parent.parent.parent
-PAGES = ("PROVIDERS.md", "docs/guides/ssh.md", "docs/guides/aws.md", "README.md")
+PAGES = ("PROVIDERS.md", "docs/guides/ssh.md", "docs/guides/aws.md", "docs/guides/sweeps.md", "README.md")
 LAB = "providers: [{name: lab, type: ssh, hosts: [gpu1, gpu2]}]\n"
 
 
@@ -42,6 +42,7 @@ def load(desk, state_dir: Path, providers: str, config: str, **options: object) 
 def test_every_block_of_a_page_is_good(desk, state_dir: Path, page: str) -> None:
     providers, configs = LAB, 0
     desk.write("data/input.csv")
+    desk.write("data/input.txt")
     for block in blocks(page):
         if block.startswith(("providers:", "defaults:")):
             providers = block
