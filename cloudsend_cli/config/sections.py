@@ -27,6 +27,7 @@ NO_SLOT: tuple[Slot, ...] = ((),)  # one place that has no name: one task after 
 _GPU = frozenset({"gpu", "--gpu"})
 _SHELL_READS = frozenset({"ENV", "BASH_ENV", "CDPATH", "CUDA_VISIBLE_DEVICES"})
 _TO_HOST = "hosts are machines of a provider: at the top level write provider: ssh:{host}"
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _REFUSED = {
     "Remote": ("tasks are not sent to a Python server", _TO_HOST),
     "Port": ("tasks are not sent to a Python server", "the port of a host stands in providers.yml"),
@@ -117,10 +118,16 @@ class SectionReader:
 
     def _without_refused(self, node: Mapping, path: str) -> Mapping:
         kept = []
+        remote = node.get("Remote", "remote")
+        here = isinstance(remote, Scalar) and remote.text in _THIS_MACHINE
         for key, value in node.entries:
             word = key.text.capitalize() if key.text in {"remote", "port"} else key.text
             if word not in _REFUSED:
                 kept.append((key, value))
+            elif here and word in {"Remote", "Port"}:
+                if word == "Remote":
+                    message = f"{path}.{key.text} has no effect: tasks go to the machines of the run"
+                    self.report.warn(message, key.place, "leave it out", path)
             elif not is_null(value):
                 what, hint = _REFUSED[word]
                 host = show_text(value.text) if isinstance(value, Scalar) else "HOST"

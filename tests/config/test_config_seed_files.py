@@ -73,3 +73,13 @@ def test_the_dict_of_the_documents_has_none_wherever_nothing_is_asked_for(desk) 
     spec = load_mapping(config, folder=desk.folder, environ=desk.environ, context=desk.context()).spec
     assert [one.provider for one in spec.instances] == ["aws"]
     assert [len(one.outputs) for one in spec.jobs] == [1, 1]
+
+
+def test_a_group_may_say_that_its_remote_is_this_machine(desk) -> None:
+    text = "sections: {S: {G: {Call: ls, Param: {'': [-l]}, Remote: %s, Port: 18812}}}\n"
+    for name in ("localhost", "127.0.0.1", "'::1'"):
+        (job,) = desk.jobs(text % name)
+        assert job.name == "S/G/0"
+        assert "sections.S.G.Remote has no effect: tasks go to the machines of the run" in desk.warnings(text % name)
+    problems = desk.problems(text % "gpu1")
+    assert "G.Remote: tasks are not sent to a Python server" in problems and "G.Port" in problems
