@@ -1,4 +1,4 @@
-"""cloudsend runs any script on any machine its user can reach. Public names: Client, SubmitOptions, errors."""
+"""cloudsend runs any script on any machine its user can reach. Public names: see `__all__`; loaded when first used."""
 
 from __future__ import annotations
 
@@ -6,20 +6,42 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import errors
-    from .api import Client
-    from .core.submission import SubmitOptions
+    from .api import Client, FunctionRun, JobResult, SubmitOptions, Submitted, TaskRunner
+    from .api.ssh import SSH
+    from .api.task_runner import TaskResults
 
 __version__ = "0.1.0"
-__all__ = ["Client", "SubmitOptions", "__version__", "errors"]
+__all__ = [
+    "SSH",
+    "Client",
+    "FunctionRun",
+    "JobResult",
+    "SubmitOptions",
+    "Submitted",
+    "TaskResults",
+    "TaskRunner",
+    "__version__",
+    "errors",
+]
+
+_HOMES = {
+    "SSH": "api.ssh",
+    "Client": "api",
+    "FunctionRun": "api.functions.runs",
+    "JobResult": "api.results",
+    "SubmitOptions": "core.submission",
+    "Submitted": "core.submission",
+    "TaskResults": "api.task_runner",
+    "TaskRunner": "api.task_runner",
+}
 
 
 def __getattr__(name: str) -> object:
     """Public names are loaded when they are first used: the package itself starts in no time."""
     from importlib import import_module
 
-    homes = {"Client": "api", "SubmitOptions": "core.submission"}
-    if name in homes:
-        return getattr(import_module(f"{__name__}.{homes[name]}"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     if name == "errors":
         return import_module(f"{__name__}.errors")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -171,6 +171,27 @@ class JobsFailed(CloudsendError):
     exit_status = 1
 
 
+class FunctionError(CloudsendError):
+    """A function's job has no value: it was ended, or what it raised or returned cannot be brought home."""
+
+    code = "function"
+    exit_status = 1
+
+
+class CommandFailed(CloudsendError):
+    """A command of `SSH.exec_command` failed: its exit status, a signal, its time, or its end that nobody has seen."""
+
+    code = "command"
+    exit_status = 1
+
+
+class TransferFailed(CloudsendError):
+    """A file of `SSH.put` or `SSH.get` could not be read or written. What stood in its place is as it was."""
+
+    code = "transfer"
+    exit_status = 7
+
+
 class WaitTimeout(CloudsendError):
     """`wait --timeout` ran out; the jobs go on."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.losses import SHOWN_MOST, describe_absence
-from cloudsend_cli.core.model import FINAL_STATES, RUNNING, Request
+from cloudsend_cli.core.model import FINAL_STATES, RUNNING, Request, Upload
 from cloudsend_cli.core.plan import plan_fetch
 from cloudsend_cli.core.state import FETCHED
 from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
@@ -26,8 +26,13 @@ from .reading import find_run, many_views
 from .watching import follow
 
 if TYPE_CHECKING:
+    from cloudsend_cli.config.context import FunctionTasks
     from cloudsend_cli.config.load import Loaded
-    from cloudsend_cli.engine.submit import Announce, Submitter
+    from cloudsend_cli.engine.submit import Announce, Config, Submitter
+
+    from .functions.tasks import Keep
+
+    Planner = Callable[[Keep], tuple[Config, Mapping[str, FunctionTasks]]]
 
 FETCH_LIMIT = 24 * 3600.0
 CONNECT_LIMIT = 20.0
@@ -45,31 +50,55 @@ def _submitter(home: Directory) -> Submitter:
     return Submitter(home.path, lambda d: open_provider(d, home.path), home.environ, Path.cwd())
 
 
-def validate(home: Directory, config: str, options: SubmitOptions) -> Loaded:
-    return _submitter(home).load(config, (), options, keep=False)
+def validate(home: Directory, config: Config, options: SubmitOptions) -> Loaded:
+    submitter = _submitter(home)
+    plain, functions = _plan(submitter, config, keep=False)
+    return submitter.load(plain, (), options, functions, keep=False)
 
 
 def load_command(home: Directory, argv: Sequence[str], options: SubmitOptions) -> Loaded:
     return _submitter(home).load(None, argv, options, keep=False)
 
 
-def plan(home: Directory, config: str | None, argv: Sequence[str], options: SubmitOptions) -> PlanView:
-    return _submitter(home).plan(home.reader(), config, argv, options)
+def plan(home: Directory, config: Config | None, argv: Sequence[str], options: SubmitOptions) -> PlanView:
+    submitter = _submitter(home)
+    plain, functions = _plan(submitter, config, keep=False)
+    return submitter.plan(home.reader(), plain, argv, options, functions)
 
 
 def submit(
     home: Directory,
-    config: str | None,
+    config: Config | Planner | None,
     argv: Sequence[str],
     options: SubmitOptions,
     announce: Announce,
 ) -> Submitted:
     open_state_dir(home.path)
-    submitted = _submitter(home).submit(
-        home.writer(), config, argv, options, lambda run, values: write_secrets(home.path, run, values), announce
+    submitter = _submitter(home)
+    plain, functions = _plan(submitter, config, keep=True)
+    loaded = submitter.load(plain, argv, options, functions, keep=True)
+    submitted = submitter.submit(
+        home.writer(), loaded, options, lambda run, values: write_secrets(home.path, run, values), announce
     )
     home.hint(submitted.run).close()
     return submitted
+
+
+def _plan(
+    submitter: Submitter, config: Config | Planner | None, *, keep: bool
+) -> tuple[Config | None, Mapping[str, FunctionTasks]]:
+    """The config without functions, and these. A planner makes both; it is given what keeps files for jobs."""
+
+    def keep_file(path: str, data: bytes) -> Upload:
+        return submitter.upload(path, data, keep=keep)
+
+    if callable(config):
+        return config(keep_file)
+    if isinstance(config, Mapping):
+        from .functions.sections import extract_functions
+
+        return extract_functions(config, keep_file)
+    return config, {}
 
 
 # ---- ending --------------------------------------------------------------------------------------------------------
@@ -115,10 +144,14 @@ def give_up(home: Directory, node: str) -> list[str]:
 
 def fetch(home: Directory, ref: str, directory: str | None) -> list[Path]:
     store = home.reader()
-    rows = lookup.find_jobs_or_run(store, ref)
+    rows, run = lookup.find_jobs_and_run(store, ref)
     gone = dict.fromkeys(row for row in rows if describe_absence(row.state, row.reason, row.fetch))
     there = [row for row in rows if row not in gone]
     paths = [path for row in there if (path := _fetch_one(home, store, row, directory)) is not None]
+    if run is not None:
+        from cloudsend_cli.engine.result_tables import write_tables
+
+        write_tables(store, run, Path(directory or store.run_row(run).run.results_dir, run).absolute())
     if gone:
         raise _describe_gone(list(gone), len(paths))
     return paths

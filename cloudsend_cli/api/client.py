@@ -21,19 +21,29 @@ from . import acting, reading, watching
 from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
+    from cloudsend_cli.config.context import FunctionTasks
     from cloudsend_cli.config.load import Loaded
     from cloudsend_cli.core.cost_views import ExcessView, JobCost, MachineCost, RunCost
     from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderView
-    from cloudsend_cli.core.model import Rented
+    from cloudsend_cli.core.model import HostAddress, Rented
     from cloudsend_cli.engine.claiming import Released
     from cloudsend_cli.engine.inventory import HostFound
     from cloudsend_cli.engine.rebuild import Rebuilt
     from cloudsend_cli.engine.submit import Announce
 
     from .cleaning import Found
+    from .events import RunEvent
+    from .functions.runs import FunctionRun, Work
+    from .functions.tasks import Keep
     from .money import Kept
+    from .results import JobResult
+
+    Config = str | Mapping[str, object]
+    Points = Sequence[Mapping[str, object]]
+    Places = Mapping[str, Sequence[object]]
 
 DEFAULTS = SubmitOptions()
+NOTHING: Mapping[str, object] = {}
 Note = Callable[[str], None]
 
 
@@ -64,26 +74,83 @@ class Client:
 
     # ---- submitting ------------------------------------------------------------------------------------------------
 
-    def validate(self, config: str, options: SubmitOptions = DEFAULTS) -> Loaded:
-        """The config as it would be run. ConfigError carries all problems at once."""
+    def validate(self, config: Config, options: SubmitOptions = DEFAULTS) -> Loaded:
+        """The config, a file or a dict, as it would be run. ConfigError carries all problems at once."""
         return acting.validate(self._home, config, options)
 
-    def plan(self, config: str | None, argv: Sequence[str] = (), options: SubmitOptions = DEFAULTS) -> PlanView:
+    def plan(self, config: Config | None, argv: Sequence[str] = (), options: SubmitOptions = DEFAULTS) -> PlanView:
         """What `submit` would do; nothing is written and nothing is started."""
         return acting.plan(self._home, config, argv, options)
 
     def submit(
         self,
-        config: str | None,
+        config: Config | None,
         argv: Sequence[str] = (),
         options: SubmitOptions = DEFAULTS,
         announce: Announce = lambda spec, nodes, continued: None,
     ) -> Submitted:
         """Commit the run and wake the maestro. When this returns, the run is durable and will be carried on.
 
+        `config`: a file's path, or a dict; None: `argv` is the command. Paths in a dict are below the working
+        directory, `Call` in its sections may be a function, and it is a new run unless `options.continue_as` names it.
         `announce` is told the plan before it is committed, with what it means for an earlier run's jobs.
         """
         return acting.submit(self._home, config, argv, options, announce)
+
+    def submit_function(
+        self,
+        function: Callable[..., object],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] = NOTHING,
+        *,
+        name: str = "",
+        config: Mapping[str, object] = NOTHING,
+        options: SubmitOptions = DEFAULTS,
+        **keys: object,
+    ) -> FunctionRun:
+        """Have one call executed. `keys` and `config` are those of `map`.
+
+        UsageError: the function, or what it is called with, cannot be pickled.
+        """
+        from .functions.runs import Work
+        from .functions.tasks import Call
+
+        return self._work(Work(function, (Call(tuple(args), dict(kwargs)),), None, name, keys, config), options)
+
+    def map(
+        self,
+        function: Callable[..., object],
+        points: Points,
+        *,
+        slots: Places | None = None,
+        name: str = "",
+        config: Mapping[str, object] = NOTHING,
+        options: SubmitOptions = DEFAULTS,
+        **keys: object,
+    ) -> FunctionRun:
+        """Call the function once with each of the points, dicts of named arguments, each call a job of its own.
+
+        `slots`: lists whose product are the places where calls run at the same time; each place's values are further
+        named arguments. Without, a call takes one CPU. `keys`: those of a group of a config's sections (cpus, memory,
+        gpu, timeout, retries, env, upload, output ...), and `python`. `config`: other keys of a config (provider,
+        instances, environments ...). `name` begins the names of the jobs.
+        """
+        from .functions.runs import Work, list_calls
+
+        return self._work(Work(function, list_calls(points), slots, name, keys, config), options)
+
+    def _work(self, work: Work, options: SubmitOptions) -> FunctionRun:
+        from .functions.runs import FunctionRun, plan_work
+
+        names: list[str] = []
+
+        def plan(keep: Keep) -> tuple[Config, Mapping[str, FunctionTasks]]:
+            config, functions, jobs = plan_work(work, keep)
+            names.extend(jobs)
+            return config, functions
+
+        submitted = acting.submit(self._home, plan, (), options, lambda spec, nodes, continued: None)
+        return FunctionRun(self, submitted, names)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -136,6 +203,12 @@ class Client:
 
         return machines.find_instance(self._home, ref, ask=ask)
 
+    def find_address(self, ref: str) -> HostAddress:
+        """Where a machine is reached now. UnreachableError: it has no address. Its provider may be asked."""
+        from . import machines
+
+        return machines.find_address(self._home, ref)
+
     def fetch_console(self, machine: InstanceView) -> str:
         """What a rented machine wrote while it started; "" where there is nothing."""
         from . import machines
@@ -156,6 +229,12 @@ class Client:
 
         return completion.complete(self._home, kind, prefix)
 
+    def results(self, run: str) -> list[JobResult]:
+        """All jobs of the run as they are now, with their files at home. Nothing that came home is executed."""
+        from .results import list_results
+
+        return list(list_results(self._home, run))
+
     # ---- watching --------------------------------------------------------------------------------------------------
 
     def follow(self, run: str, *, timeout: float | None = None) -> Iterator[Progress]:
@@ -165,6 +244,17 @@ class Client:
     def wait(self, refs: Sequence[str], timeout: float | None = None) -> list[JobView]:
         """The jobs (and the jobs of the runs) that the words name, once all are final. WaitTimeout: they go on."""
         return watching.wait(self._home, refs, timeout)
+
+    def events(self, run: str, *, since: int | None = None, timeout: float | None = None) -> Iterator[RunEvent]:
+        """What happens in a run, until it is settled: jobs that start, end and are tried again, machines, the end.
+
+        From its beginning, or from `since`, as `Submitted` has it. A maestro that dies meanwhile is replaced.
+        Ends without `RunSettled` when `timeout` seconds are over. Of attempts that follow each other within half a
+        second, the start of the first may not be told.
+        """
+        from .events import list_events
+
+        return list_events(self._home, run, since, timeout)
 
     def read_log(
         self,

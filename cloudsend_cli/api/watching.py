@@ -13,7 +13,7 @@ from cloudsend_cli.core.views import JobView, Progress, run_state_word
 from cloudsend_cli.engine import logs, lookup
 from cloudsend_cli.engine.homelogs import is_home
 from cloudsend_cli.errors import MaestroError, NotFoundError, UnreachableError, WaitTimeout
-from cloudsend_cli.maestro.client import MaestroClient
+from cloudsend_cli.maestro.client import MaestroClient, find_maestro
 from cloudsend_cli.maestro.replies import parse_progress
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow
@@ -32,13 +32,15 @@ LOG_WITHIN = 0.5  # what a machine that is slow, or gone, holds up the logs of t
 
 def follow(home: Directory, run: str, timeout: float | None) -> Iterator[Progress]:
     run = lookup.find_run(home.reader(), run)
-    return (progress for progress in _follow(home, run, timeout, None) if progress is not None)
+    return (progress for progress in follow_with_pauses(home, run, timeout, None) if progress is not None)
 
 
-def _follow(home: Directory, run: str, timeout: float | None, every: float | None) -> Iterator[Progress | None]:
+def follow_with_pauses(
+    home: Directory, run: str, timeout: float | None, every: float | None
+) -> Iterator[Progress | None]:
     """As `follow`; None when `every` seconds went by without news."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    while run in home.reader().list_active_runs():
+    while run in home.reader().list_active_runs() or _is_ticked(home, run):
         maestro = home.hint(run)
         try:
             if maestro.ask("follow", run=run).get("active") is not True:
@@ -53,6 +55,20 @@ def _follow(home: Directory, run: str, timeout: float | None, every: float | Non
         finally:
             maestro.close()
     yield _last_progress(home, run)
+
+
+def _is_ticked(home: Directory, run: str) -> bool:
+    """Whether a maestro is not done with the run: it may be over, while its tables are being written."""
+    maestro = find_maestro(home.path)
+    if maestro is None:
+        return False
+    try:
+        runs = maestro.ask("status").get("runs")
+    except MaestroError:
+        return False
+    finally:
+        maestro.close()
+    return isinstance(runs, list) and run in runs
 
 
 def _listen(
@@ -197,7 +213,7 @@ def follow_logs(home: Directory, run: str, since: int | None) -> Iterator[tuple[
     merged = logs.MergedLogs(store, run, _opener(home, store, run, relay), relay.prepare)
     merged.skip_past(since)
     try:
-        for progress in _follow(home, run, None, LOG_PAUSE):
+        for progress in follow_with_pauses(home, run, None, LOG_PAUSE):
             if progress is not None:
                 yield progress
             yield from merged.new_lines()

@@ -21,6 +21,8 @@ class SubmitOptions:
     provider: str | None = None
     overrides: tuple[str, ...] = ()
     max_parallel: int | None = None
+    continue_as: str = ""  # of a dict, which has no file: by this name its run is continued; "": it is a new one
+    folder: str = ""  # of a dict: where its relative paths begin; "": the working directory
 
 
 @dataclass(frozen=True, slots=True)

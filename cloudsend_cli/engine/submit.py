@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudsend_cli.config.effects import RENTED_TYPES
-from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_command, load_config
+from cloudsend_cli.config.load import (
+    FunctionTasks,
+    LoadContext,
+    Loaded,
+    ProviderInfo,
+    load_command,
+    load_config,
+    load_mapping,
+)
 from cloudsend_cli.config.providers import list_search_paths, load_providers
-from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, InstanceSpec, ProviderDefinition, RunSpec
+from cloudsend_cli.core.model import (
+    EnvironmentBuild,
+    EnvironmentSpec,
+    InstanceSpec,
+    JobSpec,
+    ProviderDefinition,
+    RunSpec,
+    Upload,
+)
 from cloudsend_cli.core.naming import node_name, run_id
 from cloudsend_cli.core.plan import AT_HAND, Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
@@ -24,6 +43,10 @@ from cloudsend_cli.errors import ConfigError, ConflictError, Problem, UsageError
 from cloudsend_cli.store.sqlite import SqliteStore
 
 LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked by their hash when they are sent
+# Stands for Python in the command of a function's job, whose next words are our program and the version that it needs.
+ANY_PYTHON = "\0python"
+NO_FUNCTIONS: Mapping[str, FunctionTasks] = {}
+Config = str | Mapping[str, object]
 
 # Told what is planned before it is committed; what it raises stops that. None: a new run.
 Announce = Callable[[RunSpec, Sequence[NodePlan], Continued | None], None]
@@ -38,15 +61,41 @@ class Submitter:
     environ: Mapping[str, str]
     cwd: Path
 
-    def load(self, config: str | None, argv: Sequence[str], options: SubmitOptions, *, keep: bool) -> Loaded:
+    def load(
+        self,
+        config: Config | None,
+        argv: Sequence[str],
+        options: SubmitOptions,
+        functions: Mapping[str, FunctionTasks] = NO_FUNCTIONS,
+        *,
+        keep: bool,
+    ) -> Loaded:
         """ConfigError with all problems. With `keep`, what jobs are given is copied: later edits do no harm."""
-        folder = os.path.dirname(os.path.abspath(config)) if config is not None else str(self.cwd)
+        folder = os.path.abspath(options.folder or self.cwd)
+        if isinstance(config, str):
+            folder = os.path.dirname(os.path.abspath(config))
         context = LoadContext(
             providers=self._list_providers(folder),
             render_environment=_render,
             snapshot=self._snapshot if keep else None,
             open_provider=self.open_provider,
+            functions=functions,
         )
+        if isinstance(config, Mapping):
+            loaded = load_mapping(
+                config,
+                folder=folder,
+                config_path=_path_of_mapping(options),
+                overrides=options.overrides,
+                name=options.name,
+                provider=options.provider,
+                max_parallel=options.max_parallel,
+                environ=self.environ,
+                context=context,
+            )
+            return replace(loaded, spec=choose_python(loaded.spec)) if functions else loaded
+        if options.continue_as or options.folder:
+            raise UsageError("continue_as and folder are for dicts", hint="a config file has its path")
         if config is not None:
             return load_config(
                 config,
@@ -68,9 +117,16 @@ class Submitter:
             context=context,
         )
 
-    def plan(self, store: SqliteStore, config: str | None, argv: Sequence[str], options: SubmitOptions) -> PlanView:
+    def plan(
+        self,
+        store: SqliteStore,
+        config: Config | None,
+        argv: Sequence[str],
+        options: SubmitOptions,
+        functions: Mapping[str, FunctionTasks] = NO_FUNCTIONS,
+    ) -> PlanView:
         """Nothing is written and nothing is started."""
-        loaded = self.load(config, argv, options, keep=False)
+        loaded = self.load(config, argv, options, functions, keep=False)
         nodes = tuple(self._plan_nodes(loaded.spec))
         old = self._earlier_run(store, loaded.spec, options)
         continued = None
@@ -83,15 +139,13 @@ class Submitter:
     def submit(
         self,
         store: SqliteStore,
-        config: str | None,
-        argv: Sequence[str],
+        loaded: Loaded,
         options: SubmitOptions,
         keep_secrets: Callable[[str, Mapping[str, str]], None],
         announce: Announce = lambda spec, nodes, continued: None,
     ) -> Submitted:
-        """The run is durable when this returns. Before it is committed, `announce` is called with the plan, and
-        `keep_secrets` with the run's id."""
-        loaded = self.load(config, argv, options, keep=True)
+        """What was loaded with `keep`. The run is durable when this returns. Before it is committed, `announce` is
+        called with the plan, and `keep_secrets` with the run's id."""
         spec = loaded.spec
         nodes = self._plan_nodes(spec)
         secrets = {name: self.environ[name] for job in spec.jobs for name in job.secrets}
@@ -168,6 +222,17 @@ class Submitter:
             for name, info in known.items()
         }
 
+    def upload(self, path: str, data: bytes, *, keep: bool) -> Upload:
+        """Bytes that are to be a file in the run directory."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        kept = self.state_dir / "files" / sha256
+        if keep and not kept.exists():
+            kept.parent.mkdir(mode=0o700, exist_ok=True)
+            temporary = kept.with_name(f".{sha256[:16]}-{os.getpid()}-{threading.get_ident()}")
+            temporary.write_bytes(data)
+            os.replace(temporary, kept)
+        return Upload(path, sha256, len(data), 0o600, str(kept))
+
     def _snapshot(self, path: Path, sha256: str) -> str:
         size = path.stat().st_size
         if size > LARGEST_SNAPSHOT:
@@ -175,10 +240,32 @@ class Submitter:
         kept = self.state_dir / "files" / sha256
         if not kept.exists():
             kept.parent.mkdir(mode=0o700, exist_ok=True)
-            temporary = kept.with_name(f".{sha256[:16]}-{os.getpid()}")
+            temporary = kept.with_name(f".{sha256[:16]}-{os.getpid()}-{threading.get_ident()}")
             shutil.copyfile(path, temporary)
             os.replace(temporary, kept)
         return str(kept)
+
+
+def _path_of_mapping(options: SubmitOptions) -> str:
+    """What stands for the path of a file: no path is written so."""
+    return f"<{options.continue_as}>" if options.continue_as else ""
+
+
+def choose_python(spec: RunSpec) -> RunSpec:
+    """Where functions run: in the Python of their environment; else in this one, or one of its version elsewhere."""
+    here = all(provider.type == "local" for provider in spec.providers)
+    return replace(spec, jobs=tuple(_with_python(job, here) for job in spec.jobs))
+
+
+def _with_python(job: JobSpec, here: bool) -> JobSpec:
+    if job.argv[:1] != (ANY_PYTHON,):
+        return job
+    _, program, version, *rest = job.argv
+    if job.environment:
+        return replace(job, argv=("python3", program, version, *rest))
+    if here and sys.executable:
+        return replace(job, argv=(sys.executable, program, version, *rest))
+    return replace(job, argv=("python3", program, f"{version}+", *rest))
 
 
 def _mark_at_hand(state: RunState, nodes: Sequence[NodePlan]) -> Iterator[NodePlan]:

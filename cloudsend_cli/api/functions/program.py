@@ -1,0 +1,161 @@
+"""What executes a function on a machine: `__main__` of a zip that has cloudpickle beside it. Standard library alone.
+
+Python from 2.7 on can read this file, so that one of another version than the caller's gets as far as to say so.
+Its arguments: the version that it needs (with a `+`: look for that one), and the call's arguments, if they are few.
+
+The last thing that it writes is the file `value` beside it: a line of JSON, then what was pickled.
+"""
+
+import json
+import os
+import sys
+
+FOLDER = os.path.dirname(os.path.abspath(sys.argv[0]))
+MESSAGE_MOST = 10000
+
+
+def check_python(wanted):
+    """Go on only as the version by which the function was pickled."""
+    version = wanted.rstrip("+")
+    have = "%d.%d" % sys.version_info[:2]
+    if have == version:
+        return
+    if wanted.endswith("+"):
+        for folder in os.environ.get("PATH", "").split(os.pathsep):
+            other = os.path.join(folder, "python" + version)
+            if folder and os.access(other, os.X_OK) and not os.path.isdir(other):
+                os.execv(other, [other, sys.argv[0], version] + sys.argv[2:])
+    where = "%s on %s is Python %s" % (sys.executable, os.uname()[1], have)
+    what = "the function was sent from Python %s, and %s" % (version, where)
+    hint = "give its group an environment with that Python (conda: python=%s), or the key python" % version
+    leave({"kind": "refused", "message": what, "hint": hint})
+    sys.stderr.write("cloudsend: %s; %s\n" % (what, hint))
+    sys.exit(1)
+
+
+def leave(header, pickle_into=None):
+    """Write the outcome, whole or not at all."""
+    header["python"] = "%d.%d.%d" % sys.version_info[:3]
+    part = os.path.join(FOLDER, "value.part")
+    with open(part, "wb") as file:
+        file.write(json.dumps(header).encode("ascii") + b"\n")
+        if pickle_into is not None:
+            pickle_into(file)
+    os.rename(part, os.path.join(FOLDER, "value"))
+
+
+def describe(problem):
+    """The type's name, and the message however broken its text is."""
+    kind = type(problem)
+    name = kind.__name__ if kind.__module__ in ("builtins", "__main__") else kind.__module__ + "." + kind.__qualname__
+    try:
+        message = str(problem)
+    except Exception:
+        message = "(no message)"
+    return {"type": name, "message": message[:MESSAGE_MOST]}
+
+
+def import_cloudpickle():
+    """The one that pickled the function: others may differ in what they call things."""
+    sys.path.insert(0, sys.argv[0])
+    try:
+        import cloudpickle
+
+        return cloudpickle
+    finally:
+        sys.path.remove(sys.argv[0])
+
+
+def read(name):
+    with open(os.path.join(FOLDER, name), "rb") as file:
+        return file.read()
+
+
+def unpack(packed):
+    """(function, arguments, named arguments), with those of the slot that it holds."""
+    import base64
+    import pickle
+
+    arguments = base64.b64decode(packed) if packed else read("arguments")
+    function = pickle.loads(read("function"))
+    args, named = pickle.loads(arguments)
+    slot = os.environ.get("CLOUDSEND_SLOT", "")
+    if os.path.exists(os.path.join(FOLDER, "slots")) and slot.isdigit():
+        named.update(pickle.loads(read("slots"))[int(slot)])
+    return function, args, named
+
+
+def settle(result):
+    """Generators and coroutines cannot be sent: their values are."""
+    import inspect
+
+    if inspect.isgenerator(result):
+        return list(result)
+    if inspect.iscoroutine(result):
+        import asyncio
+
+        return asyncio.run(result)
+    return result
+
+
+def report(problem, cloudpickle, kind):
+    """An exception: its words, and itself where it can be pickled and made again."""
+    import pickle
+    import traceback
+
+    told = problem.__traceback__.tb_next if problem.__traceback__ is not None else None
+    text = "".join(traceback.format_exception(type(problem), problem, told))
+    sys.stderr.write(text)
+    header = dict(describe(problem), kind=kind, traceback=text)
+    try:
+        data = cloudpickle.dumps(problem)
+        pickle.loads(data)
+    except BaseException:
+        data = b""
+    leave(header, lambda file: file.write(data))
+
+
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+
+def main():
+    check_python(sys.argv[1])
+    cloudpickle = import_cloudpickle()
+    sys.path[0:1] = [os.path.join(FOLDER, "modules"), os.path.dirname(FOLDER)]
+    try:
+        function, args, named = unpack(sys.argv[2])
+    except Exception as problem:
+        report(problem, cloudpickle, "unreadable")
+        return 1
+    try:
+        result = settle(function(*args, **named))
+    except SystemExit as end:
+        flush()
+        code = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
+        leave({"kind": "exit", "code": code, "message": str(end.code)[:MESSAGE_MOST]})
+        raise
+    except KeyboardInterrupt as problem:
+        report(problem, cloudpickle, "raised")
+        raise
+    except BaseException as problem:
+        flush()
+        report(problem, cloudpickle, "raised")
+        return 1
+    flush()
+    try:
+        leave({"kind": "value"}, lambda file: cloudpickle.dump(result, file))
+    except Exception as problem:
+        what = "the value, a %s, cannot be sent: %s" % (type(result).__name__, describe(problem)["message"])
+        sys.stderr.write("cloudsend: %s\n" % what)
+        leave({"kind": "unpicklable", "type": type(result).__name__, "message": what})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
