@@ -15,7 +15,7 @@ from .context import FunctionTasks
 from .document import Node
 from .entries import Entry, list_pairs
 from .files import Uploads
-from .names import NameBook, Waiting, check_after, describe_bad_name, suffix_of
+from .names import MOST, NameBook, Waiting, check_after, describe_bad_name, suffix_of
 from .schema import MAX_JOBS
 from .templates import UnsafeValue, parse_template
 
@@ -107,13 +107,10 @@ class Expander:
     def _take_names(self, entry: Entry, book: NameBook) -> None:
         """Of a group: exactly `section/group/n`."""
         entry.names = [f"{entry.base}/{n}" for n in range(entry.count)]
-        taken = [name for name in entry.names if not book.take(name)]
-        if taken:
-            message = f"{entry.path}: a second job is called {clip(taken[0])}"
-            self.report.error(message, entry.node.place, "rename the section or the group", entry.path)
-        bad = describe_bad_name(entry.names[-1]) if entry.names else ""
-        if bad:
-            message = f"{entry.path}: the name {clip(entry.names[-1])} {bad}"
+        for name in entry.names:  # only those of a group of the same name are taken, which was reported
+            book.take(name)
+        if entry.names and len(entry.names[-1]) > MOST:  # all else was seen of the section and of the group
+            message = f"{entry.path}: the name {clip(entry.names[-1])} {describe_bad_name(entry.names[-1])}"
             self.report.error(message, entry.node.place, path=entry.path)
             entry.names = []
 

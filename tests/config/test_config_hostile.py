@@ -85,6 +85,33 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "directive": ("%YAML 3.0\n---\njobs: a\n", "not valid YAML"),
     "two documents": ("jobs: a\n--- \njobs: b\n", "a second document starts here"),
     "bad escape": ('jobs: "\\q"\n', "not valid YAML"),
+    "a section called ..": ("sections: {..: {G: {Call: a}}}\n", "'.' or '..' as a part of a path"),
+    "newline in a section": (
+        'sections: {"a\\nb": {G: {Call: a}}}\n',
+        "sections.a\\nb: the name of a section contains a control",
+    ),
+    "escape in a group": (
+        'sections: {S: {"\\e[2J": {Call: a}}}\n',
+        "the name of a group contains a control character",
+    ),
+    "a group called like an option": ("sections: {-rf: {G: {Call: a}}}\n", "the name of a section begins with '-'"),
+    "too many tasks": (
+        "sections: {S: {G: {Call: a, Param: {x: {range: [1, 1000000]}, y: {range: [1, 1000000]}}}}}\n",
+        "makes 1,000,000,000,000 tasks; the limit is 1,000,000",
+    ),
+    "too many tasks in groups": (
+        "sections: {S: {G: &g {Call: a, Param: {x: {range: [1, 600000]}}}, H: *g}}\n",
+        "1,200,000 jobs are more than one run can hold",
+    ),
+    "too many places": ("sections: {S: {G: {Call: a, Async: {x: {range: [1, 10001]}}}}}\n", "makes 10,001 places"),
+    "NUL in a value": ('sections: {S: {G: {Call: a, Param: {x: "\\0"}}}}\n', "contains a NUL character"),
+    "NUL in a call": ('sections: {S: {G: {Call: "\\0f"}}}\n', "contains a NUL character"),
+    "files of another user": (
+        "jobs: {run: a, matrix: {x: {from_files: /root/*}}}\n",
+        "leads out of the config's directory",
+    ),
+    "bomb of files": ("jobs: {run: a, matrix: {x: {from_files: '" + "**/" * 30 + "nope'}}}\n", "no file fits"),
+    "sample of everything": ("jobs: {run: a, matrix: {x: 1, sample: 1e9}}\n", "must be from 1 to 1000000"),
     "anchor of nothing": ("jobs: &\n", "not valid YAML"),
 }
 
@@ -105,6 +132,8 @@ ACCEPTED: dict[str, tuple[str | bytes, list[str]]] = {
     "tag of a text": ("jobs: !!str 3\n", ["3"]),
     "block text": ("jobs: |\n  a\n  b\n", ["a\nb\n"]),
     "name of 200 letters": (f"jobs: {{run: a, name: {'x' * 200}}}\n", ["a"]),
+    "a call of 100 KB": (f"sections: {{S: {{G: {{Call: echo {'x' * 100_000}}}}}}}\n", [f"echo {'x' * 100_000}"]),
+    "laughing sections": ("x-a: &a {Call: a}\nsections: {S: {G: *a, H: *a}}\n", ["a", "a"]),
     "anchors without use": ("x-a: &a {b: c}\njobs: echo\n", ["echo"]),
 }
 

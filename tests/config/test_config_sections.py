@@ -459,6 +459,7 @@ PROBLEMS = [
 def test_what_is_wrong_is_told_with_its_place(desk, text: str, place: str, message: str) -> None:
     problems = desk.problems(f"sections: {text}\n").split("\n")
     assert problems[0].split(" | ")[0] == f"config.yml:{place}: {message}"
+    assert len(problems) == 1
 
 
 def test_everything_wrong_is_told_at_once(desk) -> None:
