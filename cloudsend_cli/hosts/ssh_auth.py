@@ -1,4 +1,4 @@
-"""Logging in with keys: which are offered and in what order. Never a password, a passphrase or agent forwarding."""
+"""Logging in with keys: which are offered and in what order. Never a passphrase or agent forwarding."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
             except paramiko.BadAuthenticationType as problem:
                 raise self._wants(problem.allowed_types) from problem
             except paramiko.AuthenticationException as problem:
-                self._check_alive(transport, problem)
+                self.check_alive(transport, problem)
                 continue
             except (paramiko.SSHException, OSError, ValueError) as problem:
                 if not transport.is_active():
@@ -88,7 +88,7 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
             raise self._refused("")
         self._without_key(transport)
 
-    def _check_alive(self, transport: paramiko.Transport, problem: Exception) -> None:
+    def check_alive(self, transport: paramiko.Transport, problem: Exception) -> None:
         """A refused key leaves the connection open. Lost in the middle says nothing about keys, but for a farewell."""
         if transport.is_active() and "timeout" not in str(problem).lower():
             return
@@ -107,7 +107,7 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
             if "publickey" not in problem.allowed_types:
                 raise self._wants(problem.allowed_types) from problem
         except paramiko.AuthenticationException as problem:
-            self._check_alive(transport, problem)
+            self.check_alive(transport, problem)
         raise self._refused("")
 
     # ---- which keys ------------------------------------------------------------------------------------------------

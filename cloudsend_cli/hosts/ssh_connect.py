@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fabric
 import paramiko
+from paramiko.auth_strategy import AuthStrategy
 
 from cloudsend_cli.errors import CloudsendError, UnreachableError
 
@@ -21,6 +22,7 @@ from .host_keys import HostKey, judge
 from .ssh_auth import KeyLogin
 from .ssh_config import Route
 from .ssh_errors import translate
+from .ssh_password import PasswordLogin
 from .ssh_pins import known_keys
 from .ssh_stream import ChannelStream
 from .ssh_transport import WINDOW, make_transport, open_socket
@@ -70,26 +72,47 @@ class Connection:
         transport = self.transport
         return transport is not None and bool(transport.is_active()) and 0 < self._channels < CHANNELS_LIMIT
 
-    def open_stream(self, command: str) -> ChannelStream:
-        """A channel that runs `command`."""
+    def hold(self) -> None:
+        """Keep it while there is no channel, until `close`."""
         with self._lock:
             self._channels += 1
-        guard = threading.Timer(CHANNEL_LIMIT, self.close)  # exec_command waits for its reply without a limit
-        guard.daemon = True
-        guard.start()
+
+    def open_stream(self, command: str) -> ChannelStream:
+        """A channel that runs `command`."""
+        channel = self.open_channel(lambda opened: opened.exec_command(command))
+        return ChannelStream(channel, self.room(), self.release)
+
+    def open_subsystem(self, name: str) -> ChannelStream:
+        channel = self.open_channel(lambda opened: opened.invoke_subsystem(name))
+        return ChannelStream(channel, self.room(), self.release)
+
+    def open_channel(self, start: Callable[[paramiko.Channel], None]) -> paramiko.Channel:
+        """One that `start` has begun to use; `release` when it is used no more."""
+        with self._lock:
+            self._channels += 1
         try:
-            channel = self.transport.open_session(window_size=WINDOW, timeout=CHANNEL_LIMIT)
-            channel.exec_command(command)
+            with self.guarded():
+                channel = self.transport.open_session(window_size=WINDOW, timeout=CHANNEL_LIMIT)
+                start(channel)
         except BaseException as problem:
-            self._release()
+            self.release()
             if isinstance(problem, (paramiko.SSHException, OSError, EOFError, AttributeError)):
                 raise translate(problem, place(self.route)) from problem
             raise
+        return channel
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """For what waits for a reply without a limit: then all is closed."""
+        guard = threading.Timer(CHANNEL_LIMIT, self.close)
+        guard.daemon = True
+        guard.start()
+        try:
+            yield
         finally:
             guard.cancel()
-        return ChannelStream(channel, self._room(), self._release)
 
-    def _room(self) -> Callable[[], bool]:
+    def room(self) -> Callable[[], bool]:
         """Whether a packet can be sent without waiting: what is asked is the socket, and each channel that stands for
         one, as paramiko would wait for them without a limit.
         """
@@ -100,7 +123,7 @@ class Connection:
         limits = [(channel, min(PACKET_ROOM, channel.out_window_size // 2)) for channel in channels]
         return lambda: bool(poller.poll(0)) and all(channel.out_window_size > limit for channel, limit in limits)
 
-    def _release(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._channels -= 1
             if self._channels:
@@ -139,11 +162,14 @@ def close_chain(chain: Sequence[fabric.Connection]) -> None:
 # ---- setting up --------------------------------------------------------------------------------------------------
 
 
-def connect(route: Route, known_hosts: Path, timeout: float) -> Connection:
-    """A connection that is logged in. Errors are of the machine that they are about, which may be one in between."""
+def connect(route: Route, known_hosts: Path, timeout: float, password: str = "") -> Connection:
+    """A connection that is logged in. Errors are of the machine that they are about, which may be one in between.
+
+    The password is for the machine itself: those in between never see it.
+    """
     chain: list[fabric.Connection] = []
     try:
-        _build(chain, route, known_hosts, timeout, None)
+        _build(chain, route, known_hosts, timeout, None, password)
     except BaseException:
         close_chain(chain)
         raise
@@ -179,17 +205,24 @@ def _see(key: HostKey) -> None:
 
 
 def _build(
-    chain: list[fabric.Connection], route: Route, known_hosts: Path, timeout: float, look: Sequence[str] | None
+    chain: list[fabric.Connection],
+    route: Route,
+    known_hosts: Path,
+    timeout: float,
+    look: Sequence[str] | None,
+    password: str = "",
 ) -> None:
     """Connections to each machine on the way, each through the one before. `look`: see the last one's key, no more."""
     with _setup_turn(route.hops[0] if route.hops else route):
         for machine in (*route.hops, route):
             if look is not None and machine is route:
-                _open(chain, machine, timeout, _see, functools.partial(make_transport, key_types=look, only=True))
+                factory = functools.partial(make_transport, key_types=look, only=True)
+                _open(chain, machine, timeout, _see, factory, KeyLogin(machine))
                 return
             known = known_keys(machine, known_hosts)
             check = functools.partial(judge, known, asked=machine.alias or machine.asked)
-            _open(chain, machine, timeout, check, functools.partial(make_transport, key_types=known.types))
+            login = PasswordLogin(machine, password) if password and machine is route else KeyLogin(machine)
+            _open(chain, machine, timeout, check, functools.partial(make_transport, key_types=known.types), login)
 
 
 def _open(
@@ -198,10 +231,11 @@ def _open(
     timeout: float,
     check: Callable[[HostKey], None],
     transport_factory: Callable[..., paramiko.Transport],
+    login: AuthStrategy,
 ) -> None:
     """Add the connection to one more machine to `chain`, through the last one there."""
     try:
-        connection = _prepare(route, check, transport_factory, chain[-1] if chain else None)
+        connection = _prepare(route, check, transport_factory, chain[-1] if chain else None, login)
         if not chain:
             connection.connect_kwargs["sock"] = open_socket(route, timeout)
         chain.append(connection)
@@ -218,6 +252,7 @@ def _prepare(
     check: Callable[[HostKey], None],
     transport_factory: Callable[..., paramiko.Transport],
     gateway: fabric.Connection | None,
+    login: AuthStrategy,
 ) -> fabric.Connection:
     """Fabric's connection, told everything: it reads no configuration file and accepts no key of its own accord."""
     connection = fabric.Connection(
@@ -228,7 +263,7 @@ def _prepare(
         gateway=gateway,
         forward_agent=False,
         connect_kwargs={
-            "auth_strategy": KeyLogin(route),
+            "auth_strategy": login,
             "banner_timeout": BANNER_LIMIT,
             "auth_timeout": AUTH_LIMIT,
             "channel_timeout": CHANNEL_LIMIT,

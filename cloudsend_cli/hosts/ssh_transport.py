@@ -65,6 +65,17 @@ def make_transport(sock: Any, key_types: Sequence[str], *, only: bool = False) -
     return transport
 
 
+def send_signal(channel: paramiko.Channel, name: str) -> None:
+    """Have the server send a signal to the group of a channel's command, as RFC 4254 6.9 has it; no answer comes."""
+    message = paramiko.Message()
+    message.add_byte(bytes([paramiko.common.MSG_CHANNEL_REQUEST]))
+    message.add_int(channel.remote_chanid)
+    message.add_string("signal")
+    message.add_boolean(False)
+    message.add_string(name)
+    channel.transport._send_user_message(message)
+
+
 def preferred_types(wanted: Sequence[str], offered: Sequence[str], *, only: bool = False) -> tuple[str, ...]:
     """The wanted types of host keys first, so that the server shows one that can be compared."""
     names = [t for k in wanted for t in (("rsa-sha2-512", "rsa-sha2-256") if k == "ssh-rsa" else (k,))]
