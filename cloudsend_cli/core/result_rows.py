@@ -17,14 +17,14 @@ class Names:
 
     def __init__(self, most: int = COLUMNS_MOST) -> None:
         self.kept: dict[str, None] = {}
-        self._most = most
+        self.most = most
         self._others: set[str] = set()
 
     def take(self, names: Iterable[str]) -> None:
         for name in names:
             if name in self.kept:
                 continue
-            if len(self.kept) < self._most:
+            if len(self.kept) < self.most:
                 self.kept[name] = None
             elif len(self._others) < MORE_MOST:
                 self._others.add(name)
@@ -43,6 +43,13 @@ def plain_cell(text: str) -> str:
     if not text or text[0] not in _FORMULA or _NUMBER.fullmatch(text):
         return text
     return text if _OPTION.fullmatch(text) else f"'{text}"
+
+
+def printable(text: str) -> str:
+    """The same text without what a terminal obeys; newlines and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def spread_rows(rows: Sequence[Mapping[str, object]], keys: Mapping[str, str]) -> list[dict[str, object]]:

@@ -143,9 +143,14 @@ def find_jobs(store: SqliteStore, texts: Iterable[str]) -> list[JobRow]:
 
 def find_jobs_or_run(store: SqliteStore, text: str) -> list[JobRow]:
     """The jobs that the word names; else all jobs of the run that it names. `@last` is the last run."""
+    return find_jobs_and_run(store, text)[0]
+
+
+def find_jobs_and_run(store: SqliteStore, text: str) -> tuple[list[JobRow], str | None]:
+    """The same, and which run it is that the word names; None where it names jobs."""
     if text != "@last":
         try:
-            return find_jobs(store, [text])
+            return find_jobs(store, [text]), None
         except NotFoundError as missing:
             try:
                 run = find_run(store, text)
@@ -153,7 +158,7 @@ def find_jobs_or_run(store: SqliteStore, text: str) -> list[JobRow]:
                 raise missing from None
     else:
         run = find_run(store, text)
-    return list(store.list_jobs(run, superseded=False))
+    return list(store.list_jobs(run, superseded=False)), run
 
 
 def find_job(store: SqliteStore, text: str) -> JobRow:

@@ -33,6 +33,7 @@ from .progress import RecentFailures, render_progress
 from .secrets import delete_secrets, read_secrets
 from .server import Connection, Server
 from .sockets import Message
+from .tables import RunTables
 from .wiring import open_host, open_provider
 
 # Ticks of one run follow each other at once until they have taken BURST seconds, and then take DUTY of the time: a
@@ -77,6 +78,7 @@ class Active:
 
     session: Session
     hosts: RunHosts
+    tables: RunTables
     failures: RecentFailures | None = None
     due_at: float = 0.0  # monotonic
     not_before: float = 0.0
@@ -197,7 +199,8 @@ class Loop:
             )
             calls = ThreadedCalls(lambda: self._wake_run(run))
             session = Session(run, self._fenced, RunProviders(self._open_provider).find, hosts, calls, Policy())
-            self._active[run] = active = Active(session, hosts)
+            tables = RunTables(self._state_dir, run, self._log, lambda: self._wake_run(run))
+            self._active[run] = active = Active(session, hosts, tables)
         active.session.requests_hinted = True
         active.due_at = 0.0
 
@@ -282,10 +285,11 @@ class Loop:
             active.account(begun, ended)
         state = active.session.state
         if state is not None:
+            active.tables.look(state)
             self._note_progress(run, active, state, ticked.changed)
         wait = LOOK_AGAIN if ticked.wake_at is None else max(0.0, ticked.wake_at - time.time())
         active.due_at = max(ended + min(wait, LOOK_AGAIN), active.not_before)
-        if ticked.done:
+        if ticked.done and not active.tables.holds:
             self._finish(run, active)
 
     def _note_progress(self, run: str, active: Active, state: RunState, changed: bool) -> None:
@@ -316,6 +320,7 @@ class Loop:
     def _timeout(self) -> float:
         now = time.monotonic()
         times = [a.due_at for a in self._active.values()]
+        times += [a.tables.until for a in self._active.values() if a.tables.holds]
         for run, active in self._active.items():
             if active.published != active.sequence and any(self._server.followers(run)):
                 times.append(active.published_at + PUBLISH_PAUSE)
@@ -393,6 +398,8 @@ class Loop:
     def _publish_one(self, run: str, active: Active, *, force: bool) -> None:
         now = time.monotonic()
         state = active.session.state
+        if active.tables.turned():
+            active.sequence += 1
         if state is None or active.failures is None or (active.published == active.sequence and not force):
             return
         if not force and not state.settled and now - active.published_at < PUBLISH_PAUSE:
@@ -400,7 +407,7 @@ class Loop:
         followers = list(self._server.followers(run))
         if followers:
             progress = render_progress(
-                state, active.session.views, active.session.troubles, active.failures, active.sequence
+                state, active.session.views, active.session.troubles, active.failures, active.sequence, active.tables
             )
             for connection in followers:
                 connection.send({"progress": progress})

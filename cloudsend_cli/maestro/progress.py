@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from cloudsend_cli.core.explain import NO_ROOM
 from cloudsend_cli.core.giving_up import describe_giving_up
@@ -36,12 +37,22 @@ class RecentFailures:
         return [{"id": job_id(run, j.number), "name": j.spec.name, "reason": j.reason} for j in newest.values()]
 
 
+class Tables(Protocol):
+    """How far the tables of a run are that has settled."""
+
+    problem: str
+
+    @property
+    def holds(self) -> bool: ...
+
+
 def render_progress(
     state: RunState,
     views: Mapping[str, HostView],
     troubles: Mapping[str, str],
     failures: RecentFailures,
     sequence: int,
+    tables: Tables | None = None,
 ) -> Message:
     """A moment of the run; its size does not grow with the number of jobs."""
     counts = live_counts(state)
@@ -54,8 +65,10 @@ def render_progress(
         "counts": counts,
         "running": executing[:SHOWN],
         "failed": failures.render(state.run.id),
-        "notes": _list_troubles(state, troubles) + _notes(state, views),
-        "settled": state.settled,
+        "notes": _list_troubles(state, troubles)
+        + _notes(state, views)
+        + ([tables.problem] if tables and tables.problem else []),
+        "settled": state.settled and not (tables and tables.holds),
         "sequence": sequence,
         "executing": len(executing),
         "rentals": [[r.price, r.since, r.until, r.least] for r in state.rentals.values()],

@@ -21,7 +21,7 @@ def results(stack: Stack, run: str) -> dict[str, str]:
     return {
         str(p.relative_to(root)): p.read_text()
         for p in sorted(root.rglob("*"))
-        if p.name != ".cloudsend.json" and p.is_file()
+        if p.name != ".cloudsend.json" and p.is_file() and p.parent != root  # where the tables lie
     }
 
 

@@ -138,7 +138,8 @@ def test_c7_killed_between_an_end_and_the_fetch_of_its_results(stack: Ec2Stack) 
     host.throttle(None)
     finish(stack, run, 1)
     assert stack.ledger() == {f"{run}.1.1": 1}
-    (out,) = [path for path in (stack.files / "results").rglob("*") if path.is_file() and path.name[0] != "."]
+    homes = (stack.files / "results" / run).iterdir()
+    (out,) = [path for home in homes if home.is_dir() for path in home.rglob("*") if path.name[0] != "."]
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
     assert b"".join(stack.client.read_log(f"{run}.1")).split() == [digest.encode(), b"-"]
     stack.check_nothing_left(1)

@@ -262,6 +262,8 @@ def test_d2_no_byte_is_written_outside_whatever_a_host_says_that_its_results_are
     for path in results.parent.rglob("*"):
         inside = path.relative_to(results).parts if path != results and results in path.parents else ()
         assert path == results or inside, path
+        if inside in {(name,) for name in ("results.csv", "results.json", ".cloudsend-results.json")}:
+            continue  # the tables of the run
         assert not inside or inside[0] in names | {"honest"}, path
         if path.is_symlink():
             assert path.resolve().is_relative_to(results / inside[0]), path
