@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import errors
     from .api import Client, FunctionRun, JobResult, SubmitOptions, Submitted, TaskRunner
+    from .api.seeds import CloudSendJobState, get_client
     from .api.ssh import SSH
     from .api.task_runner import TaskResults
 
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SSH",
     "Client",
+    "CloudSendJobState",
     "FunctionRun",
     "JobResult",
     "SubmitOptions",
@@ -22,17 +24,20 @@ __all__ = [
     "TaskRunner",
     "__version__",
     "errors",
+    "get_client",
 ]
 
 _HOMES = {
     "SSH": "api.ssh",
     "Client": "api",
+    "CloudSendJobState": "api.seeds",
     "FunctionRun": "api.functions.runs",
     "JobResult": "api.results",
     "SubmitOptions": "core.submission",
     "Submitted": "core.submission",
     "TaskResults": "api.task_runner",
     "TaskRunner": "api.task_runner",
+    "get_client": "api.seeds",
 }
 
 

@@ -249,8 +249,7 @@ class Client:
         """What happens in a run, until it is settled: jobs that start, end and are tried again, machines, the end.
 
         From its beginning, or from `since`, as `Submitted` has it. A maestro that dies meanwhile is replaced.
-        Ends without `RunSettled` when `timeout` seconds are over. Of attempts that follow each other within half a
-        second, the start of the first may not be told.
+        Ends without `RunSettled` when `timeout` seconds are over.
         """
         from .events import list_events
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from cloudsend_cli.core.model import FINAL_STATES, RUNNING
+from cloudsend_cli.core.model import PENDING, RUNNING
 from cloudsend_cli.core.naming import job_id
 from cloudsend_cli.core.views import Progress
 from cloudsend_cli.engine import lookup
@@ -99,12 +99,14 @@ class _Teller:
         self._run = run
         self._seen = since
         self._started: dict[int, int] = {}  # job number -> the newest attempt whose start is told
+        self._since: float | None = None  # when the first line was written
 
     def news(self) -> Iterator[RunEvent]:
         store = self._home.reader()
         while lines := store.events_after(self._run, self._seen, AT_ONCE):
             for line in lines:
                 self._seen = line.seq
+                self._since = line.at if self._since is None else self._since
                 yield from self._tell(store, line)
         for row in store.list_jobs(self._run, [RUNNING]):
             yield from self._tell_start(row)
@@ -118,6 +120,7 @@ class _Teller:
         number = int(line.subject.rpartition(".")[2])
         for row in store.find_jobs(run=self._run, number=number):
             name = job_id(self._run, number)
+            yield from self._tell_earlier(store, row)
             yield from self._tell_start(row)
             if line.kind == "job-reopened":
                 yield JobReopened(line.at, self._run, name, row.name, line.text)
@@ -126,8 +129,19 @@ class _Teller:
             code = row.exit_code if newest else None
             yield JobEnded(line.at, self._run, name, row.name, row.attempt, state, reason, code)
 
+    def _tell_earlier(self, store: SqliteStore, row: JobRow) -> Iterator[RunEvent]:
+        """Attempts that were over before anybody looked."""
+        if row.attempt - (row.state != PENDING) > self._started.get(row.number, 0):
+            for past in store.history(row.run, row.number):
+                # The times of handing out are this machine's, as those of the audit trail.
+                if past.handed_at is not None and self._since is not None and past.handed_at >= self._since:
+                    yield from self._tell_attempt(row, past.attempt, past.started_at, past.node)
+
     def _tell_start(self, row: JobRow) -> Iterator[RunEvent]:
-        over = row.state in FINAL_STATES or row.state == RUNNING
-        if over and row.started_at is not None and row.attempt > self._started.get(row.number, 0):
-            self._started[row.number] = row.attempt
-            yield JobStarted(row.started_at, self._run, job_id(self._run, row.number), row.name, row.attempt, row.node)
+        if row.state != PENDING:
+            yield from self._tell_attempt(row, row.attempt, row.started_at, row.node)
+
+    def _tell_attempt(self, row: JobRow, attempt: int, at: float | None, node: str) -> Iterator[RunEvent]:
+        if at is not None and attempt > self._started.get(row.number, 0):
+            self._started[row.number] = attempt
+            yield JobStarted(at, self._run, job_id(self._run, row.number), row.name, attempt, node)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from real_stack import Stack
 
-TIMEOUT = 120
+TIMEOUT = 250
 
 
 def run_program(stack: Stack, source: str, *words: str, name: str = "program.py", **environ: str) -> str:

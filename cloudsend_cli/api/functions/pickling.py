@@ -11,7 +11,8 @@ import hashlib
 import io
 import itertools
 import pickle
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from cloudsend_cli.errors import UsageError
 
 Reduced = Any  # what the protocol of pickle calls a reduce value
+PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Pickled:
 
 def pickle_value(value: object, what: str) -> Pickled:
     """UsageError: it cannot be pickled, with the reason in Python's words."""
+    _send_main_by_value()
     file = io.BytesIO()
     pickler = _pickler_class()(file)
     try:
@@ -41,14 +44,13 @@ def pickle_value(value: object, what: str) -> Pickled:
     return Pickled(file.getvalue(), frozenset(pickler.modules))
 
 
-class _Constant:
-    """A set among the constants of code, in an order that does not depend on the process."""
+def _send_main_by_value() -> None:
+    """Processes that multiprocessing has spawned call the user's program by another name."""
+    module = sys.modules.get("__mp_main__")
+    if module is not None:
+        import cloudpickle
 
-    def __init__(self, items: frozenset[object]) -> None:
-        self.items = sorted(items, key=lambda item: (type(item).__name__, repr(item)))
-
-    def __reduce__(self) -> Reduced:
-        return frozenset, (self.items,)
+        cloudpickle.register_pickle_by_value(module)
 
 
 @functools.cache
@@ -60,12 +62,21 @@ def _pickler_class() -> Any:
         def __init__(self, file: io.BytesIO) -> None:
             super().__init__(file)
             self.modules: set[str] = set()
+            self.sets: dict[int, tuple[int, object]] = {}  # by identity, which lives as long as they are held here
+
+        def persistent_id(self, obj: object) -> object:
+            """Sets of texts have another order in each process: their items are sent sorted, see `program.Reader`."""
+            if type(obj) not in {set, frozenset} or not _is_disorderly(obj):  # type: ignore[arg-type]
+                return None
+            if id(obj) in self.sets:
+                return ("", self.sets[id(obj)][0], None)
+            number = len(self.sets)
+            self.sets[id(obj)] = (number, obj)
+            return (type(obj).__name__, number, sorted(obj, key=_order))  # type: ignore[call-overload]
 
         def reducer_override(self, obj: object) -> Reduced:
             if isinstance(obj, CodeType):
                 self.modules.update(_list_imports(obj))
-                make, parts = Pickler.dispatch_table[CodeType](obj)
-                return make, tuple(_in_order(p) if p is obj.co_consts else p for p in parts)
             if isinstance(obj, ModuleType):
                 self.modules.add(obj.__name__)
             if isinstance(obj, type):
@@ -78,8 +89,17 @@ def _pickler_class() -> Any:
     return NotingPickler
 
 
-def _in_order(constants: tuple[object, ...]) -> tuple[object, ...]:
-    return tuple(_Constant(c) if type(c) is frozenset else c for c in constants)
+def _is_disorderly(items: Set[object]) -> bool:
+    """Whether its order may differ from process to process, and can be made the same."""
+    return len(items) > 1 and all(map(_is_plain, items))
+
+
+def _is_plain(item: object) -> bool:
+    return all(map(_is_plain, item)) if type(item) is tuple else type(item) in PLAIN
+
+
+def _order(item: object) -> tuple[str, str]:
+    return type(item).__name__, repr(item)
 
 
 def _list_imports(code: CodeType) -> Iterator[str]:

@@ -71,17 +71,33 @@ def read(name):
         return file.read()
 
 
+def loads(data):
+    """What the caller pickled, whose sets come as sorted lists."""
+    import io
+    import pickle
+
+    sets = {}
+
+    class Reader(pickle.Unpickler):
+        def persistent_load(self, told):
+            kind, number, items = told
+            if items is not None:
+                sets[number] = frozenset(items) if kind == "frozenset" else set(items)
+            return sets[number]
+
+    return Reader(io.BytesIO(data)).load()
+
+
 def unpack(packed):
     """(function, arguments, named arguments), with those of the slot that it holds."""
     import base64
-    import pickle
 
     arguments = base64.b64decode(packed) if packed else read("arguments")
-    function = pickle.loads(read("function"))
-    args, named = pickle.loads(arguments)
+    function = loads(read("function"))
+    args, named = loads(arguments)
     slot = os.environ.get("CLOUDSEND_SLOT", "")
     if os.path.exists(os.path.join(FOLDER, "slots")) and slot.isdigit():
-        named.update(pickle.loads(read("slots"))[int(slot)])
+        named.update(loads(read("slots"))[int(slot)])
     return function, args, named
 
 
