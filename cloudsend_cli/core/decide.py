@@ -23,6 +23,7 @@ from .decide_builds import build_failed_everywhere, end_builds, environment_read
 from .decide_jobs import fail_doomed, go_on_without, is_coming_home, take_attempts, take_requests
 from .decide_money import is_paying, keep_budget, take_rentals
 from .decide_nodes import list_orphans, take_nodes
+from .demand import may_serve
 from .draft import Draft
 from .explain import describe
 from .growth import shrink
@@ -84,10 +85,12 @@ def _unsettled(draft: Draft) -> bool:
 
 def _hand_out(draft: Draft) -> None:
     places = list_places(draft)
-    if not places:
+    if places:
+        _fill(draft, places)
+        take_back(draft, places)
         return
-    _fill(draft, places)
-    take_back(draft, places)
+    for job_class in list(draft.state.ready):
+        _end_hopeless(draft, job_class, places)
 
 
 def _fill(draft: Draft, places: list[Place]) -> None:
@@ -128,9 +131,8 @@ def _places_for(draft: Draft, job_class: JobClass, places: list[Place]) -> list[
     """The places where jobs of this class may go now; ends the class where no place ever can serve it."""
     key, resources = job_class.environment, job_class.resources
     fitting = [p for p in places if resources.fits_in(p.capacity)]
-    if not fitting and len(places) == len(draft.usable_nodes()):
-        _shrink_class(draft, job_class, places)
-        _fail_class(draft, job_class, f"no-capacity: {_why_none_fits(draft, resources, places)}")
+    if not fitting:
+        _end_hopeless(draft, job_class, places)
     elif key:
         fitting = [p for p in fitting if environment_ready(draft, p.name, key, p.view)]
         if not fitting and (reason := build_failed_everywhere(draft, key, resources)) is not None:
@@ -138,17 +140,28 @@ def _places_for(draft: Draft, job_class: JobClass, places: list[Place]) -> list[
     return fitting
 
 
-def _why_none_fits(draft: Draft, resources: Resources, places: list[Place]) -> str:
+def _end_hopeless(draft: Draft, job_class: JobClass, places: list[Place]) -> None:
+    """INVARIANT: no machine that is there could hold it. Nor could any that is still to come, or to be asked for."""
+    there = {place.name for place in places}
+    others = [node for node in draft.usable_nodes() if node.name not in there]
+    if any(node.state != "wanted" or may_serve(node, job_class.resources) for node in others):
+        return
+    capacities = [place.capacity for place in places] + [draft.capacity(node) for node in others]
+    if capacities:
+        _shrink_class(draft, job_class, capacities)
+        _fail_class(draft, job_class, f"no-capacity: {_why_none_fits(draft, job_class.resources, capacities)}")
+
+
+def _why_none_fits(draft: Draft, resources: Resources, capacities: list[Resources]) -> str:
     """Of machines that were to have enough it is told why they are left out."""
-    largest = max(places, key=lambda p: (p.capacity.cpus, p.capacity.memory, p.capacity.gpus)).capacity
+    largest = max(capacities, key=lambda c: (c.cpus, c.memory, c.gpus))
     left_out = [n for n in draft.all_nodes() if n.state == "failed" and resources.fits_in(n.capacity)]
     reasons = [f"{n.name}: {n.reason}" for n in left_out[:REASONS_MOST]]
     return "; ".join([f"{describe(resources)} asked, the largest has {describe(largest)}", *reasons])
 
 
-def _shrink_class(draft: Draft, job_class: JobClass, places: list[Place]) -> None:
+def _shrink_class(draft: Draft, job_class: JobClass, capacities: list[Resources]) -> None:
     """What was given more after it had had too little is not failed for that by the loss of the largest machine."""
-    capacities = [place.capacity for place in places]
     for number in draft.state.ready[job_class]:
         if number not in draft.jobs and (smaller := shrink(draft.state.jobs[number], capacities)) is not None:
             draft.put_job(smaller)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from .actions import AttemptStart
@@ -10,9 +11,11 @@ from .draft import Draft
 from .losses import LIFETIMES, describe_outlived
 from .model import RUNNING, SUCCEEDED, AttemptStatus, HostView, JobSpec, Resources
 from .naming import build_id
+from .renting import is_rented_node
 from .state import BuildRecord
 
 LOSSES_MOST = 2  # builds that died with their machine and are repeated
+FAILED_MOST = 2  # machines on which a build failed: then another one is not rented to try it again
 
 
 def take_builds(draft: Draft) -> None:
@@ -118,7 +121,17 @@ def environment_ready(draft: Draft, node: str, key: str, view: HostView) -> bool
 
 
 def build_failed_everywhere(draft: Draft, key: str, need: Resources) -> str | None:
-    """The reason if every node that is large enough has failed to build `key`."""
-    builds = [draft.build(n.name, key) for n in draft.usable_nodes() if need.fits_in(draft.capacity(n))]
+    """The reason if every node that is large enough has failed to build `key`. No more are rented to try it again."""
+    nodes = [n for n in draft.usable_nodes() if need.fits_in(draft.capacity(n))]
+    if key in list_failed_often(draft):
+        nodes = [n for n in nodes if n.state != "wanted" or not is_rented_node(n)]
+    builds = [draft.build(n.name, key) for n in nodes]
     failed = [b for b in builds if b is not None and b.state == "failed"]
     return failed[0].reason if failed and len(failed) == len(builds) else None
+
+
+def list_failed_often(draft: Draft) -> frozenset[str]:
+    """Environments for which no further machine is rented."""
+    builds = (draft.build(node, key) for node, key in draft.state.builds)
+    counts = Counter(build.key for build in builds if build is not None and build.state == "failed")
+    return frozenset(key for key, count in counts.items() if count >= FAILED_MOST)

@@ -10,8 +10,9 @@ from .decide_builds import is_ending_build
 from .decide_jobs import PREEMPTED, RETRY, go_on_without, lose, never_started, take_report
 from .decide_money import begin_waiting, end_rental
 from .decide_stand_ins import ask_stand_in, make_room
+from .demand import Demand, plan_demand
 from .draft import Draft
-from .model import PENDING, HostView, InstanceStatus
+from .model import HostView, InstanceStatus
 from .naming import create_call, digest, keep_call, terminate_call, token
 from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
 from .renting import is_rented_node
@@ -45,13 +46,14 @@ def take_nodes(draft: Draft, *, wanted: bool) -> None:
     """Bring every node one step towards what is wanted: a machine in use, or none."""
     for name in draft.gone:
         _give_up(draft, name)
+    demand = plan_demand(draft) if wanted else Demand()
     for name in [node.name for node in draft.all_nodes()]:
         node = draft.nodes.get(name) or draft.state.nodes[name]  # what is decided of one may change its stand-in
         if node.state == "wanted":
-            _intend(draft, node, wanted=wanted)
+            _intend(draft, node, demand, wanted=wanted)
         elif node.state == "creating":
             _await_instance(draft, node, wanted=wanted)
-        elif node.state == "running" and wanted and _has_been_idle(draft, node):
+        elif node.state == "running" and wanted and _has_been_idle(draft, node, demand):
             _start_release(draft, node, node.instance_id, "")
         elif node.state == "running" and (wanted or _is_ending_build(draft, node)):
             _watch(draft, draft.nodes.get(node.name, node))
@@ -93,12 +95,12 @@ def _give_back_orphans(draft: Draft) -> None:
             draft.actions.append(TerminateInstance(node.name, node.provider, status.instance_id))
 
 
-def _intend(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
+def _intend(draft: Draft, node: NodeRecord, demand: Demand, *, wanted: bool) -> None:
     if not wanted:
         draft.put_node(replace(node, state="released"))
         return
-    if node.idle_since and not draft.state.counts.get(PENDING):
-        return  # its machine was let go as it had nothing to do; what waits again asks for another one
+    if is_rented_node(node) and node.name not in demand.ask:
+        return  # until more waits than what is at hand can take
     if node.not_before > draft.seen.now:
         draft.wake(node.not_before)
         return
@@ -318,22 +320,22 @@ def _give_back_drained(draft: Draft, node: NodeRecord, setting: str) -> None:
     _start_release(draft, node, node.instance_id, describe_short_lived(node.barren, setting) if over else "")
 
 
-def _has_been_idle(draft: Draft, node: NodeRecord) -> bool:
+def _has_been_idle(draft: Draft, node: NodeRecord, demand: Demand) -> bool:
     """Whether a rented machine has had nothing to do for as long as it may wait, while others still work.
 
-    What fails there later is done where it failed: a job that is open again keeps its machine. One that is taken back
-    ends by itself; what was announced may not come.
+    One that is taken back ends by itself; what was announced may not come.
     """
     if not is_rented_node(node):
         return False
-    idle = (node.retired or not draft.state.counts.get(PENDING)) and not _is_used(draft, node)
+    idle = (node.retired or node.name in demand.spare) and not _is_used(draft, node)
     if idle != bool(node.idle_since):
         draft.put_node(replace(node, idle_since=draft.seen.now if idle else 0.0))
         return False
     limit = draft.policy.leaving_limit if node.retired else max(LEAST_IDLE, current_offer(node).keep)
+    over = node.idle_since + limit  # compared as it is waited for: a difference may round the other way
     if idle:
-        draft.wake(node.idle_since + limit)
-    return idle and draft.seen.now - node.idle_since >= limit
+        draft.wake(over)
+    return idle and draft.seen.now >= over
 
 
 def _why_useless(draft: Draft, node: NodeRecord, view: HostView | None) -> str:

@@ -414,5 +414,6 @@ class Policy:
     lease_step: float = 30.0  # by which a machine's time must change before it is told
     leaving_limit: float = 180.0  # a machine that is taken back, has nothing and is still there, is given back
     unanswered_most: int = 3  # machines in a row that never answered; then their node is left out
+    silence_limit: float = 120.0  # a machine that has been silent for so long is not counted on for what waits
     absent_limit: float = 900.0  # a silent machine that complete lists omit for so long is gone: longer than any lag
     fetch_tries: int = 3

@@ -493,8 +493,20 @@ def test_budget_without_machines_changes_nothing() -> None:
     assert decision.changes.run is None
 
 
+def half_done() -> RunState:
+    """Two jobs, each of which needs a whole machine: one is executed, one has been."""
+    state = running(serving(rented(2, resources=TWO)))
+    state.apply(Changes(jobs={2: replace(state.jobs[2], state="succeeded")}))
+    return state
+
+
+def reopened(state: RunState) -> RunState:
+    state.apply(Changes(jobs={number: replace(job, state="pending") for number, job in state.jobs.items()}))
+    return state
+
+
 def test_machine_without_work_is_let_go_while_others_still_work() -> None:
-    state = running(serving(rented()))
+    state = half_done()
     state.apply(Changes(nodes={"n-1": replace(state.nodes["n-0"], name="n-1", instance_id="i-2")}))
     views = {"n-0": UP, "n-1": UP}
     state.apply(decide(state, replace(seeing(), hosts=views), POLICY).changes)
@@ -503,14 +515,14 @@ def test_machine_without_work_is_let_go_while_others_still_work() -> None:
     assert "n-1" not in early.changes.nodes
     late = decide(state, replace(seeing(), hosts=views, now=NOW + 60), POLICY)
     assert {name: node.state for name, node in late.changes.nodes.items()} == {"n-1": "keeping"}
-    state.apply(Changes(jobs={1: replace(state.jobs[1], state="pending")}))
+    reopened(state)
     assert decide(state, replace(seeing(), hosts=views, now=NOW + 60), POLICY).changes.nodes["n-1"].idle_since == 0.0
 
 
 @pytest.mark.parametrize("way", ["releasing", "keeping"])
 def test_machine_that_was_let_go_is_asked_for_again_only_when_work_waits(way: str) -> None:
     """Seen: beside one long job, machines were given back as idle and rented again at once, a minute each."""
-    state = running(serving(rented()))
+    state = half_done()
     idle = replace(state.nodes["n-0"], name="n-1", instance_id="i-2", state=way, idle_since=NOW - 60)
     state.apply(Changes(nodes={"n-1": idle}))
     call = terminate_call("i-2") if way == "releasing" else keep_call("i-2", idle.generation)
@@ -518,7 +530,7 @@ def test_machine_that_was_let_go_is_asked_for_again_only_when_work_waits(way: st
     state.apply(decide(state, seen, POLICY).changes)
     assert state.nodes["n-1"].state == "wanted"
     assert not of_kind(decide(state, seen, POLICY), CreateInstance)
-    state.apply(Changes(jobs={1: replace(state.jobs[1], state="pending")}))
+    reopened(state)
     assert [action.node for action in of_kind(decide(state, seen, POLICY), CreateInstance)] == ["n-1"]
 
 
