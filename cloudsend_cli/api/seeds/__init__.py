@@ -1,0 +1,78 @@
+"""The interface of the seeds' documents, CloudRun, CloudSend and Katapult: `get_client(config)` and what it returns.
+
+`from cloudsend_cli.api import seeds as cloudrun` stands for their `from cloudrun import provider as cloudrun`, and
+`from cloudsend_cli.api.seeds import CloudRunJobState` for their `from cloudrun.core import CloudRunJobState`.
+"""
+
+from .names import (
+    CloudRunCommandState,
+    CloudRunDeployedEnvironment,
+    CloudRunDeployedJob,
+    CloudRunEnvironment,
+    CloudRunError,
+    CloudRunInstance,
+    CloudRunInstanceState,
+    CloudRunJob,
+    CloudRunJobState,
+    CloudRunProcess,
+    CloudRunProcessState,
+    CloudRunProvider,
+    CloudRunProviderState,
+    CloudSendDeployedEnvironment,
+    CloudSendDeployedJob,
+    CloudSendError,
+    CloudSendProcessState,
+    KatapultEnvironment,
+    KatapultError,
+    KatapultInstance,
+    KatapultInstanceState,
+    KatapultJob,
+    KatapultProcess,
+    KatapultProcessState,
+    KatapultProvider,
+    KatapultProviderState,
+    KatapultRunSession,
+)
+from .objects import CloudSendEnvironment, CloudSendInstance, CloudSendJob, CloudSendProcess, CloudSendRunSession
+from .provider import CloudSendProvider, get_client
+from .states import CloudSendInstanceState, CloudSendJobState, CloudSendProviderState
+
+__all__ = [
+    "CloudRunCommandState",
+    "CloudRunDeployedEnvironment",
+    "CloudRunDeployedJob",
+    "CloudRunEnvironment",
+    "CloudRunError",
+    "CloudRunInstance",
+    "CloudRunInstanceState",
+    "CloudRunJob",
+    "CloudRunJobState",
+    "CloudRunProcess",
+    "CloudRunProcessState",
+    "CloudRunProvider",
+    "CloudRunProviderState",
+    "CloudSendDeployedEnvironment",
+    "CloudSendDeployedJob",
+    "CloudSendEnvironment",
+    "CloudSendError",
+    "CloudSendInstance",
+    "CloudSendInstanceState",
+    "CloudSendJob",
+    "CloudSendJobState",
+    "CloudSendProcess",
+    "CloudSendProcessState",
+    "CloudSendProvider",
+    "CloudSendProviderState",
+    "CloudSendRunSession",
+    "KatapultEnvironment",
+    "KatapultError",
+    "KatapultInstance",
+    "KatapultInstanceState",
+    "KatapultJob",
+    "KatapultProcess",
+    "KatapultProcessState",
+    "KatapultProvider",
+    "KatapultProviderState",
+    "KatapultRunSession",
+    "get_client",
+]

@@ -1,0 +1,50 @@
+"""Results of several jobs side by side in one directory, named as the seeds name them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudsend_cli.engine.results import MANIFEST
+from cloudsend_cli.errors import ResultError
+
+from ..client import Client
+from .objects import CloudSendProcess
+
+
+def collect_results(client: Client, process: CloudSendProcess, directory: Path) -> None:
+    """Copy what one job has left into `directory`. ResultError: there is nothing of it any more."""
+    job = process.get_job()
+    for home in client.fetch(str(job.get_id())):
+        for path in _files(home):
+            name = path.relative_to(home).as_posix().replace("/", "_")
+            target = directory / f"job_{job.get_rank():03d}_{name}"
+            temporary = directory / f".{target.name[:100]}-{os.getpid()}"
+            shutil.copyfile(path, temporary)
+            os.replace(temporary, target)
+
+
+def _files(home: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(home):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if name != MANIFEST and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def collect_all(client: Client, processes: list[CloudSendProcess], directory: Path) -> None:
+    """All that there is; then ResultError with what is missing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    missing: list[ResultError] = []
+    for process in processes:
+        try:
+            collect_results(client, process, directory)
+        except ResultError as problem:
+            missing.append(problem)
+    if missing:
+        text = "; ".join(problem.message for problem in missing[:3])
+        more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ResultError(text + more, hint=missing[0].hint)

@@ -1,0 +1,385 @@
+"""The client of the seeds' documents: start, assign, deploy, run, wait, in this order, over a Client of ours.
+
+A call has done its work when it returns. What it returns can also be awaited, for scripts of the age in which calls
+were coroutines; awaiting waits for nothing more. A step that was left out is done by the one that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from cloudsend_cli.core.naming import job_id, parse_attempt_id
+from cloudsend_cli.core.submission import SubmitOptions
+from cloudsend_cli.errors import NotFoundError, UnreachableError, UsageError, WaitTimeout
+
+from ..client import Client
+from .collecting import collect_all
+from .objects import (
+    CloudSendEnvironment,
+    CloudSendInstance,
+    CloudSendJob,
+    CloudSendProcess,
+    CloudSendRunSession,
+    Directory,
+    Finished,
+    Keys,
+)
+from .opening import Source, keep_source, open_source
+from .planned import Objects, assign_jobs, gather_jobs, make_objects, see_jobs, see_machines
+from .printed import render_log, render_summary
+from .states import ENDED, CloudSendJobState, CloudSendProviderState
+
+Processes = CloudSendProcess | Iterable[CloudSendProcess] | None
+FINISHED = Finished()
+VARIABLE = "CLOUDSEND_PROVIDER"
+
+
+def get_client(
+    config: Keys | str | os.PathLike[str] | None = None,
+    *,
+    provider: str | None = None,
+    state_dir: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> CloudSendProvider:
+    """A client for a config: a dict, a path of a .py, .json or YAML file, or JSON text.
+
+    Without one: that which was run last from the working directory. `provider`, or the environment variable
+    CLOUDSEND_PROVIDER, overrides the config's: so a script for a cloud is tried on this machine as it stands. Several
+    clients may be used at once; each belongs to one thread at a time.
+    """
+    variables = os.environ if environ is None else environ
+    client = Client(None if state_dir is None else os.fspath(state_dir), environ=environ)
+    folder = os.getcwd()
+    source = open_source(config, client.state_dir, folder)
+    return CloudSendProvider(client, source, folder, provider or variables.get(VARIABLE))
+
+
+class CloudSendProvider:
+    """`get_client` makes it."""
+
+    def __init__(self, client: Client, source: Source, folder: str, provider: str | None = None) -> None:
+        self._client = client
+        self._source = source
+        self._folder = folder
+        self._options = SubmitOptions(provider=provider)
+        if not source.path:
+            self._options = replace(self._options, continue_as=source.folder, folder=source.folder)
+        self._reset = False
+        self._known: Objects | None = None
+        self._batches: dict[str, int] = {}
+        self._run = ""
+        self._runs: dict[str, Mapping[str, CloudSendJob]] = {}  # of each run its jobs by name, oldest run first
+        self._state = CloudSendProviderState.NEW
+
+    def __enter__(self) -> CloudSendProvider:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what the calling thread has open. The jobs go on."""
+        self._client.close()
+
+    # ---- before a run ----------------------------------------------------------------------------------------------
+
+    def start(self, reset: bool = False) -> Finished:
+        """Check the config, the accounts and the machines that could be had, and plan.
+
+        Nothing is rented: machines are asked for when jobs are run, so that none waits for a script that ended before.
+        With `reset`, the next run begins anew instead of going on with an earlier one.
+        """
+        self._reset = self._reset or reset
+        plan = self._client.plan(self._source.config, options=self._options)
+        self._known = make_objects(plan, self._source, self._find_host)
+        self._state = CloudSendProviderState.STARTED
+        return FINISHED
+
+    def assign_jobs_to_instances(self) -> Finished:
+        """Place the jobs on the machines of the plan: `get_instance` of a job and `get_jobs` of a machine tell where.
+
+        That is a forecast: while jobs run, each goes to the machine that has room first.
+        """
+        assign_jobs(self._objects())
+        self._state = max(self._state, CloudSendProviderState.ASSIGNED)
+        return FINISHED
+
+    assign = assign_jobs_to_instances
+
+    def deploy(self) -> Finished:
+        """Nothing beyond the steps before it, which have found all files that are to be sent.
+
+        They are sent, and environments built, on each machine as soon as it is there: that is after `run_jobs`.
+        """
+        if self._state < CloudSendProviderState.ASSIGNED:
+            self.assign_jobs_to_instances()
+        self._state = max(self._state, CloudSendProviderState.DEPLOYED)
+        return FINISHED
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    def run_jobs(self, wait: bool = False, *, continue_session: bool = False) -> CloudSendRunSession:
+        """Submit all jobs as one run, which goes on whatever becomes of this program. Returns its processes.
+
+        Where the config says `recover`, or with `continue_session`, jobs that succeeded before with the same content
+        are kept, what is under way is attached to, and the rest is tried again; else all jobs are run anew.
+        """
+        if self._state < CloudSendProviderState.DEPLOYED:
+            self.deploy()
+        anew = self._reset or not (self._source.recovers or continue_session)
+        submitted = self._client.submit(self._source.config, options=replace(self._options, fresh=anew))
+        self._reset = False
+        keep_source(self._source, self._client.state_dir, self._folder)
+        self._run = submitted.run
+        self._runs.pop(self._run, None)
+        self._runs[self._run] = self._objects().jobs
+        found = self._read(self._run)
+        for process in found:
+            process.get_job().put_last(process)
+        session = self._session(found)
+        return self.wait_for_jobs_state(ENDED, session) if wait else session
+
+    def run(self, continue_session: bool = False, *, wait: bool = False) -> CloudSendRunSession:
+        """`run_jobs` by its later name."""
+        return self.run_jobs(wait, continue_session=continue_session)
+
+    def run_job(self, job: CloudSendJob, wait: bool = False) -> CloudSendProcess:
+        """Submit one job as a run of its own, anew. Where a rented machine of an earlier run waits, it is taken."""
+        index = self._objects().entry_of.get(job.get_name())
+        if index is None:
+            hint = "run_jobs runs all; jobs of a matrix or of sections cannot be picked"
+            raise UsageError(f"it is not known which entry of `jobs` has made {job.get_name()!r}", hint=hint)
+        options = replace(self._options, fresh=True, continue_as="", folder=self._source.folder)
+        submitted = self._client.submit(self._source.pick(index, job.get_name()), options=options)
+        self._runs[submitted.run] = {job.get_name(): job}
+        (process,) = self._read(submitted.run)
+        if wait:
+            self.wait_for_jobs_state(ENDED, process)
+        return process
+
+    def wakeup(self) -> CloudSendRunSession:
+        """All steps up to `run_jobs`."""
+        return self.run_jobs()
+
+    def watch(self, processes: Processes = None, daemon: bool = True) -> CloudSendRunSession:
+        """The maestro of the state directory watches, and replaces machines, without being asked.
+
+        So this returns at once; without `daemon`, when all have ended.
+        """
+        return self.get_jobs_states(processes) if daemon else self.wait_for_jobs_state(ENDED, processes)
+
+    # ---- states ----------------------------------------------------------------------------------------------------
+
+    def wait_for_jobs_state(
+        self,
+        job_state: CloudSendJobState | Processes,
+        processes: CloudSendJobState | Processes = None,
+        *,
+        timeout: float | None = None,
+    ) -> CloudSendRunSession:
+        """Wait until each process, or the one that took its place, is in a state of the mask; returns these.
+
+        Without processes: all. The arguments may come in either order. It also returns when no job can change any
+        more although the mask does not fit, such as DONE for a job that failed: look at the states. WaitTimeout:
+        `timeout` seconds went by, and the jobs go on.
+        """
+        if not isinstance(job_state, CloudSendJobState):
+            job_state, processes = processes, job_state
+        if not isinstance(job_state, CloudSendJobState) or isinstance(processes, CloudSendJobState):
+            raise UsageError("no state is given to wait for", hint="such as CloudSendJobState.DONE")
+        jobs = self._jobs_of(processes)
+        until = None if timeout is None else time.monotonic() + timeout
+        for run in dict.fromkeys(process.run for job in jobs if (process := job.get_last_process())):
+            self._wait_for(run, jobs, job_state, until)
+        return self.get_jobs_states([process for job in jobs if (process := job.get_last_process())])
+
+    def wait(
+        self,
+        job_state: CloudSendJobState | Processes,
+        run_session: CloudSendJobState | Processes = None,
+        *,
+        timeout: float | None = None,
+    ) -> CloudSendRunSession:
+        """`wait_for_jobs_state` by its later name."""
+        return self.wait_for_jobs_state(job_state, run_session, timeout=timeout)
+
+    def finalize(self) -> CloudSendRunSession:
+        """Wait until all jobs have ended."""
+        return self.wait_for_jobs_state(ENDED)
+
+    def get_jobs_states(self, processes: Processes = None) -> CloudSendRunSession:
+        """The processes, or those that took their places, as they are now; without processes, of all jobs."""
+        jobs = self._jobs_of(processes)
+        for run in dict.fromkeys(process.run for job in jobs if (process := job.get_last_process())):
+            self._read(run)
+        return self._session(process for job in jobs if (process := job.get_last_process()))
+
+    def get_state(self) -> CloudSendProviderState:
+        """RUNNING until all jobs that this client has run were seen to have ended, then IDLE."""
+        if not self._runs:
+            return self._state
+        active = any(job.get_active_processes() for jobs in self._runs.values() for job in jobs.values())
+        return CloudSendProviderState.RUNNING if active else CloudSendProviderState.IDLE
+
+    # ---- objects ---------------------------------------------------------------------------------------------------
+
+    def get_instances(self) -> list[CloudSendInstance]:
+        """The machines of the plan, as they are now."""
+        objects = self._objects()
+        for run in self._runs:
+            self._read(run)
+        return list(objects.instances.values())
+
+    def get_environments(self) -> list[CloudSendEnvironment]:
+        """Those that jobs use."""
+        return list(self._objects().environments.values())
+
+    def get_jobs(self) -> list[CloudSendJob]:
+        """All jobs of the config, in its order."""
+        return list(self._objects().jobs.values())
+
+    def start_instance(self, instance: CloudSendInstance) -> Finished:
+        """Start a rented machine that was stopped."""
+        self._client.start_instance(self._ref(instance))
+        return FINISHED
+
+    def stop_instance(self, instance: CloudSendInstance) -> Finished:
+        """Stop a rented machine and keep its disk. UsageError: jobs of a run that is not over are there."""
+        self._client.stop_instance(self._ref(instance))
+        return FINISHED
+
+    def terminate_instance(self, instance: CloudSendInstance) -> Finished:
+        """End a rented machine now, instead of letting it wait for the next run."""
+        self._client.terminate_instance(self._ref(instance))
+        return FINISHED
+
+    # ---- what is printed, since it is asked for --------------------------------------------------------------------
+
+    def print_jobs_summary(
+        self, run_session: CloudSendInstance | Processes = None, instance: CloudSendInstance | None = None
+    ) -> Finished:
+        """Print each job with its processes; with a machine, those of its jobs alone."""
+        if isinstance(run_session, CloudSendInstance):
+            run_session, instance = None, run_session
+        processes = self.get_jobs_states(run_session)
+        _print(render_summary(self._chosen(processes, run_session, instance), instance))
+        return FINISHED
+
+    def print_aborted_logs(
+        self, run_session: CloudSendInstance | Processes = None, instance: CloudSendInstance | None = None
+    ) -> Finished:
+        """Print the end of what each aborted job wrote."""
+        if isinstance(run_session, CloudSendInstance):
+            run_session, instance = None, run_session
+        processes = self.get_jobs_states(run_session)
+        for job in self._chosen(processes, run_session, instance):
+            process = job.get_last_process()
+            if process is not None and process.get_state() == CloudSendJobState.ABORTED:
+                _print(render_log(job, process, self._client.log_tail(str(job.get_id()))))
+        return FINISHED
+
+    # ---- ends ------------------------------------------------------------------------------------------------------
+
+    def fetch_results(self, directory: str | os.PathLike[str] | None = None, processes: Processes = None) -> Directory:
+        """Copy what jobs have left into `directory` as `job_000_output.dat`: the job's rank and the file's name.
+
+        Results come home by themselves, below the config's `results_dir`, with their own names; without `directory`
+        that place is returned. Nothing else in `directory` is touched. ResultError: of some jobs nothing is there.
+        """
+        session = self.get_jobs_states(processes)
+        if directory is not None:
+            collect_all(self._client, session, Path(directory))
+            return Directory(os.fspath(directory))
+        run = self._client.find_run(session.get_id())
+        self._client.fetch(run.id)
+        return Directory(run.results_dir)
+
+    def kill(self, identifier: str | CloudSendProcess | CloudSendJob) -> Finished:
+        """Ask for the end of a run, a job or a process, by its id."""
+        if isinstance(identifier, CloudSendProcess):
+            identifier = identifier.get_uid()
+        ref = str(identifier.get_id() if isinstance(identifier, CloudSendJob) else identifier)
+        if ref in self._runs:
+            self._client.cancel_run(ref)
+            return FINISHED
+        attempt = parse_attempt_id(ref)
+        self._client.cancel([ref if attempt is None else job_id(attempt[0], attempt[1])])
+        return FINISHED
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _objects(self) -> Objects:
+        if self._known is None:
+            self.start()
+        assert self._known is not None  # noqa: S101 - `start` has made it, or raised
+        return self._known
+
+    def _jobs_of(self, processes: Processes) -> list[CloudSendJob]:
+        given = [processes] if isinstance(processes, CloudSendProcess) else list(processes or ())
+        if given:
+            return list(dict.fromkeys(process.get_job() for process in given))
+        return [job for job in (self._known.jobs.values() if self._known is not None else ()) if job.has_processes()]
+
+    def _session(self, processes: Iterable[CloudSendProcess]) -> CloudSendRunSession:
+        found = list(processes)
+        run = found[0].run if found else self._run
+        return CloudSendRunSession(found, run, self._batches.get(run, 0))
+
+    def _read(self, run: str) -> list[CloudSendProcess]:
+        """Bring jobs and machines of a run to what is known of them now; its newest processes."""
+        objects = self._objects()
+        number = self._batches[run] = self._client.find_run(run).batch
+        see_machines(objects, self._client.list_instances(run))
+        found = list(see_jobs(objects, self._runs[run], self._client.list_jobs(run), f"{run}-{number}"))
+        gather_jobs(objects)
+        return found
+
+    def _wait_for(self, run: str, jobs: list[CloudSendJob], mask: CloudSendJobState, until: float | None) -> None:
+        wanted = {job for job in jobs if job in self._runs[run].values()}
+        left = None if until is None else max(0.0, until - time.monotonic())
+        if mask == ENDED:
+            self._client.wait([str(job.get_id()) for job in wanted], left)
+            return
+        settled = False
+        for progress in self._client.follow(run, timeout=left):
+            settled = progress.settled
+            self._read(run)
+            if settled or all(is_in(job, mask) for job in wanted):
+                return
+        if not settled:
+            raise WaitTimeout(
+                f"not all of {len(wanted)} jobs of run {run} are {mask!r} after {left:g} s", hint="they go on"
+            )
+
+    def _chosen(
+        self, processes: CloudSendRunSession, given: Processes, instance: CloudSendInstance | None
+    ) -> list[CloudSendJob]:
+        jobs = [process.get_job() for process in processes] if given is not None else self.get_jobs()
+        return [job for job in jobs if instance is None or job.get_instance() is instance]
+
+    def _ref(self, instance: CloudSendInstance) -> str:
+        return f"{self._run}/{instance.get_name()}" if self._run else instance.get_name()
+
+    def _find_host(self, instance: str) -> str | None:
+        try:
+            address = self._client.find_address(f"{self._run}/{instance}")
+        except (NotFoundError, UnreachableError):
+            return None
+        return address.host if address.kind == "ssh" else "127.0.0.1"
+
+
+def _print(lines: Iterable[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def is_in(job: CloudSendJob, mask: CloudSendJobState) -> bool:
+    process = job.get_last_process()
+    return process is not None and bool(process.get_state() & mask)
