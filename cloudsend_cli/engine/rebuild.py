@@ -32,6 +32,7 @@ from cloudsend_cli.store.sqlite import SqliteStore
 from . import homelogs, results
 from .inventory import BuildFound, HostFound, JobFound, RunFound
 from .places import Place
+from .reports import files_at_home, read_metrics
 
 LOGS = "logs"  # in the state directory
 LIVE = frozenset({"queued", "running"})
@@ -243,6 +244,7 @@ class _Pieces:
             fetch="wanted" if left else "home" if leaves else "",
             maxrss=status.maxrss,
             cpu_seconds=status.cpu_seconds,
+            metrics=read_metrics(files_at_home(self._state_dir / LOGS, found.uid)) if self._has_log(found) else (),
         )
 
     def _builds(self) -> dict[Key, BuildRecord]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from real_stack import DEADLINE, find_agent, find_processes
 
 from cloudsend_cli.core.actions import AttemptStart
+from cloudsend_cli.core.metrics import Metrics
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, JobSpec, Output, Resources, Upload
 from cloudsend_cli.engine.hearsay import HERE
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
@@ -48,6 +49,7 @@ class Machine:
         self.attempts: dict[str, AttemptStatus] = {}
         self.told: list[tuple[str, str]] = []
         self.fetched: dict[str, str] = {}
+        self.metrics: dict[str, Metrics] = {}  # that came with what was fetched
 
     def wake(self) -> None:
         with self.news:
@@ -63,6 +65,7 @@ class Machine:
             self.attempts.update(item.attempts)
             self.told.extend((a, s.state) for a, s in item.attempts.items())
             self.fetched.update(item.fetched)
+            self.metrics.update(item.metrics)
 
     def until(self, happened: Callable[[], object]) -> None:
         while True:
@@ -78,9 +81,11 @@ class Machine:
                     self.log,
                 )
 
-    def connect(self, capacity: Resources | None = None, *, alias: str = "") -> HostView:
-        settings = (("alias", alias),) if alias else ()
-        address = HostAddress("local", f"local:{self.home}", home=str(self.home), settings=settings)
+    def connect(self, capacity: Resources | None = None, *, alias: str = "", far: bool = False) -> HostView:
+        """`far`: as a machine that is another one, whose logs have to come home."""
+        settings = (("alias", alias),) if alias else (("shared", "true"),) if far else ()
+        kind = "ssh" if far else "local"
+        address = HostAddress(kind, f"local:{self.home}", home=str(self.home), settings=settings)
         self.hosts.connect("n", address, capacity)
         self.until(lambda: self.view is not None and self.view.connected)
         assert self.view is not None

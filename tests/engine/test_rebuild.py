@@ -299,3 +299,17 @@ def test_pages_without_an_end_end() -> None:
             return Frame({"ok": True, "attempts": [entry(1, DONE)], "next": "a"})
 
     assert len(read(Turning()).jobs) == 2
+
+
+def test_what_a_job_reported_is_known_again_where_its_log_is_home(
+    store: SqliteStore, make: Make, state_dir: Path
+) -> None:
+    logs = state_dir / "state" / "logs" / RUN
+    logs.mkdir(parents=True)
+    (logs / f"{RUN}.1.1.stderr").write_text("CLOUDSEND_METRIC loss=0.5\n")
+    (logs / f"{RUN}.1.1.metrics").write_text("acc=1\n")
+    (logs / f"{RUN}.1.1.stdout").touch()
+    make(read(Host(entry(1, DONE), entry(2, DONE))))
+    jobs = store.load(RUN).jobs
+    assert jobs[1].metrics == (("loss", "0.5"), ("acc", "1"))
+    assert (jobs[2].metrics, jobs[2].fetch) == ((), "wanted"), "the other's comes with its log"
