@@ -79,7 +79,7 @@ def _continued(world: World) -> None:
     world.network.faults["start", 1] = "lost"
     world.user_at(10.2, again)
     world.user_at(13.0, again)
-    world.user_at(33.0, again)
+    world.user_at(44.0, again)
 
 
 def _short_of_memory(world: World) -> None:

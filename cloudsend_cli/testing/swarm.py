@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
-from cloudsend_cli.core.model import FINAL_STATES, JobSpec, Output, Resources
+from cloudsend_cli.core.model import FINAL_STATES, JobGroup, JobSpec, Output, Resources
 
 from .fake_machine import JobPlan
 from .scenarios import lose_disk, make_job, make_plan, partition, preempt, reboot, restart_agent
@@ -42,10 +43,11 @@ def make_scenario(seed: int) -> Scenario:
     kinds = frozenset(kind for kind in KINDS if random.random() < 0.4)
     count, nodes = random.randint(1, 7), random.randint(1, 3)
     jobs = [_make_job(random, i) for i in range(count)]
+    jobs, groups = _put_in_sections(Random(f"{seed} sections"), jobs)
     plans = {job.name: tuple(_make_plan(random) for _ in range(3)) for job in jobs}
     return Scenario(
         f"seed {seed}: {', '.join(sorted(kinds))}",
-        make_plan(*jobs, nodes=nodes, max_parallel=random.choice((None, None, 1, 2))),
+        make_plan(*jobs, nodes=nodes, max_parallel=random.choice((None, None, 1, 2)), groups=groups),
         lambda world: _set_up(world, Random(seed + 1), kinds, nodes),
         jobs={**plans, "environment tools": (JobPlan(3.0, random.choice((0, 0, 0, 1))),)},
         allowed={job.name: tuple(FINAL_STATES) for job in jobs},
@@ -68,6 +70,24 @@ def _make_job(random: Random, i: int) -> JobSpec:
         outputs=random.choice(((), (), (Output("out"),))),
         timeout=random.choice((None, None, 6.0)),
     )
+
+
+def _put_in_sections(random: Random, jobs: list[JobSpec]) -> tuple[list[JobSpec], tuple[JobGroup, ...]]:
+    """In some worlds. Stages rise with the jobs' numbers, as each waits for lower ones only."""
+    if random.random() < 0.6:
+        return jobs, ()
+    slots = [tuple((("--gpu", random.choice("01")),) for _ in range(random.randint(1, 3))) for _ in range(4)]
+    names = ("1/a", "1/b", "2/a", "2/b")
+    groups = tuple(JobGroup(n, s, random.choice((None, None, 1, 2))) for n, s in zip(names, slots, strict=True))
+    stages = sorted(random.choice((1, 1, 2)) for _ in jobs)
+    placed = []
+    for job, stage in zip(jobs, stages, strict=True):
+        given = replace(job, after=(), after_any=job.after) if random.random() < 0.5 else job
+        if group := random.choice(("a", "b", "")):
+            need = Resources(random.choice((0.0, 0.0, 1.0)))
+            given = replace(given, stage=stage, group=f"{stage}/{group}", slot_args=True, resources=need)
+        placed.append(given)
+    return placed, groups
 
 
 def _make_plan(random: Random) -> JobPlan:

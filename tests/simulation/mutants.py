@@ -11,12 +11,16 @@ import cloudsend_cli.core.decide as decide_module
 import cloudsend_cli.core.decide_builds as builds
 import cloudsend_cli.core.decide_jobs as jobs
 import cloudsend_cli.core.decide_nodes as nodes
+import cloudsend_cli.core.plan as plan_module
+import cloudsend_cli.core.pools as pools_module
+import cloudsend_cli.core.state as state_module
 import cloudsend_cli.testing.world as world_module
 from cloudsend_cli.core.actions import AckAttempts
 from cloudsend_cli.core.decide import decide
 from cloudsend_cli.core.draft import Draft
 from cloudsend_cli.core.model import CANCELLED, PENDING, RUNNING, AttemptStatus, HostView, InstanceStatus
 from cloudsend_cli.core.naming import attempt_id, digest, parse_attempt_id
+from cloudsend_cli.core.pools import Rooms
 from cloudsend_cli.core.state import JobRecord, NodeRecord, RunState
 from cloudsend_cli.engine.execute import execute
 from cloudsend_cli.engine.observe import observe
@@ -360,6 +364,61 @@ def unanswered_without_end(patch: Patch) -> None:
     patch.setattr(nodes, "_give_back_unanswered", give_back)
 
 
+# ---- sections and groups -------------------------------------------------------------------------------------------
+
+
+def stage_begins_before_its_turn(patch: Patch) -> None:
+    patch.setattr(RunState, "is_gated", lambda self, job: False)
+
+
+def stage_over_when_all_is_handed_out(patch: Patch) -> None:
+    """What was handed out counts no more for the stage: it may still be running, or fail and be tried again."""
+    for name in ("_enter_stage", "_leave_stage"):
+        real = getattr(RunState, name)
+
+        def count(self: RunState, job: JobRecord, real: Callable[[RunState, JobRecord], None] = real) -> None:
+            if job.state == PENDING:
+                real(self, job)
+
+        patch.setattr(RunState, name, count)
+
+
+def place_free_before_its_end(patch: Patch) -> None:
+    """As soon as its end is asked for."""
+    real = Rooms.__init__
+
+    def begin(self: Rooms, draft: Draft) -> None:
+        real(self, draft)
+        for job in draft.state.jobs.values():
+            if job.state == RUNNING and job.spec.group and job.started_at is None:
+                self._pool(job.spec.group).give_back(job.slot)
+
+    patch.setattr(Rooms, "__init__", begin)
+
+
+def place_of_each_machine(patch: Patch) -> None:
+    """A pool for each hand-out rather than for the run."""
+    patch.setattr(Rooms, "take", lambda self, name: 0 if name in self._groups else -1)
+
+
+def place_forgotten_by_an_edited_pool(patch: Patch) -> None:
+    patch.setattr(plan_module, "move_slots", lambda running, old, new: [])
+
+
+def limit_of_a_group_ignored(patch: Patch) -> None:
+    real = pools_module._has_room
+    patch.setattr(pools_module, "_has_room", lambda group, pool: real(replace(group, max_parallel=None), pool))
+
+
+def any_end_is_success(patch: Patch) -> None:
+    patch.setattr(state_module, "_is_unfinished", state_module._is_open)
+
+
+def memory_that_is_not_passed_on(patch: Patch) -> None:
+    real = Draft.start_job
+    patch.setattr(Draft, "start_job", lambda self, job: real(self, replace(job, memory=0)))
+
+
 MUTANTS = (
     Mutant("1", "effects before their commit", execute_before_commit),
     Mutant("1", "ends acknowledged before their commit", ack_before_commit),
@@ -393,6 +452,14 @@ MUTANTS = (
     Mutant("", "a machine asked for again whose place is taken", taken_back_and_asked_for_again),
     Mutant("", "a limit that is used up by the machine that is taken back", crowding_out_is_a_limit),
     Mutant("", "machines that never answer, without end", unanswered_without_end),
+    Mutant("", "a stage that begins before its turn", stage_begins_before_its_turn, "sections"),
+    Mutant("", "a stage that is over when all is handed out", stage_over_when_all_is_handed_out, "sections"),
+    Mutant("", "a place that is free before its attempt has ended", place_free_before_its_end, "sections"),
+    Mutant("", "places that are not counted run-wide", place_of_each_machine, "sections"),
+    Mutant("", "places forgotten when a pool is edited", place_forgotten_by_an_edited_pool, "sections, continued"),
+    Mutant("", "the limit of a group ignored", limit_of_a_group_ignored, "sections"),
+    Mutant("", "any end that has to be a good one", any_end_is_success, "after any end"),
+    Mutant("", "memory that grew and is not given", memory_that_is_not_passed_on, "memory grows"),
     Mutant("7", "a machine without our tag adopted", untagged_machine_adopted),
     Mutant("7", "machines of superseded intents left", orphans_left),
     Mutant("7", "a machine in the making forgotten", creating_forgotten_when_unwanted, "cancel while it boots"),
