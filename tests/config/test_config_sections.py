@@ -344,6 +344,32 @@ def test_arguments_stand_where_a_call_says(desk) -> None:
     assert job.display == f"{WORDS} -a 'b c' end"
 
 
+def test_a_shell_that_the_call_starts_keeps_its_own(desk) -> None:
+    inner = """sh -c 'printf "%s\\0" "$@"' name"""
+    (job,), _ = group(desk, {"Call": f'{inner} "$@"', "Param": {"-a": "b c"}})
+    assert run(job.argv) == ["-a", "b c"]
+    assert job.display == f"{inner} -a 'b c'"
+
+
+PIECES = [
+    "a", "b c", " ", "\n", ";", "&&", "|", "&", "(", ")", "{ ", "; }", "$(", "`", "'", '"', "#", " # x", "\\", "\\\n",
+    "<<E\nE\n", "if x; then y; fi", "for i in 1; do z; done", "$@", '"$@"', "${x}", "$((1+2))", "x=1", "done", "\t",
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join))
+def test_what_a_shell_understands_it_understands_with_arguments(text: str) -> None:
+    def is_good(line: str) -> bool:
+        return subprocess.run(["/bin/sh", "-n", "-c", line], check=False, capture_output=True).returncode == 0
+
+    try:
+        call = parse_call(text)
+    except ScriptProblem:
+        return
+    assert is_good(call.line) or not is_good(text)
+
+
 def test_arguments_go_to_the_command_and_not_to_what_is_before_it(desk) -> None:
     (job,), _ = group(desk, {"Call": f'cd / && {WORDS} "$PWD"', "Param": {"-a": 1}})
     assert run(job.argv) == ["/", "-a", "1"]
