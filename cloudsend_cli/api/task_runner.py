@@ -191,16 +191,21 @@ def check_sections(config: object) -> None:
         raise ConfigError(problems)
 
 
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[:1] in "aeiou" else f"a {name}"
+
+
 def _list_mistakes(config: object) -> Iterator[tuple[str, str]]:
     if not isinstance(config, Mapping):
-        yield "", f"expected a dict of sections, not a {type(config).__name__}"
+        yield "", f"expected a dict of sections, not {_kind(config)}"
         return
     for section, groups in config.items():
         path = f"sections.{section}"
         if not isinstance(section, str):
-            yield path, f"the section {section!r}: its name is a {type(section).__name__}, not a text"
+            yield path, f"the section {section!r}: its name is {_kind(section)}, not a text"
         if not isinstance(groups, Mapping):
-            yield path, f"the section {section!r}: expected a dict of groups, not a {type(groups).__name__}"
+            yield path, f"the section {section!r}: expected a dict of groups, not {_kind(groups)}"
             continue
         for name, group in groups.items():
             for text in _list_group_mistakes(name, group):
@@ -209,25 +214,25 @@ def _list_mistakes(config: object) -> Iterator[tuple[str, str]]:
 
 def _list_group_mistakes(name: object, group: object) -> Iterator[str]:
     if not isinstance(name, str):
-        yield f"its name is a {type(name).__name__}, not a text"
+        yield f"its name is {_kind(name)}, not a text"
     if not isinstance(group, Mapping):
-        yield f"expected a dict with 'Call', not a {type(group).__name__}"
+        yield f"expected a dict with 'Call', not {_kind(group)}"
         return
     lower = {str(key).lower(): value for key, value in group.items()}
     call = lower.get("call")
     if call is None:
         yield "it needs 'Call', a command or a function"
     elif not isinstance(call, str) and not callable(call):
-        yield f"'Call' is a command or a function, not a {type(call).__name__}"
+        yield f"'Call' is a command or a function, not {_kind(call)}"
     for key in ("Param", "Async"):
         lists = lower.get(key.lower())
         if lists is not None and not isinstance(lists, Mapping):
-            yield f"{key!r} is a dict of names and lists, not a {type(lists).__name__}"
+            yield f"{key!r} is a dict of names and lists, not {_kind(lists)}"
 
 
 def _check_delay(delay: object) -> None:
     if isinstance(delay, bool) or not isinstance(delay, (int, float)):
-        raise ConfigError([Problem(f"delay is a number of seconds, not a {type(delay).__name__}")])
+        raise ConfigError([Problem(f"delay is a number of seconds, not {_kind(delay)}")])
     if delay != 0:
         text = f"delay={delay:g} is not supported: a task starts as soon as a place is free"
         raise ConfigError([Problem(text, hint="leave it out; a function that needs a pause can make it itself")])
