@@ -227,7 +227,8 @@ TOP = Table(
             "assign job_assign",
             choice_value("cheapest", "fastest", "knapsack", "multi_knapsack", "random"),
             choice_schema("cheapest", "fastest", "knapsack", "multi_knapsack", "random"),
-            "How jobs are given to machines.",
+            "How jobs are given to machines: `multi_knapsack` (as do `knapsack` and `cheapest`) fills few machines "
+            "before it takes more, `fastest` spreads jobs over all, `random` draws by `seed`.",
             "multi_knapsack",
         ),
         _field(
