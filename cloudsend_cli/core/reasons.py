@@ -11,7 +11,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "up to `retries`",
     ),
     "killed by SIGNAL": ("a signal ended it that cloudsend did not send", "up to `retries`"),
-    "oom": ("the kernel ended it for lack of memory", "up to `retries`"),
+    "oom": (
+        "the kernel ended it for lack of memory",
+        "up to `retries`, with as much more memory as `retry_memory_factor` says and a machine has",
+    ),
     "timeout": ("it ran longer than its `timeout`", "up to `retries`"),
     "output-missing": ("it ended well but did not leave an output that it promised", "up to `retries`"),
     "disk-full": ("the host had no room to start it", "when there is room, there or elsewhere, and not counted"),
@@ -19,7 +22,7 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "its environment could not be built; the build's log says why",
         "when the config is run again",
     ),
-    "dependency-failed": ("a job that it comes after did not succeed", "when the config is run again"),
+    "dependency-failed": ("a job that it is `after` did not succeed", "when the config is run again"),
     "no-capacity": ("no machine can hold it, or none could be had", "when the config is run again"),
     "denied": (
         "the account's credentials or permissions do not allow to rent its machine",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from cloudsend_cli.core.costs import run_cost
 from cloudsend_cli.core.explain import environment_is_ready, phase_word
@@ -32,19 +32,30 @@ class RunFacts:
         self.views = views
         self.frame: RunState = store.load_without_jobs(run)
         self.slots = Slots(self.frame.run.groups)
-        self._succeeded: set[int] | None = None
+        self._gated: frozenset[int] | None = None
+        self._numbers: dict[tuple[str, ...], set[int]] = {}
         self._ready: dict[str, bool] = {}
 
     def is_ready(self, row: JobRow) -> bool:
         if row.environment not in self._ready:
             self._ready[row.environment] = environment_is_ready(self.frame, row.environment)
-        if not self._ready[row.environment]:
+        if not self._ready[row.environment] or row.number in self._waits_for_a_section():
             return False
-        if not row.after_json:
+        after_any = row.more.get("after_any", ())
+        if not row.after_json and not after_any:
             return True
-        if self._succeeded is None:
-            self._succeeded = {r.number for r in self._store.list_jobs(self._run, [SUCCEEDED])}
-        return self._succeeded.issuperset(row.after)
+        return self._ended([SUCCEEDED]).issuperset(row.after) and self._ended(FINAL_STATES).issuperset(after_any)
+
+    def _waits_for_a_section(self) -> frozenset[int]:
+        if self._gated is None:  # only runs with sections have groups
+            self._gated = self._store.list_gated(self._run) if self.frame.run.groups else frozenset()
+        return self._gated
+
+    def _ended(self, states: Collection[str]) -> set[int]:
+        key = tuple(sorted(states))
+        if key not in self._numbers:
+            self._numbers[key] = {r.number for r in self._store.list_jobs(self._run, states)}
+        return self._numbers[key]
 
 
 def job_view(row: JobRow, facts: RunFacts) -> JobView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
@@ -14,7 +15,7 @@ from cloudsend_cli.core.state import RentalRecord
 from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
 
 from .database import DATABASE_ERRORS, damaged, translate
-from .rows import Row, decode_rental, decode_run, job_key, pack, unpack
+from .rows import NUMBER_MASK, Row, decode_rental, decode_run, job_key, pack, unpack
 from .schema import RUN_SHIFT
 from .tables import AttemptRow, EventRow, JobRow, RunRow, job_row, readable
 
@@ -31,6 +32,12 @@ FROM jobs JOIN job_specs s ON s.key = jobs.key JOIN specs shared ON shared.id = 
     JOIN runs r ON r.key = jobs.key >> {RUN_SHIFT}
     LEFT JOIN nodes n ON n.run = r.key AND n.name = jobs.node
 """  # noqa: S608 - made of constants
+
+LOAD_SPECS = "SELECT id, body FROM specs WHERE id IN (SELECT spec FROM job_specs WHERE key BETWEEN ? AND ?)"
+_UNFINISHED = (
+    "SELECT jobs.key, s.spec FROM jobs JOIN job_specs s ON s.key = jobs.key"
+    " WHERE jobs.key BETWEEN ? AND ? AND jobs.state IN ('pending', 'running')"
+)
 
 
 class Queries:
@@ -204,6 +211,16 @@ class Queries:
         with self._transaction() as db:
             key = self._key(db, run)
         return self._pages(key, states, -1 if limit is None else limit, newest_first, superseded)
+
+    def list_gated(self, run: str) -> frozenset[int]:
+        """Jobs whose stage has not begun; see core.stages."""
+        with self._transaction() as db, self._decoding():
+            key = self._key(db, run)
+            bounds = (job_key(key, 0), job_key(key + 1, 0))
+            stages = {spec: int(json.loads(body).get("stage", 0)) for spec, body in db.execute(LOAD_SPECS, bounds)}
+            unfinished = [(number & NUMBER_MASK, stages[spec]) for number, spec in db.execute(_UNFINISHED, bounds)]
+        begun = min((stage for _, stage in unfinished if stage), default=0)
+        return frozenset(number for number, stage in unfinished if stage > begun)
 
     def _pages(
         self, key: int, states: Collection[str] | None, left: int, newest_first: bool, superseded: bool

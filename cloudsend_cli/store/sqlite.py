@@ -21,7 +21,7 @@ from cloudsend_cli.errors import ConflictError
 from . import writing
 from .database import FILE_NAME, connect, create, prepare_empty, quick_check
 from .directory import open_state_dir
-from .queries import Queries
+from .queries import LOAD_SPECS, Queries
 from .rows import (
     HOT,
     JobDecoder,
@@ -37,7 +37,6 @@ from .rows import (
     unpack,
 )
 
-_LOAD_SPECS = "SELECT id, body FROM specs WHERE id IN (SELECT spec FROM job_specs WHERE key BETWEEN ? AND ?)"
 _LOAD_JOBS = (
     f"SELECT jobs.key, s.hash, {', '.join(f'jobs.{name}' for name in HOT)},"  # noqa: S608 - made of constants
     " s.spec, s.name, s.argv, s.display, s.env, s.params, s.repeat_index"
@@ -178,7 +177,7 @@ class SqliteStore(Queries):
             bounds = (job_key(key, 0), job_key(key + 1, 0) - 1)
             jobs: Iterable[JobRecord] = ()
             if with_jobs:
-                decoder = JobDecoder(db.execute(_LOAD_SPECS, bounds))
+                decoder = JobDecoder(db.execute(LOAD_SPECS, bounds))
                 jobs = map(decoder.job, db.execute(_LOAD_JOBS, bounds))
 
             def bodies(table: str, decode: Callable[[str], Any]) -> list[Any]:
