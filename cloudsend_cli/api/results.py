@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudsend_cli.agent.client import plain
 from cloudsend_cli.core.model import FINAL_STATES, SUCCEEDED
 from cloudsend_cli.core.views import JobView
 from cloudsend_cli.engine import lookup
@@ -18,6 +19,7 @@ from .functions import FOLDER, VALUE
 from .reading import job_views
 
 HEADER_MOST = 4 << 20
+TRACEBACK_MOST = 1000  # characters of a line
 
 
 class RemoteTraceback(Exception):
@@ -69,14 +71,15 @@ class JobResult:
         head = self._read_header()
         if head is None or head.get("kind") in {"value", "exit"}:
             return ""
-        kind = head.get("type")
-        return f"{kind}: {head.get('message')}" if kind and head.get("kind") != "unpicklable" else str(head["message"])
+        kind, words = head.get("type"), plain(head.get("message"))
+        return f"{plain(kind)}: {words}" if kind and head.get("kind") != "unpicklable" else words
 
     @property
     def traceback(self) -> str:
         """Of what its function raised; "" where it raised nothing."""
         head = self._read_header()
-        return str(head.get("traceback", "")) if head is not None else ""
+        text = str(head.get("traceback", "")) if head is not None else ""
+        return "\n".join(plain(line, TRACEBACK_MOST) for line in text.split("\n"))
 
     def value(self) -> object:
         """What its function returned. Unpickling it executes what the machine sent: see docs/security.md.
@@ -91,15 +94,15 @@ class JobResult:
             raise self._describe_nothing()
         kind = head.get("kind")
         if kind == "raised":
-            raise self._rebuild(head)
+            raise self._rebuild()
         if kind == "exit" and head.get("code") == 0 and self.succeeded:
             return None
         if kind == "value" and self.succeeded:
             return self._unpickle()
-        words = self.reason if kind == "value" else str(head.get("message"))
+        words = self.reason if kind == "value" else plain(head.get("message"))
         if kind == "exit":
             words = f"its function ended the program with {words}"
-        raise FunctionError(f"{self.name}: {words}", hint=str(head.get("hint", "")), context=self.traceback)
+        raise FunctionError(f"{self.name}: {words}", hint=plain(head.get("hint", "")), context=self.traceback)
 
     def _describe_nothing(self) -> FunctionError | UsageError:
         if self.succeeded:
@@ -108,7 +111,7 @@ class JobResult:
         hint = f"`cloudsend explain {self.id}` says why, and `cloudsend tail {self.id}` what it wrote"
         return FunctionError(f"{self.name} {self.state} ({self.reason}) and left no value", hint=hint)
 
-    def _rebuild(self, head: Mapping[str, object]) -> BaseException:
+    def _rebuild(self) -> BaseException:
         text = self.traceback
         try:
             found = self._unpickle()
@@ -116,7 +119,7 @@ class JobResult:
             found = None
         if not isinstance(found, Exception):
             # A KeyboardInterrupt or SystemExit of the machine is none of this program.
-            found = FunctionError(f"{self.name}: {head.get('type')}: {head.get('message')}", context=text)
+            found = FunctionError(f"{self.name}: {self.error}", context=text)
         found.__cause__ = RemoteTraceback(text)
         return found
 

@@ -199,3 +199,24 @@ def test_a_value_that_needs_what_is_not_here_says_so(stack: Stack) -> None:
                 print("good")
     """
     assert run_program(stack, source) == "good\n"
+
+
+def test_words_of_a_machine_do_not_reach_a_terminal_as_commands(stack: Stack) -> None:
+    source = """
+        from cloudsend_cli import Client, TaskRunner
+        from cloudsend_cli.errors import JobsFailed
+
+        def escape():
+            raise ValueError("\\x1b]0;owned\\x07\\x1b[2J" + "x" * 100000)
+
+        if __name__ == "__main__":
+            (result,) = Client().submit_function(escape).wait(60)
+            assert "owned" in result.error and "owned" in result.traceback and len(result.error) < 5000
+            assert not any(ord(c) < 32 and c != "\\n" for c in result.error + result.traceback)
+            try:
+                TaskRunner({"s": {"g": {"Call": escape}}}).run()
+            except JobsFailed as problem:
+                assert "owned" in str(problem) and "\\x1b" not in str(problem)
+                print("good")
+    """
+    assert run_program(stack, source) == "good\n"

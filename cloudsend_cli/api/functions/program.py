@@ -55,15 +55,32 @@ def describe(problem):
     return {"type": name, "message": message[:MESSAGE_MOST]}
 
 
-def import_cloudpickle():
-    """The one that pickled the function: others may differ in what they call things."""
-    sys.path.insert(0, sys.argv[0])
+class Bundled(object):
+    """Finds cloudpickle, when it is needed, beside this program: another one may differ in what it calls things."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] != "cloudpickle":
+            return None
+        import importlib.machinery
+
+        inside = path or [sys.argv[0]]
+        return importlib.machinery.PathFinder.find_spec(name, inside, target)
+
+
+def dump(value, file):
+    """By cloudpickle only what pickle does not know: to import that takes longer than most calls."""
+    import pickle
+
+    begin = file.tell()
     try:
+        pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
+    except Exception:
         import cloudpickle
 
-        return cloudpickle
-    finally:
-        sys.path.remove(sys.argv[0])
+        file.seek(begin)
+        file.truncate()
+        cloudpickle.dump(value, file)
 
 
 def read(name):
@@ -114,8 +131,9 @@ def settle(result):
     return result
 
 
-def report(problem, cloudpickle, kind):
+def report(problem, kind):
     """An exception: its words, and itself where it can be pickled and made again."""
+    import io
     import pickle
     import traceback
 
@@ -123,12 +141,13 @@ def report(problem, cloudpickle, kind):
     text = "".join(traceback.format_exception(type(problem), problem, told))
     sys.stderr.write(text)
     header = dict(describe(problem), kind=kind, traceback=text)
+    packed = io.BytesIO()
     try:
-        data = cloudpickle.dumps(problem)
-        pickle.loads(data)
+        dump(problem, packed)
+        pickle.loads(packed.getvalue())
     except BaseException:
-        data = b""
-    leave(header, lambda file: file.write(data))
+        packed = io.BytesIO()
+    leave(header, lambda file: file.write(packed.getvalue()))
 
 
 def flush():
@@ -141,12 +160,12 @@ def flush():
 
 def main():
     check_python(sys.argv[1])
-    cloudpickle = import_cloudpickle()
+    sys.meta_path.insert(0, Bundled)
     sys.path[0:1] = [os.path.join(FOLDER, "modules"), os.path.dirname(FOLDER)]
     try:
         function, args, named = unpack(sys.argv[2])
     except Exception as problem:
-        report(problem, cloudpickle, "unreadable")
+        report(problem, "unreadable")
         return 1
     try:
         result = settle(function(*args, **named))
@@ -156,15 +175,15 @@ def main():
         leave({"kind": "exit", "code": code, "message": str(end.code)[:MESSAGE_MOST]})
         raise
     except KeyboardInterrupt as problem:
-        report(problem, cloudpickle, "raised")
+        report(problem, "raised")
         raise
     except BaseException as problem:
         flush()
-        report(problem, cloudpickle, "raised")
+        report(problem, "raised")
         return 1
     flush()
     try:
-        leave({"kind": "value"}, lambda file: cloudpickle.dump(result, file))
+        leave({"kind": "value"}, lambda file: dump(result, file))
     except Exception as problem:
         what = "the value, a %s, cannot be sent: %s" % (type(result).__name__, describe(problem)["message"])
         sys.stderr.write("cloudsend: %s\n" % what)
