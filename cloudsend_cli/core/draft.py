@@ -84,9 +84,9 @@ class Draft:
         spec = replace(job.spec, resources=job.resources) if job.memory else job.spec
         attempt = attempt_id(self.run.id, job.number, job.attempt)
         group = self.state.groups.get(spec.group)
-        if job.slot < 0 or group is None:
+        if job.slot < 0:
             self.start(job.node, AttemptStart(attempt, spec, resume=job.resume))
-        elif job.slot < len(group.slots):
+        elif group is not None and job.slot < len(group.slots):
             pairs = group.slots[job.slot]
             self.start(job.node, AttemptStart(attempt, spec, resume=job.resume, slot=job.slot, pairs=pairs))
         else:

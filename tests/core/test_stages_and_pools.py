@@ -340,6 +340,14 @@ def test_request_that_was_lost_is_not_repeated_with_a_place_that_is_gone() -> No
     assert (state.jobs[1].attempt, state.jobs[1].failures) == (2, 0)
 
 
+def test_request_of_a_rebuilt_run_is_not_repeated_without_its_place() -> None:
+    state = make(tasks(1, "s/g", 1))
+    change_job(state, 1, state="running", attempt=1, node="n-0", boot="b1", handed_at=1.0, slot=2)
+    decision = decide(state, seeing(replace(UP, reported=frozenset())), POLICY)
+    assert starts(decision) == []
+    assert [a.attempts for a in decision.actions if isinstance(a, CancelAttempts)] == [("rtest1.1.1",)]
+
+
 def test_pools_of_edited_and_dropped_groups() -> None:
     state = make([*tasks(1, "s/g", 2), task(1, "s/old", 0)], JobGroup("s/g", gpus("0", "1")), JobGroup("s/old", ((),)))
     step(state)
