@@ -192,7 +192,7 @@ def _conclude(session: Session, run: str) -> int:
     screen.say(end, color="green" if good else "red")
     if view.cost is not None:
         _say_cost(session, run)
-    if view.results_dir and any(job.outputs == "home" for job in jobs):
+    if view.results_dir and any(job.outputs == "home" or job.params or job.metrics for job in jobs):
         screen.say(f"results: {one_line(_near(view.results_dir))}")
     return 0 if good else status_of(jobs) or 1
 
