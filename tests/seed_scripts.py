@@ -8,10 +8,15 @@ for them, which note what they are asked for.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from real_stack import Stack
+
+from cloudsend_cli.api.seeds import CloudSendProvider, get_client
 
 CONFIG = """
 config = {
@@ -368,3 +373,29 @@ def run_snippet(folder: Path, text: str, environ: dict[str, str]) -> tuple[list[
     printed, _, seen = done.stdout.rpartition("SEEN ")
     assert done.stderr == ""
     return json.loads(seen), printed
+
+
+# ---- for programs of our own ---------------------------------------------------------------------------------------
+
+
+class Scripts:
+    """Makes clients of one state directory, which are closed at the end."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.clients: list[CloudSendProvider] = []
+
+    def __call__(self, *jobs: str | dict[str, Any], **keys: Any) -> CloudSendProvider:
+        entries = [{"run_command": job} if isinstance(job, str) else job for job in jobs]
+        return self.open({"provider": "local", "jobs": entries, **keys})
+
+    def open(self, config: Any = None, **options: Any) -> CloudSendProvider:
+        client = get_client(config, state_dir=self.stack.state, **options)
+        self.clients.append(client)
+        return client
+
+
+def gate(stack: Stack, name: str = "gate") -> Path:
+    path = stack.files / name
+    os.mkfifo(path)
+    return path

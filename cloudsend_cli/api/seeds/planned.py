@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudsend_cli.core.machine_views import InstanceView
 from cloudsend_cli.core.model import Resources
+from cloudsend_cli.core.packing import plan_packing
 from cloudsend_cli.core.submission import PlanView
 from cloudsend_cli.core.views import JobView
 
@@ -22,6 +24,12 @@ class Objects:
     environments: dict[str, CloudSendEnvironment]
     jobs: dict[str, CloudSendJob]
     entry_of: Mapping[str, int]
+    plan: PlanView
+
+    def are_of(self, plan: PlanView) -> bool:
+        """Whether the same jobs are planned on machines of the same names."""
+        same = self.plan.spec.jobs == plan.spec.jobs
+        return same and [node.name for node in self.plan.nodes] == [node.name for node in plan.nodes]
 
 
 def make_objects(plan: PlanView, source: Source, find_host: FindHost) -> Objects:
@@ -44,7 +52,7 @@ def make_objects(plan: PlanView, source: Source, find_host: FindHost) -> Objects
         for rank, job in enumerate(spec.jobs)
     }
     entry_of = {name: indices[rank] for rank, name in enumerate(jobs)} if indices else {}
-    return Objects(_make_instances(plan, source, find_host), environments, jobs, entry_of)
+    return Objects(_make_instances(plan, source, find_host), environments, jobs, entry_of, plan)
 
 
 def _make_instances(plan: PlanView, source: Source, find_host: FindHost) -> dict[str, CloudSendInstance]:
@@ -91,22 +99,40 @@ def see_jobs(
 
 
 def assign_jobs(objects: Objects) -> None:
-    """Place each job that is nowhere yet on a machine that can hold it: on the first that has the least to do."""
+    """Place each job that is nowhere yet: first as many as fit at once, then each where the least is to be done."""
     machines = list(objects.instances.values())
-    loads = {
-        machine.get_name(): sum(job.needs.cpus for job in machine.get_jobs()) / (machine.get_cpus() or 1.0)
-        for machine in machines
-    }
-    able: dict[Resources, list[CloudSendInstance]] = {}
-    for job in objects.jobs.values():
-        if job.get_instance() is None:
-            if job.needs not in able:
-                able[job.needs] = [m for m in machines if m.capacity is None or job.needs.fits_in(m.capacity)]
-            if able[job.needs]:
-                chosen = min(able[job.needs], key=lambda machine: loads[machine.get_name()])
-                loads[chosen.get_name()] += job.needs.cpus / (chosen.get_cpus() or 1.0)
-                job.place(chosen)
+    waiting = [job for job in objects.jobs.values() if job.get_instance() is None]
+    places = _list_places(machines, waiting)
+    later = []
+    for job in waiting:
+        if places.get(job.needs):
+            job.place(places[job.needs].pop())
+        else:
+            later.append(job)
     gather_jobs(objects)
+    loads = {m: sum(job.needs.cpus for job in m.get_jobs()) / (m.get_cpus() or 1.0) for m in machines}
+    able: dict[Resources, list[CloudSendInstance]] = {}
+    for job in later:
+        if job.needs not in able:
+            able[job.needs] = [m for m in machines if m.capacity is None or job.needs.fits_in(m.capacity)]
+        if able[job.needs]:
+            chosen = min(able[job.needs], key=loads.__getitem__)
+            loads[chosen] += job.needs.cpus / (chosen.get_cpus() or 1.0)
+            job.place(chosen)
+    gather_jobs(objects)
+
+
+def _list_places(
+    machines: Sequence[CloudSendInstance], jobs: Sequence[CloudSendJob]
+) -> dict[Resources, list[CloudSendInstance]]:
+    """By need, a machine for each job that fits there with the others, the last one first."""
+    sized = [(machine, machine.capacity) for machine in machines if machine.capacity is not None]
+    packing = plan_packing(Counter(job.needs for job in jobs), [capacity for _, capacity in sized])
+    places: dict[Resources, list[CloudSendInstance]] = {}
+    for (machine, _), content in reversed(list(zip(sized, packing.contents, strict=True))):
+        for need, count in content.items():
+            places.setdefault(need, []).extend([machine] * count)
+    return places
 
 
 def gather_jobs(objects: Objects) -> None:

@@ -99,7 +99,8 @@ class CloudSendProvider:
         """
         self._reset = self._reset or reset
         plan = self._client.plan(self._source.config, options=self._options)
-        self._known = make_objects(plan, self._source, self._find_host)
+        if self._known is None or not self._known.are_of(plan):
+            self._known = make_objects(plan, self._source, self._find_host)
         self._state = CloudSendProviderState.STARTED
         return FINISHED
 
@@ -139,6 +140,8 @@ class CloudSendProvider:
         self._reset = False
         keep_source(self._source, self._client.state_dir, self._folder)
         self._run = submitted.run
+        if {view.name for view in self._client.list_jobs(self._run)} != set(self._objects().jobs):
+            self.start()  # the config has been edited since it was planned
         self._runs.pop(self._run, None)
         self._runs[self._run] = self._objects().jobs
         found = self._read(self._run)
@@ -180,8 +183,8 @@ class CloudSendProvider:
 
     def wait_for_jobs_state(
         self,
-        job_state: CloudSendJobState | Processes,
-        processes: CloudSendJobState | Processes = None,
+        job_state: int | Processes,
+        processes: int | Processes = None,
         *,
         timeout: float | None = None,
     ) -> CloudSendRunSession:
@@ -191,20 +194,24 @@ class CloudSendProvider:
         more although the mask does not fit, such as DONE for a job that failed: look at the states. WaitTimeout:
         `timeout` seconds went by, and the jobs go on.
         """
-        if not isinstance(job_state, CloudSendJobState):
+        if not isinstance(job_state, int):
             job_state, processes = processes, job_state
-        if not isinstance(job_state, CloudSendJobState) or isinstance(processes, CloudSendJobState):
+        if not isinstance(job_state, int) or isinstance(processes, int):
             raise UsageError("no state is given to wait for", hint="such as CloudSendJobState.DONE")
         jobs = self._jobs_of(processes)
         until = None if timeout is None else time.monotonic() + timeout
-        for run in dict.fromkeys(process.run for job in jobs if (process := job.get_last_process())):
-            self._wait_for(run, jobs, job_state, until)
+        by_run: dict[str, list[CloudSendJob]] = {}
+        for job in jobs:
+            if process := job.get_last_process():
+                by_run.setdefault(process.run, []).append(job)
+        for run, wanted in by_run.items():
+            self._wait_for(run, wanted, CloudSendJobState(job_state), until)
         return self.get_jobs_states([process for job in jobs if (process := job.get_last_process())])
 
     def wait(
         self,
-        job_state: CloudSendJobState | Processes,
-        run_session: CloudSendJobState | Processes = None,
+        job_state: int | Processes,
+        run_session: int | Processes = None,
         *,
         timeout: float | None = None,
     ) -> CloudSendRunSession:
@@ -342,11 +349,11 @@ class CloudSendProvider:
         gather_jobs(objects)
         return found
 
-    def _wait_for(self, run: str, jobs: list[CloudSendJob], mask: CloudSendJobState, until: float | None) -> None:
-        wanted = {job for job in jobs if job in self._runs[run].values()}
+    def _wait_for(self, run: str, wanted: list[CloudSendJob], mask: CloudSendJobState, until: float | None) -> None:
         left = None if until is None else max(0.0, until - time.monotonic())
         if mask == ENDED:
-            self._client.wait([str(job.get_id()) for job in wanted], left)
+            whole = len(wanted) == len(self._runs[run])
+            self._client.wait([run] if whole else [str(job.get_id()) for job in wanted], left)
             return
         settled = False
         for progress in self._client.follow(run, timeout=left):
@@ -355,9 +362,8 @@ class CloudSendProvider:
             if settled or all(is_in(job, mask) for job in wanted):
                 return
         if not settled:
-            raise WaitTimeout(
-                f"not all of {len(wanted)} jobs of run {run} are {mask!r} after {left:g} s", hint="they go on"
-            )
+            message = f"not all of {len(wanted)} jobs of run {run} are {mask.name} after {left:g} s"
+            raise WaitTimeout(message, hint="they go on")
 
     def _chosen(
         self, processes: CloudSendRunSession, given: Processes, instance: CloudSendInstance | None
