@@ -29,6 +29,7 @@ TOO_LARGE = "bad-spec: its command, variables and file list are too large for on
 UPLOAD_MISSING = "upload-missing"
 WITH_LOGS = frozenset({"exited", "lost"})
 IDS_IN_ONE_REQUEST = 5000
+NO_SIZES: Mapping[str, None] = {}
 ASK_AGAIN = 1.0  # a request that failed for no reason of its own is judged by the next full report
 
 
@@ -119,9 +120,10 @@ class _NodeListener:
             self.link.note_full(full=True)
         ended = {a: s for a, s in news.items() if s.state in WITH_LOGS}
         if self.is_here:
-            ended = {a: s for a, s in ended.items() if parse_attempt_id(a) and _has_written(items[a])}
-            self._tell(ended)
-            news = {a: s for a, s in news.items() if a not in ended}
+            sizes = {a: parse_sizes(items[a]) for a in ended if parse_attempt_id(a)}
+            wrote = {a: ended[a] for a, told in sizes.items() if told is None or any(told.values())}
+            self._tell(wrote, sizes)
+            news = {a: s for a, s in news.items() if a not in wrote}
         else:
             self._bring_logs({a: (s, parse_sizes(items[a])) for a, s in ended.items() if worth[a] == HERE})
             # A log of what may be another machine's is not taken: a fetch brings it, from where the state says.
@@ -133,7 +135,9 @@ class _NodeListener:
         if news:
             self.hosts.take_attempts(self, news)
 
-    def _tell(self, ended: Mapping[str, AttemptStatus]) -> None:
+    def _tell(
+        self, ended: Mapping[str, AttemptStatus], sizes: Mapping[str, Mapping[str, int] | None] = NO_SIZES
+    ) -> None:
         """These ends become news, with what their jobs reported in logs that lie here."""
         new = {a: s for a, s in ended.items() if a not in self.bringing}
         if not new:
@@ -144,11 +148,12 @@ class _NodeListener:
             self.bringing.difference_update(told)
             self.hosts.take_attempts(self, told)
 
-        tell_with_metrics(new, self._files, tell)
+        def find(attempt: str) -> LogFiles:
+            if self.is_here:
+                return files_here(self.address.home, attempt, sizes.get(attempt))
+            return files_at_home(self.hosts.logs, attempt)
 
-    def _files(self, attempt: str) -> LogFiles:
-        home = self.address.home
-        return files_here(home, attempt) if self.is_here else files_at_home(self.hosts.logs, attempt)
+        tell_with_metrics(new, find, tell)
 
     def _bring_logs(self, ended: Mapping[str, tuple[AttemptStatus, dict[str, int] | None]]) -> None:
         """ORDER: an end becomes news when its log is home, or known to be too large to wait for."""
@@ -461,12 +466,6 @@ class RunHosts:
             except ResultError as wrong:
                 problem = wrong.message
         self.take_fetched(listener.node, attempt, problem, left)
-
-
-def _has_written(item: object) -> bool:
-    """Whether an attempt that has ended left anything in its logs or its file of metrics, as far as it is told."""
-    sizes = parse_sizes(item)
-    return sizes is None or any(sizes.values())
 
 
 def _parts(attempts: Sequence[str]) -> list[list[str]]:

@@ -21,20 +21,28 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """The files of one attempt, each `<stem><what>`."""
+    """The files of one attempt, each `<stem><what>`, and how long they are, where that is known."""
 
     stem: str
+    sizes: Mapping[str, int] | None = None
 
     def path(self, what: str) -> str:
         return self.stem + what
 
     def size(self) -> int:
+        if self.sizes is not None:
+            return sum(self.sizes.values())
         return sum(map(_size, (self.path(STDERR), self.path(STDOUT), self.path(METRICS))))
 
+    def read(self, what: str, most: int | None = None) -> Iterator[bytes]:
+        if self.sizes is not None and not self.sizes.get(what):
+            return iter(())
+        return _read(self.path(what), most)
 
-def files_here(agent_home: str, attempt: str) -> LogFiles:
+
+def files_here(agent_home: str, attempt: str, sizes: Mapping[str, int] | None = None) -> LogFiles:
     """Of an attempt on this machine: they lie where its agent has them."""
-    return LogFiles(f"{agent_home}/attempts/{attempt}/")
+    return LogFiles(f"{agent_home}/attempts/{attempt}/", sizes)
 
 
 def files_at_home(logs: Path, attempt: str) -> LogFiles:
@@ -45,9 +53,9 @@ def files_at_home(logs: Path, attempt: str) -> LogFiles:
 def read_metrics(files: LogFiles) -> Metrics:
     """Of a name in several of the files, the one in the file of metrics counts, then that on stdout."""
     reader = MetricsReader()
-    reader.read_log(_read(files.path(STDERR)))
-    reader.read_log(_read(files.path(STDOUT)))
-    reader.read_file(_read(files.path(METRICS), FILE_MOST))
+    reader.read_log(files.read(STDERR))
+    reader.read_log(files.read(STDOUT))
+    reader.read_file(files.read(METRICS, FILE_MOST))
     return reader.metrics
 
 
