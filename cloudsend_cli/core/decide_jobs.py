@@ -137,7 +137,10 @@ def _settle_loss(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
     elif status.cause in LIFETIMES:
         outlive(draft, job, status)
     else:
-        lose(draft, job, LOSSES.get(status.cause, status.cause or "lost"), ended_at=status.ended)
+        # A host that shuts down still answers for a moment: what began there then would be lost with it once more.
+        later = draft.seen.now + draft.policy.look_again if status.cause == "shut-down" else 0.0
+        reason = LOSSES.get(status.cause, status.cause or "lost")
+        lose(draft, job, reason, ended_at=status.ended, not_before=later)
 
 
 def _settle_exit(draft: Draft, job: JobRecord, status: AttemptStatus) -> None:
@@ -213,13 +216,13 @@ def _finish(draft: Draft, job: JobRecord, state: str, reason: str, status: Attem
     )
 
 
-def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = None) -> None:
+def lose(draft: Draft, job: JobRecord, reason: str, *, ended_at: float | None = None, not_before: float = 0.0) -> None:
     """The attempt is proved dead with its outcome unknown: a new attempt up to `retries_lost`, else failed."""
     losses = job.losses + 1
     if job.cancel:
         _finish(draft, replace(job, losses=losses), CANCELLED, cancel_reason(draft), None)
     elif losses <= job.spec.retries_lost:
-        _try_again(draft, job, reason)
+        _try_again(draft, replace(job, not_before=max(job.not_before, not_before)), reason)
     else:
         ended = draft.seen.now if ended_at is None else ended_at
         draft.put_job(replace(job, losses=losses, state=FAILED, reason=reason, ended_at=ended))

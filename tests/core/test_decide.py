@@ -229,6 +229,14 @@ def test_what_was_never_started_is_tried_again_whatever_the_policy_but_not_at_on
     assert (job.state, job.losses, job.not_before) == ("pending", 0, NOW + POLICY.retry_delay)
 
 
+def test_what_went_with_a_shutdown_is_not_given_to_the_host_again_before_it_is_down() -> None:
+    """Seen: both attempts that a job had were lost with one machine, as the second was handed out while it ended."""
+    state = running(state_with())
+    job = decide(state, seeing(UP, attempts=news("rtest1.1.2", "lost", cause="shut-down")), POLICY).changes.jobs[1]
+    assert (job.state, job.losses, job.not_before) == ("pending", 1, NOW + POLICY.look_again)
+    assert "as it does when it shuts down" in job.reason
+
+
 @pytest.mark.parametrize(
     ("boot", "reason"),
     [
