@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import errors
     from .api import Client, FunctionRun, JobResult, SubmitOptions, Submitted, TaskRunner
+    from .api.events import JobEnded, JobReopened, JobStarted, MachineChanged, RunSettled
     from .api.seeds import CloudSendJobState, get_client
     from .api.ssh import SSH
     from .api.task_runner import TaskResults
@@ -17,7 +18,12 @@ __all__ = [
     "Client",
     "CloudSendJobState",
     "FunctionRun",
+    "JobEnded",
+    "JobReopened",
     "JobResult",
+    "JobStarted",
+    "MachineChanged",
+    "RunSettled",
     "SubmitOptions",
     "Submitted",
     "TaskResults",
@@ -32,7 +38,12 @@ _HOMES = {
     "Client": "api",
     "CloudSendJobState": "api.seeds",
     "FunctionRun": "api.functions.runs",
+    "JobEnded": "api.events",
+    "JobReopened": "api.events",
     "JobResult": "api.results",
+    "JobStarted": "api.events",
+    "MachineChanged": "api.events",
+    "RunSettled": "api.events",
     "SubmitOptions": "core.submission",
     "Submitted": "core.submission",
     "TaskResults": "api.task_runner",

@@ -50,6 +50,7 @@ class JobResult:
     ended_at: float | None
     directory: Path  # where its results come home
     uid: str | None = None  # of its newest attempt
+    outputs: str = ""  # "", "wanted" (they are on their way), "home", or "failed: why"
 
     @property
     def succeeded(self) -> bool:
@@ -105,9 +106,15 @@ class JobResult:
         raise FunctionError(f"{self.name}: {words}", hint=plain(head.get("hint", "")), context=self.traceback)
 
     def _describe_nothing(self) -> FunctionError | UsageError:
+        if self.outputs == "wanted":
+            return UsageError(f"{self.name}: its value is not home yet", hint="wait for its run first")
+        if self.outputs.startswith("failed"):
+            why = plain(self.outputs.removeprefix("failed: "))
+            hint = f"`cloudsend fetch {self.id}` tries again"
+            return FunctionError(f"{self.name}: its value could not be brought home: {why}", hint=hint)
         if self.succeeded:
-            there = "it is not home yet" if not self._list_home() else "only jobs of functions leave one"
-            return UsageError(f"{self.name} has no value: {there}", hint="`fetch` brings results home")
+            hint = "what a command leaves is in `files`"
+            return UsageError(f"{self.name} has no value: only jobs of functions leave one", hint=hint)
         hint = f"`cloudsend explain {self.id}` says why, and `cloudsend tail {self.id}` what it wrote"
         return FunctionError(f"{self.name} {self.state} ({self.reason}) and left no value", hint=hint)
 
@@ -172,6 +179,7 @@ def job_result(view: JobView, results_dir: str) -> JobResult:
         ended_at=view.ended_at,
         directory=job_directory(Home(results_dir, view.run, view.name)),
         uid=view.uid,
+        outputs=view.outputs,
     )
 
 

@@ -17,6 +17,8 @@ from cloudsend_cli.api.functions.bundle import build_bundle
 from cloudsend_cli.api.functions.modules import find_sources
 from cloudsend_cli.api.functions.pickling import pickle_value
 from cloudsend_cli.api.functions.tasks import show_value
+from cloudsend_cli.core.model import JobSpec, ProviderDefinition, RunSpec
+from cloudsend_cli.engine.submit import ANY_PYTHON, choose_python
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 ROOT = Path(__file__).parents[2]
@@ -202,3 +204,19 @@ def test_only_the_users_own_modules_are_sent(tmp_path: Path, monkeypatch: pytest
 )  # fmt: skip
 def test_values_are_shown_alike_in_every_process(value: object, text: str) -> None:
     assert show_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("provider", "environment", "argv"),
+    [
+        ("local", "", (sys.executable, "p", "3.11")),
+        ("local", "e", ("python3", "p", "3.11")),
+        ("ssh", "e", ("python3", "p", "3.11")),
+        ("ssh", "", ("python3", "p", "3.11+")),
+    ],
+)
+def test_which_python_a_function_is_executed_by(provider: str, environment: str, argv: tuple[str, ...]) -> None:
+    call = JobSpec("f", (ANY_PYTHON, "p", "3.11", "a"), "f()", environment=environment)
+    chosen = JobSpec("g", ("python3.9", "p", "3.11", "a"), "g()")
+    spec = RunSpec("p", "", (call, chosen), providers=(ProviderDefinition("x", provider),))
+    assert [job.argv for job in choose_python(spec).jobs] == [(*argv, "a"), chosen.argv]

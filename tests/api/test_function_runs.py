@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from function_scripts import run_program, write
 from real_stack import Stack, wait_for
 
-from cloudsend_cli import SubmitOptions
-from cloudsend_cli.api.events import JobEnded, JobReopened, JobStarted, MachineChanged, RunSettled
-from cloudsend_cli.errors import UsageError, WaitTimeout
+from cloudsend_cli import JobEnded, JobReopened, JobStarted, MachineChanged, RunSettled, SubmitOptions
+from cloudsend_cli.errors import FunctionError, UsageError, WaitTimeout
 
 KEPT = """
     import sys
@@ -93,6 +93,10 @@ def test_results_of_commands_are_typed_and_their_files_are_paths(stack: Stack) -
     assert one.duration is not None and one.duration >= 0
     with pytest.raises(UsageError, match="only jobs of functions"):
         one.value()
+    with pytest.raises(UsageError, match="not home yet"):
+        replace(bad, outputs="wanted").value()
+    with pytest.raises(FunctionError, match=r"could not be brought home: the disk is full"):
+        replace(bad, outputs="failed: the disk is full").value()
 
 
 def test_events_are_told_in_order_and_to_the_end_although_the_maestro_is_killed(stack: Stack) -> None:
@@ -164,6 +168,11 @@ def test_several_threads_share_one_client(stack: Stack) -> None:
             print("good")
     """
     assert run_program(stack, source) == "good\n"
+
+
+def test_no_points_are_no_calls(stack: Stack) -> None:
+    run = stack.client.map(len, [], options=SubmitOptions(folder=str(stack.files)))
+    assert (len(run), run.values(timeout=60)) == (0, [])
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
