@@ -162,7 +162,7 @@ class _Jobs:
         executions = list(self._executions(job))
         total = NO_COST
         for execution in executions:
-            share = share_of(job.spec.resources, self._capacity(execution.node))
+            share = share_of(job.resources, self._capacity(execution.node))
             total = total.plus(job_cost([execution], share, self.rentals, self.now))
         seconds = sum((self.now if e.ended is None else e.ended) - e.started for e in executions)
         number = job_id(self.state.run.id, job.number)
