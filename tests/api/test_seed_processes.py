@@ -1,4 +1,4 @@
-"""The objects of the seeds' documents while jobs run: getters, waiting, ending, printing, fetching, several clients."""
+"""Objects of the seeds' documents while jobs run: getters, waiting, ending, printing, fetching, clients at once."""
 
 from __future__ import annotations
 

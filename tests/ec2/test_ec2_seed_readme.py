@@ -9,9 +9,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from cloud_command import desk_of
+from cloud_user import surroundings
 from ec2lab import Cloud
 from seed_scripts import CLOUDSEND, CONFIG, run_snippet, write_example
+
+from cloudsend_cli.api.seeds import CloudSendInstanceState, CloudSendJobState, get_client
 
 PACKAGES = re.compile(r"            '(env_aptget|env_conda|env_pypi|env_julia)' .*\n")
 
@@ -32,4 +36,37 @@ def test_the_program_of_the_readme_rents_runs_and_fetches(ec2: Cloud, state_dir:
             "job_002_output.dat": "2 12 sent\n",
         }
         assert [(row.type, row.market) for row in ec2.ledger()] == [("t2.micro", "spot")]
+    assert ec2.failures == []
+
+
+def test_a_rented_machine_by_its_getters(
+    ec2: Cloud, state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with desk_of(ec2, state_dir, tmp_path) as desk, surroundings(ec2):
+        monkeypatch.chdir(tmp_path)
+        work = f"python3 work.py a {desk.witness.address} {desk.witness.port}"
+        config = {
+            "provider": "aws",
+            "instances": [{"type": "t2.micro", "eco": True, "number": 2, "region": None}],
+            "jobs": [{"run_command": work, "upload_files": "work.py"}],
+        }
+        with get_client(config, state_dir=state_dir, environ=desk.environ) as client:
+            client.assign()
+            first, second = client.get_instances()
+            (job,) = client.get_jobs()
+            assert job.get_instance() is first and second.get_jobs() == []
+            assert (first.get_rank(), second.get_rank(), first.get_cpus()) == ("1.1", "1.2", 1)
+            assert ec2.calls_of("RunInstances") == [] and first.get_state() == CloudSendInstanceState.UNKNOWN
+            session = client.run_jobs()
+            client.wait_for_jobs_state(CloudSendJobState.RUNNING, session)
+            (machine,) = session.get_instances()
+            (rented,) = ec2.alive
+            assert (machine.get_id(), machine.get_state()) == (rented.id, CloudSendInstanceState.RUNNING)
+            assert str(machine.get_ip_addr()).endswith(f".{rented.number}")
+            assert str(machine.get_region()).startswith("eu-west-3")
+            assert machine.get_config("type") == "t2.micro" and machine.get_data("market") == "spot"
+            desk.witness.let(lambda words: True)
+            assert [process.get_state() for process in client.finalize()] == [CloudSendJobState.DONE]
+            client.terminate_instance(machine)
+            ec2.wait(rented.id, "terminated")
     assert ec2.failures == []

@@ -372,7 +372,12 @@ class CloudSendProvider:
         return [job for job in jobs if instance is None or job.get_instance() is instance]
 
     def _ref(self, instance: CloudSendInstance) -> str:
-        return f"{self._run}/{instance.get_name()}" if self._run else instance.get_name()
+        """A machine whose jobs have all ended is let go by its run before anything is done to it."""
+        for run, jobs in self._runs.items():
+            if not any(process.run == run for job in jobs.values() for process in job.get_active_processes()):
+                for _ in self._client.follow(run):
+                    pass
+        return instance.get_id() or f"{self._run}/{instance.get_name()}"
 
     def _find_host(self, instance: str) -> str | None:
         try:
