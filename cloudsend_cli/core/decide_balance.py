@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .assignment import rank_of
 from .decide_builds import environment_ready
 from .draft import Draft
 from .naming import attempt_id
 from .places import Place
-from .state import JobRecord
+from .state import JobRecord, job_class
 
 
 def take_back(draft: Draft, places: list[Place]) -> None:
     """Ask back as much as idle places could start now; it becomes ready again when its host has let it go.
 
-    A job that was asked back is not asked for again for a while: `not_before` of a running job is that time.
+    A job that was asked back is not asked for again for a while: `not_before` of a running job is that time. With
+    `assign: random` each waits for the place that was drawn for it.
     """
+    if draft.state.seed is not None:
+        return
     idle = [p for p in places if p.held < p.most and p.free.cpus > 0 and not draft.starts.get(p.name)]
     crowded = [p for p in places if _list_short(p)]
     if not idle or not crowded:
@@ -48,9 +52,9 @@ def _list_short(place: Place) -> list[str]:
 
 
 def _waiting(draft: Draft, place: Place) -> list[JobRecord]:
-    """Jobs that are not known to have been started there, the newest first."""
+    """Jobs that are not known to have been started there, what would be started last first."""
     held = (j for j in draft.running_jobs(place.name) if j.started_at is None and not j.cancel)
-    return sorted(held, key=lambda j: -j.number)
+    return sorted(held, key=lambda j: (j.handed_at or 0.0, rank_of(job_class(j).size), j.number), reverse=True)
 
 
 def _is_due(draft: Draft, job: JobRecord) -> bool:

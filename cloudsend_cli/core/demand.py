@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from .assignment import rank_of
 from .decide_builds import list_failed_often
 from .decide_money import pays_for
 from .draft import Draft
@@ -24,7 +25,7 @@ from .model import PENDING, RUNNING, UNBOUNDED, Offer, Resources
 from .naming import stand_in_name
 from .offers import choose_offer, current_offer, list_offers
 from .renting import is_rented_node
-from .state import FETCHED, JobRecord, Load, NodeRecord, job_class
+from .state import FETCHED, JobRecord, Load, NodeRecord
 
 DELAYED_MOST: Final = 200  # jobs that are looked at of those that are tried again later
 WORK_MOST: Final = 50_000  # needs times machines: with more, one way has to do
@@ -132,12 +133,13 @@ def _list_ready(draft: Draft) -> Needs:
     for number, job in draft.jobs.items():
         old = state.jobs[number]
         if old.state == PENDING and job.state != PENDING:
-            gone[job_class(old)] += number in state.ready.get(job_class(old), ())
+            kind = state.class_of(old)
+            gone[kind] += number in state.ready.get(kind, ())
     left: dict[str, int] = {}
     limit = draft.run.max_parallel
     room = state.unfinished if limit is None else limit - state.counts.get(RUNNING, 0)
     needs: Needs = Counter()
-    for kind, numbers in sorted(state.ready.items(), key=lambda item: next(iter(item[1]))):
+    for kind, numbers in sorted(state.ready.items(), key=lambda item: (rank_of(item[0].size), next(iter(item[1])))):
         if kind.group not in left:
             left[kind.group] = _count_places(draft, kind.group)
         count = max(0, min(len(numbers) - gone[kind], left[kind.group], room))

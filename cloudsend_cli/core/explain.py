@@ -11,7 +11,7 @@ from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, Job
 from .naming import job_id
 from .offers import choose_offer, next_chance
 from .silence import REFUSED, describe_silence, way_out
-from .state import RESUME, JobRecord, NodeRecord, RunState, is_light, job_class
+from .state import RESUME, JobRecord, NodeRecord, RunState, is_light
 
 # The seeds' state words with their values, and when each is shown. The only table of this; docs/states.md is made
 # from it.
@@ -235,7 +235,7 @@ def _why_no_place(state: RunState, job: JobRecord, views: Mapping[str, HostView]
     silent = [name for name in running if (v := views.get(name)) is not None and not v.connected]
     if silent and len(silent) == len(running):
         return [f"{name}: {_describe_silent(state, name, views[name])}" for name in silent]
-    ahead = sum(1 for n in state.ready.get(job_class(job), {}) if n < job.number)
+    ahead = sum(1 for n in state.ready.get(state.class_of(job), {}) if n < job.number)
     return [f"all places are taken; {ahead} jobs of its kind are before it"]
 
 

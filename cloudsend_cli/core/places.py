@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .assignment import pick
 from .draft import Draft
 from .model import RUNNING, HostView, Resources
-from .state import JobRecord, Load, is_light
+from .renting import is_rented_node
+from .state import JobClass, JobRecord, Load, NodeRecord, is_light
 
 
 @dataclass(slots=True)
@@ -76,8 +78,9 @@ def _ahead(draft: Draft, capacity: Resources, held: int, used: Resources) -> int
     return max(0, int(min(target, running_at_once + draft.policy.ahead_most)) - held)
 
 
-def best_place(places: list[Place], job: JobRecord) -> Place | None:
-    """Best fit: the place that is left with least free CPU; when all are full, the shortest queue with room.
+def best_place(places: list[Place], job: JobRecord, *, spread: bool = False) -> Place | None:
+    """Best fit: the place that is left with fewest free GPUs, then CPUs; with `spread` the one that has most of them
+    free. When all are full, the shortest queue with room.
 
     What takes no CPUs would all fit on one machine, and is spread instead.
     """
@@ -85,12 +88,44 @@ def best_place(places: list[Place], job: JobRecord) -> Place | None:
     if is_light(job):
         return min((p for p in places if p.has_room_beside(need)), key=lambda p: p.light, default=None)
     best: Place | None = None
+    best_free: tuple[float, float] = (0, 0)
     for place in places:
         if place.held >= place.most:
             continue
         if place.has_room(need):
-            if best is None or not best.has_room(need) or place.free.cpus < best.free.cpus:
-                best = place
+            room = place.free
+            free = (
+                (room.gpus - need.gpus, -room.cpus / max(place.capacity.cpus, 0.01))
+                if spread
+                else (room.gpus, room.cpus)
+            )
+            if best is None or not best.has_room(need) or free < best_free:
+                best, best_free = place, free
         elif best is None or (not best.has_room(need) and place.held < best.held):
             best = place
     return best
+
+
+def keep_drawn(draft: Draft, seed: str, job_class: JobClass, places: list[Place]) -> list[Place]:
+    """With `assign: random`: of the places the one that was drawn for these jobs, none while it is not there yet.
+
+    It is drawn among the machines of the run that could hold them, whether they are up or not, so that the same seed
+    gives the same places whichever of them answers first. What is silent for long, or gone, is drawn for no more.
+    """
+    names = [node.name for node in draft.usable_nodes() if _is_drawn(draft, node, job_class)]
+    picked = pick(seed, job_class.draw, names)
+    return [place for place in places if place.name == picked]
+
+
+def _is_drawn(draft: Draft, node: NodeRecord, job_class: JobClass) -> bool:
+    if not job_class.resources.fits_in(draft.capacity(node)) or (node.state == "wanted" and is_rented_node(node)):
+        return False
+    build = draft.build(node.name, job_class.environment)
+    if build is not None and build.state == "failed":
+        return False
+    view = draft.seen.hosts.get(node.name)
+    if view is None:
+        return True
+    if view.connected:
+        return not (view.full or view.leaving)
+    return draft.seen.now - view.since < draft.policy.silence_limit

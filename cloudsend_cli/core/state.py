@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from .assignment import NOT_DRAWN, draw, read_seed, size_of
 from .model import (
     FINAL_STATES,
     NOTHING,
@@ -247,11 +248,14 @@ class JobClass(NamedTuple):
     resources: Resources
     slots: tuple[str, ...]
     group: str
+    size: int = 0  # of the work that it is expected to be
+    draw: int = NOT_DRAWN
 
 
-def job_class(job: JobRecord) -> JobClass:
+def job_class(job: JobRecord, seed: str | None = None) -> JobClass:
     spec = job.spec
-    return JobClass(spec.environment, job.resources, spec.slots, spec.group)
+    size = size_of(job.expected, spec.resources.cpus) if job.expected else 0
+    return JobClass(spec.environment, job.resources, spec.slots, spec.group, size, draw(seed, job.number))
 
 
 class RunState:
@@ -277,6 +281,7 @@ class RunState:
         self.delayed: list[tuple[float, int]] = []
         self.stages = Stages()
         self.groups: dict[str, JobGroup] = {g.name: g for g in run.groups}
+        self.seed = read_seed(run.settings)
         self.pools: dict[str, Pool] = {}
         self.dependents: dict[int, list[int]] = {}
         self.dependents_any: dict[int, list[int]] = {}
@@ -331,8 +336,7 @@ class RunState:
     def apply(self, changes: Changes) -> None:
         """Make committed changes the present state."""
         if changes.run is not None:
-            self.run = changes.run
-            self.groups = {g.name: g for g in changes.run.groups}
+            self._take_run(changes.run)
         self.nodes.update(changes.nodes)
         self.builds.update(changes.builds)
         self.rentals.update(changes.rentals)
@@ -353,6 +357,21 @@ class RunState:
         for number in self.stages.turn():
             self._leave(self.jobs[number])
             self._enter(self.jobs[number])
+
+    def _take_run(self, run: RunRecord) -> None:
+        self.run = run
+        self.groups = {g.name: g for g in run.groups}
+        seed = read_seed(run.settings)
+        if seed != self.seed:  # what is ready stands elsewhere
+            ready = [self.jobs[number] for numbers in self.ready.values() for number in numbers]
+            self.seed = seed
+            self.ready.clear()
+            for job in ready:
+                self.ready.setdefault(self.class_of(job), {})[job.number] = None
+
+    def class_of(self, job: JobRecord) -> JobClass:
+        """Where a job stands while it is ready."""
+        return job_class(job, self.seed)
 
     def set_version(self, version: int) -> None:
         """The version that the store gave to what was applied last."""
@@ -426,7 +445,7 @@ class RunState:
             elif job.not_before > 0:
                 heapq.heappush(self.delayed, (job.not_before, job.number))
             else:
-                self.ready.setdefault(job_class(job), {})[job.number] = None
+                self.ready.setdefault(self.class_of(job), {})[job.number] = None
         elif job.state == RUNNING:
             self.on_node.setdefault(job.node, {})[job.number] = None
             load = self.load.setdefault(job.node, Load())
@@ -449,7 +468,7 @@ class RunState:
         self.superseded.pop(number, None)
         if job.state == PENDING:
             self.doomed.pop(number, None)
-            kind = job_class(job)
+            kind = self.class_of(job)
             members = self.ready.get(kind)
             if members is not None:
                 members.pop(number, None)
