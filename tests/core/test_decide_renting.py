@@ -519,6 +519,17 @@ def test_machine_without_work_is_let_go_while_others_still_work() -> None:
     assert decide(state, replace(seeing(), hosts=views, now=NOW + 60), POLICY).changes.nodes["n-1"].idle_since == 0.0
 
 
+def test_machine_is_let_go_at_the_moment_that_is_waited_for() -> None:
+    """Seen, by the simulation: a difference of times rounded the other way, and the maestro ticked without pause."""
+    since = 86.55341358101067
+    assert (since + 60.0) - since < 60.0
+    state = half_done()
+    idle = replace(state.nodes["n-0"], name="n-1", instance_id="i-2", idle_since=since)
+    state.apply(Changes(nodes={"n-1": idle}))
+    seen = replace(seeing(), hosts={"n-0": UP, "n-1": UP}, now=since + 60.0)
+    assert decide(state, seen, POLICY).changes.nodes["n-1"].state == "keeping"
+
+
 @pytest.mark.parametrize("way", ["releasing", "keeping"])
 def test_machine_that_was_let_go_is_asked_for_again_only_when_work_waits(way: str) -> None:
     """Seen: beside one long job, machines were given back as idle and rented again at once, a minute each."""
