@@ -147,7 +147,9 @@ def _explain_state(
             held = view.vitals.held if view is not None else ""
             waits = f"in the queue of {job.node}, which starts it in turn"
             return Explanation("handed over", (waits, f"{job.node}: {held}") if held else (waits,), asks, nodes)
-        return Explanation("running", (f"attempt {job.attempt} on {job.node}",), asks, nodes)
+        place = _describe_place(state, job)
+        where = f"attempt {job.attempt} on {job.node}" + (f", with {place}" if place else "")
+        return Explanation("running", (where,), asks, nodes)
     reason = job.reason or "it ended well"
     return Explanation(job.state, (reason,), asks, nodes)
 
@@ -214,15 +216,20 @@ def _why_no_slot(state: RunState, group: JobGroup) -> Iterator[str]:
     if group.slots and pool.lowest_free >= len(group.slots):
         handed = (state.jobs[n] for numbers in state.on_node.values() for n in numbers)
         holders = sorted((j for j in handed if j.spec.group == group.name), key=lambda j: j.slot)
-        told = ", ".join(_describe_holder(j, group) for j in holders[:SHOWN_MOST])
+        told = ", ".join(_describe_holder(state, j) for j in holders[:SHOWN_MOST])
         more = f" and {len(holders) - SHOWN_MOST} more" if len(holders) > SHOWN_MOST else ""
         places = "the only place" if len(group.slots) == 1 else f"all {len(group.slots)} places"
         yield f"{places} of group {group.name} {'is' if len(group.slots) == 1 else 'are'} taken: {told}{more}"
 
 
-def _describe_holder(job: JobRecord, group: JobGroup) -> str:
-    pairs = describe_slot(group.slots[job.slot]) if 0 <= job.slot < len(group.slots) else ""
+def _describe_holder(state: RunState, job: JobRecord) -> str:
+    pairs = _describe_place(state, job)
     return f"{job.spec.name} has {pairs}" if pairs else job.spec.name
+
+
+def _describe_place(state: RunState, job: JobRecord) -> str:
+    group = state.groups.get(job.spec.group)
+    return describe_slot(group.slots[job.slot]) if group and 0 <= job.slot < len(group.slots) else ""
 
 
 def describe_slot(slot: Slot) -> str:

@@ -246,6 +246,13 @@ def test_group_that_is_full(group: JobGroup, running: int, told: list[str]) -> N
     assert why(make_sections(group, running=running), 3) == told
 
 
+def test_running_job_tells_its_place() -> None:
+    state = make_sections(JobGroup("prepare/a", ((("--gpu", "7"),), ())), running=2)
+    for number, told in ((1, "attempt 1 on n-0, with --gpu 7"), (2, "attempt 1 on n-0")):
+        state.apply(Changes(jobs={number: replace(state.jobs[number], started_at=1.0)}))
+        assert explained(state, state.jobs[number]) == ("running", told)
+
+
 def test_places_of_a_large_group_are_not_all_told() -> None:
     specs = [replace(SPECS[0], name=f"s/g/{n}", stage=1, group="s/g") for n in range(10)]
     spec = RunSpec("p", "/c.yml", tuple(specs), groups=(JobGroup("s/g", tuple((("", str(n)),) for n in range(8))),))
