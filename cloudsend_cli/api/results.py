@@ -112,6 +112,9 @@ class JobResult:
             why = plain(self.outputs.removeprefix("failed: "))
             hint = f"`cloudsend fetch {self.id}` tries again"
             return FunctionError(f"{self.name}: its value could not be brought home: {why}", hint=hint)
+        if self.outputs == "home" and not self._list_home():
+            hint = "they were moved, or lie by an earlier name of the job among results of others"
+            return UsageError(f"{self.name}: its results are not in {self.directory}", hint=hint)
         if self.succeeded:
             hint = "what a command leaves is in `files`"
             return UsageError(f"{self.name} has no value: only jobs of functions leave one", hint=hint)

@@ -146,6 +146,15 @@ def is_home(home: Home, attempt: str) -> bool:
     return _read_manifest(job_directory(home))[0] == attempt
 
 
+def rename_home(old: Home, new: Home, attempt: str) -> None:
+    """Results of a job that its user has renamed, where they lie as they came. They are kept where they are if not."""
+    source, target = job_directory(old), job_directory(new)
+    if not is_home(old, attempt) or _holds_others(source) or os.path.lexists(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, target)
+
+
 class Arrival:
     """Results of one attempt while they arrive, in a directory beside the final one."""
 

@@ -33,7 +33,7 @@ from cloudsend_cli.core.model import (
     RunSpec,
     Upload,
 )
-from cloudsend_cli.core.naming import node_name, run_id
+from cloudsend_cli.core.naming import attempt_id, node_name, run_id
 from cloudsend_cli.core.plan import AT_HAND, Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
@@ -41,6 +41,8 @@ from cloudsend_cli.core.submission import UNREACHED, PlanView, SubmitOptions, Su
 from cloudsend_cli.environments.render import render_environment
 from cloudsend_cli.errors import ConfigError, ConflictError, Problem, UsageError
 from cloudsend_cli.store.sqlite import SqliteStore
+
+from .results import Home, rename_home
 
 LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked by their hash when they are sent
 # Stands for Python in the command of a function's job, whose next words are our program and the version that it needs.
@@ -134,7 +136,8 @@ class Submitter:
             state = store.load(old)
             _, continued = plan_continue(state, loaded.spec, nodes, time.time())
             nodes = tuple(_mark_at_hand(state, nodes))
-        return PlanView(loaded.spec, nodes, continued, old, loaded.warnings)
+        history = store.read_history(loaded.spec.project)
+        return PlanView(loaded.spec, nodes, continued, old, loaded.warnings, history)
 
     def submit(
         self,
@@ -156,8 +159,9 @@ class Submitter:
             continued = self._continue(store, old, spec, nodes, announce)
             return Submitted(old, continued, loaded.warnings, since)
         announce(spec, nodes, None)
+        history = store.read_history(spec.project)
         for _ in range(20):
-            state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time())
+            state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time(), history)
             with contextlib.suppress(ConflictError):  # the id is taken: another one
                 keep_secrets(state.run.id, secrets)
                 store.create_run(state, [Event("submitted", state.run.id, spec.config_path)])
@@ -168,9 +172,11 @@ class Submitter:
         self, store: SqliteStore, run: str, spec: RunSpec, nodes: Sequence[NodePlan], announce: Announce
     ) -> Continued:
         outcome: list[Continued] = []
+        renamed: list[tuple[Home, Home, str]] = []
 
         def update(state: RunState) -> Changes:
             changes, continued = plan_continue(state, spec, nodes, time.time())
+            renamed[:] = list(_list_renamed(state, changes))
             if not outcome:
                 announce(spec, list(_mark_at_hand(state, nodes)), continued)
             outcome.append(continued)
@@ -178,6 +184,9 @@ class Submitter:
 
         event = Event("submitted", run, spec.config_path)
         store.write_run(run, update, [event], environments=spec.environments)
+        for old, new, attempt in renamed:
+            with contextlib.suppress(OSError):
+                rename_home(old, new, attempt)
         return outcome[-1]
 
     def _earlier_run(self, store: SqliteStore, spec: RunSpec, options: SubmitOptions) -> str | None:
@@ -244,6 +253,16 @@ class Submitter:
             shutil.copyfile(path, temporary)
             os.replace(temporary, kept)
         return str(kept)
+
+
+def _list_renamed(state: RunState, changes: Changes) -> Iterator[tuple[Home, Home, str]]:
+    """Jobs whose results are at home under another name."""
+    for number, job in changes.jobs.items():
+        old = state.jobs.get(number)
+        if old is not None and old.spec.name != job.spec.name and job.fetch == "home":
+            results_dir, attempt = state.run.results_dir, attempt_id(state.run.id, number, job.attempt)
+            places = [Home(results_dir, state.run.id, name) for name in (old.spec.name, job.spec.name)]
+            yield places[0], places[1], attempt
 
 
 def _path_of_mapping(options: SubmitOptions) -> str:

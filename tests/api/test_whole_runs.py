@@ -77,6 +77,22 @@ def test_running_again_keeps_what_succeeded_and_retries_what_failed(stack: Stack
     assert [a["reason"] for a in stack.client.attempts(f"{run}.2")] == ["exit 1", ""]
 
 
+def test_results_of_a_renamed_job_go_by_its_new_name(stack: Stack) -> None:
+    def jobs(*names: str) -> list[dict[str, str]]:
+        return [{"name": name, "run": f"echo {n} > out", "output": "out"} for n, name in enumerate(names)]
+
+    run = stack.submit(jobs=jobs("a", "b", "b/c"))
+    stack.settle(run)
+    assert stack.submit(jobs=jobs("x/y", "z", "b/c")) == run
+    assert [job.attempt for job in stack.client.list_jobs(run)] == [1, 1, 1]
+    found = {result.name: [path.read_text() for path in result.files] for result in stack.client.results(run)}
+    # Results of another job lie among those of `b`: they stay together, and nothing of them is lost.
+    assert found == {"x/y": ["0\n"], "z": [], "b/c": ["2\n"]}
+    assert results(stack, run)["b/out"] == "1\n" and "a/out" not in results(stack, run)
+    (there,) = stack.client.fetch("x/y")
+    assert (there / "out").read_text() == "0\n"
+
+
 def test_an_environment_is_built_once_its_failure_fails_its_jobs_and_a_fix_is_built_again(stack: Stack) -> None:
     ledger, flag = stack.files / "ledger", stack.files / "flag"
     environments = [
