@@ -1,4 +1,4 @@
-"""From what the user wrote to records: new runs, continued runs, packing. Pure."""
+"""From what the user wrote to records: new runs, continued runs. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from .growth import keep_memory
+from .history import NO_HISTORY, History
 from .model import (
     CANCELLED,
-    NOTHING,
     PENDING,
     RUNNING,
     SUCCEEDED,
@@ -60,9 +60,11 @@ class Continued:
     dropped: tuple[int, ...] = ()  # no longer in the config
 
 
-def plan_run(spec: RunSpec, nodes: Sequence[NodePlan], run_id: str, now: float) -> RunState:
+def plan_run(
+    spec: RunSpec, nodes: Sequence[NodePlan], run_id: str, now: float, history: History = NO_HISTORY
+) -> RunState:
     """A new run: version 0, nothing committed, nothing started."""
-    jobs = [JobRecord(n, job, job_hash(job), now) for n, job in enumerate(spec.jobs, 1)]
+    jobs = [_new_job(n, job, job_hash(job), now, history) for n, job in enumerate(spec.jobs, 1)]
     jobs = _resolve_after(jobs, {job.spec.name: job.number for job in jobs})
     run = RunRecord(
         id=run_id,
@@ -80,13 +82,20 @@ def plan_run(spec: RunSpec, nodes: Sequence[NodePlan], run_id: str, now: float) 
     return RunState(run, jobs, _node_records(nodes, {}), (), spec.environments)
 
 
-def plan_continue(state: RunState, spec: RunSpec, nodes: Sequence[NodePlan], now: float) -> tuple[Changes, Continued]:
+def _new_job(number: int, spec: JobSpec, content: str, now: float, history: History, batch: int = 1) -> JobRecord:
+    expected = history.expect(content, spec.name)
+    return JobRecord(number, spec, content, now, batch=batch, expected=expected)
+
+
+def plan_continue(
+    state: RunState, spec: RunSpec, nodes: Sequence[NodePlan], now: float, history: History = NO_HISTORY
+) -> tuple[Changes, Continued]:
     """Fold a config into its earlier run: what succeeded is kept, what runs is attached to, the rest is attempted.
 
     History is never lost: an edited job is a new number, and the old one names its successor.
     """
     batch = state.run.batch + 1
-    merge = _Merge(state, batch, now)
+    merge = _Merge(state, batch, now, history)
     by_name = {job.spec.name: job for job in state.live_jobs()}
     wanted_names = {job.name for job in spec.jobs}
     gone_by_hash = {job.hash: job for name, job in by_name.items() if name not in wanted_names}
@@ -156,6 +165,7 @@ class _Merge:
     state: RunState
     batch: int
     now: float
+    history: History
     live: dict[int, JobRecord] = field(default_factory=dict)
     changed: dict[int, JobRecord] = field(default_factory=dict)
     groups: dict[str, list[int]] = field(default_factory=dict)
@@ -225,7 +235,7 @@ class _Merge:
         self._note("reopened", job)
 
     def _add(self, spec: JobSpec, content: str) -> int:
-        job = JobRecord(self.next_number, spec, content, self.now, batch=self.batch)
+        job = _new_job(self.next_number, spec, content, self.now, self.history, self.batch)
         self.next_number += 1
         self.live[job.number] = self.changed[job.number] = job
         self._note("added", job)
@@ -301,42 +311,3 @@ def _node_record(plan: NodePlan, old: NodeRecord | None) -> NodeRecord:
         return new
     new = replace(new, name=old.name, stands_in_for=old.stands_in_for)
     return replace(new, generation=old.generation, created_at=old.created_at)
-
-
-# ---- packing -------------------------------------------------------------------------------------------------------
-
-
-def plan_packing(needs: Sequence[Resources], machines: Sequence[Resources]) -> list[int | None]:
-    """Best fit decreasing: for each need the index of a machine, None where all are full.
-
-    No machine is ever given more than it has, in CPUs, memory or GPUs; equal input gives equal output.
-    """
-    free = list(machines)
-    order = sorted(range(len(needs)), key=lambda i: (-needs[i].gpus, -needs[i].cpus, -needs[i].memory, i))
-    places: list[int | None] = [None] * len(needs)
-    for i in order:
-        best: int | None = None
-        for m, room in enumerate(free):
-            if needs[i].fits_in(room) and (best is None or _tightness(room) < _tightness(free[best])):
-                best = m
-        if best is not None:
-            free[best] = free[best].minus(needs[i])
-            places[i] = best
-    return places
-
-
-def count_machines(needs: Sequence[Resources], machine: Resources) -> int:
-    """How many machines of one kind hold all needs at once (best fit decreasing, so within its known bounds)."""
-    free: list[Resources] = []
-    for need in sorted(needs, key=lambda n: (-n.gpus, -n.cpus, -n.memory)):
-        fitting = [i for i, room in enumerate(free) if need.fits_in(room)]
-        if fitting:
-            best = min(fitting, key=lambda i: _tightness(free[i]))
-            free[best] = free[best].minus(need)
-        elif need != NOTHING:
-            free.append(machine.minus(need))
-    return len(free)
-
-
-def _tightness(room: Resources) -> tuple[int, float, int]:
-    return (room.gpus, room.cpus, room.memory)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cloudsend_cli.errors import Problem
 
+from .history import NO_HISTORY, History
 from .model import RunSpec
 from .plan import Continued, NodePlan
 
@@ -44,3 +45,4 @@ class PlanView:
     continued: Continued | None
     run: str | None  # the run that would be continued
     warnings: tuple[Problem, ...]
+    history: History = NO_HISTORY

@@ -173,9 +173,10 @@ class Submitter:
     ) -> Continued:
         outcome: list[Continued] = []
         renamed: list[tuple[Home, Home, str]] = []
+        history = store.read_history(spec.project)
 
         def update(state: RunState) -> Changes:
-            changes, continued = plan_continue(state, spec, nodes, time.time())
+            changes, continued = plan_continue(state, spec, nodes, time.time(), history)
             renamed[:] = list(_list_renamed(state, changes))
             if not outcome:
                 announce(spec, list(_mark_at_hand(state, nodes)), continued)

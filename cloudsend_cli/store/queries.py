@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cloudsend_cli.core.costs import clip_waiting
+from cloudsend_cli.core.history import History
 from cloudsend_cli.core.naming import match_names
 from cloudsend_cli.core.state import RentalRecord
 from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
@@ -20,6 +21,8 @@ from .schema import RUN_SHIFT
 from .tables import AttemptRow, EventRow, JobRow, RunRow, job_row, readable
 
 PAGE = 10_000  # rows read at a time: no lock is held while a caller prints them
+HISTORY_RUNS = 5
+HISTORY_JOBS = 100_000
 NAMES_AT_ONCE = 500  # SQLite once took no more than 999 values
 _LAST = "\U0010ffff"
 
@@ -38,6 +41,19 @@ _UNFINISHED = (
     "SELECT jobs.key, s.spec FROM jobs JOIN job_specs s ON s.key = jobs.key"
     " WHERE jobs.key BETWEEN ? AND ? AND jobs.state IN ('pending', 'running')"
 )
+_HISTORY = """
+SELECT s.hash, s.name, jobs.ended_at - jobs.started_at FROM jobs JOIN job_specs s ON s.key = jobs.key
+WHERE jobs.key > ? AND jobs.key < ? AND jobs.state = 'succeeded' AND jobs.ended_at > jobs.started_at
+ORDER BY jobs.key DESC LIMIT ?
+"""
+
+
+def _means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    sums: dict[str, tuple[float, int]] = {}
+    for key, value in pairs:
+        total, count = sums.get(key, (0.0, 0))
+        sums[key] = (total + value, count + 1)
+    return {key: round(total / count, 3) for key, (total, count) in sums.items()}
 
 
 class Queries:
@@ -179,6 +195,21 @@ class Queries:
                 if run.project == project and run.config_path == config_path:
                     return run.id
         return None
+
+    def read_history(self, project: str) -> History:
+        """How long jobs of this project took. Of its newest runs, and of a bounded number of jobs of each."""
+        by_hash: dict[str, float] = {}
+        by_name: dict[str, float] = {}
+        with self._transaction() as db, self._decoding():
+            runs = db.execute(
+                "SELECT key FROM runs WHERE project = ? ORDER BY key DESC LIMIT ?", (pack(project), HISTORY_RUNS)
+            ).fetchall()
+            for (run,) in runs:
+                found = db.execute(_HISTORY, (job_key(run, 0), job_key(run + 1, 0), HISTORY_JOBS)).fetchall()
+                for column, known in ((0, by_hash), (1, by_name)):
+                    for key, seconds in _means((unpack(row[column]), row[2]) for row in found).items():
+                        known.setdefault(key, seconds)
+        return History(by_hash, by_name)
 
     def list_rentals(self, run: str | None = None) -> dict[str, list[RentalRecord]]:
         """What was rented, by run; of one run, or of all that ever rented anything."""

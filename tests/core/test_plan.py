@@ -1,4 +1,4 @@
-"""Packing, new runs, and what running a config again means."""
+"""New runs, and what running a config again means."""
 
 from __future__ import annotations
 
@@ -6,59 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from cloudsend_cli.core.history import History
 from cloudsend_cli.core.model import EnvironmentBuild, JobSpec, Offer, Resources, RunSpec
+from cloudsend_cli.core.naming import job_hash
 from cloudsend_cli.core.plan import (
     UNBOUNDED,
     NodePlan,
-    count_machines,
     plan_continue,
-    plan_packing,
     plan_run,
 )
 from cloudsend_cli.core.state import RESULTS_GONE, BuildRecord, Changes, RunState
 
 NODE = NodePlan("n-0", "fake", (Offer("{}", Resources(4.0)),))
-needs = st.lists(
-    st.builds(Resources, st.sampled_from((0.25, 0.5, 1.0, 2.0, 3.0)), st.integers(0, 8), st.integers(0, 2)), max_size=9
-)
-machines = st.lists(
-    st.builds(Resources, st.sampled_from((1.0, 2.0, 4.0)), st.integers(0, 16), st.integers(0, 4)), max_size=4
-)
-
-
-# ---- packing -------------------------------------------------------------------------------------------------------
-
-
-@given(needs, machines)
-def test_packing_never_gives_more_than_a_machine_has(needs: list[Resources], machines: list[Resources]) -> None:
-    places = plan_packing(needs, machines)
-    assert places == plan_packing(list(needs), list(machines))
-    for m, machine in enumerate(machines):
-        used = Resources(0.0)
-        for need, place in zip(needs, places, strict=True):
-            used = used.plus(need) if place == m else used
-        assert used.fits_in(machine)
-        left = machine.minus(used)
-        assert not any(place is None and need.fits_in(left) for need, place in zip(needs, places, strict=True))
-
-
-def test_packing_takes_the_tightest_machine() -> None:
-    assert plan_packing([Resources(2.0)], [Resources(4.0), Resources(2.0), Resources(8.0)]) == [1]
-    assert plan_packing([Resources(1.0)], [Resources(1.0, 0, 1), Resources(4.0)]) == [1]
-    assert plan_packing([Resources(1.0), Resources(3.0), Resources(4.0)], [Resources(4.0)] * 2) == [1, 1, 0]
-
-
-@given(needs)
-def test_counted_machines_hold_everything(needs: list[Resources]) -> None:
-    machine = Resources(4.0, 8, 2)
-    count = count_machines(needs, machine)
-    assert count <= len(needs)
-    assert None not in plan_packing(needs, [machine] * max(count, 1)) or count >= 1
-    assert count_machines([], machine) == count_machines([Resources(0.0)], machine) == 0
-
 
 # ---- a new run -----------------------------------------------------------------------------------------------------
 
@@ -78,6 +38,17 @@ def test_new_run_has_its_jobs_in_order_with_dependencies_as_numbers() -> None:
     assert [j.after for j in state.jobs.values()] == [(), (), (1, 2), (1, 2), (1,)]
     assert (state.run.version, state.run.batch, state.counts) == (0, 1, {"pending": 5})
     assert run(job("a"), nodes=(replace(NODE, offers=(Offer("{}"),)),)).nodes["n-0"].capacity == UNBOUNDED
+
+
+def test_new_jobs_are_expected_to_take_what_they_took_before() -> None:
+    known = job("known")
+    history = History({job_hash(known): 5.0}, {"known": 6.0, "edited": 7.0})
+    specs = (known, job("edited"), job("new"))
+    state = plan_run(RunSpec("p", "/c.yml", specs), [NODE], "rtest1", 1.0, history)
+    assert [j.expected for j in state.jobs.values()] == [5.0, 7.0, 0.0]
+    changed = RunSpec("p", "/c.yml", (known, job("edited", argv=("other",)), job("new")))
+    changes, _ = plan_continue(state, changed, [NODE], 2.0, history)
+    assert changes.jobs[4].expected == 7.0
 
 
 # ---- a run continued -----------------------------------------------------------------------------------------------

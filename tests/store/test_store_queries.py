@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from cloudsend_cli.core.history import NO_HISTORY
 from cloudsend_cli.core.state import Changes, JobRecord, RunState
 from cloudsend_cli.store import queries
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -129,3 +130,26 @@ def test_rows_tell_slots_and_metrics_without_loading_a_run(filled: SqliteStore) 
     (row,) = filled.find_jobs(run="abc123", number=1)
     assert row.more == {"slot": 3, "metrics": metrics}
     assert [r.more for r in filled.list_jobs("abc123", limit=2)] == [row.more, {}]
+
+
+def test_history_is_of_the_newest_run_that_has_any(store: SqliteStore, make_run: MakeRun) -> None:
+    assert store.read_history("p") == NO_HISTORY
+    for run, seconds in (("aaaaaa", 10.0), ("bbbbbb", 30.0), ("cccccc", None)):
+        state = make_run(run, jobs=3)
+        store.create_run(state)
+        if seconds is None:
+            continue
+        ended = {
+            n: replace(job, state="succeeded", attempt=1, started_at=100.0, ended_at=100.0 + seconds * n)
+            for n, job in state.jobs.items()
+            if n < 3
+        }
+        ended[3] = replace(state.jobs[3], state="failed", attempt=1, started_at=100.0, ended_at=101.0)
+        store.commit(run, 1, Changes(jobs=ended))
+    first, second, third = (store.load("aaaaaa").jobs[n] for n in (1, 2, 3))
+    history = store.read_history(store.load("aaaaaa").run.project)
+    assert history.by_name == {first.spec.name: 30.0, second.spec.name: 60.0}
+    assert history.expect(first.hash, "another") == 30.0, "the same content under another name"
+    assert history.expect("another", second.spec.name) == 60.0
+    assert history.expect(third.hash, third.spec.name) == 0.0, "it failed"
+    assert store.read_history("another project") == NO_HISTORY
