@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from cloudsend_cli.store.database import FILE_NAME
 from cloudsend_cli.store.sqlite import SqliteStore
 
 HINTS_MOST = 10
+_of_parents: list[
+    threading.local
+] = []  # what a fork has copied: a database connection is neither used nor closed then
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -32,16 +36,24 @@ class Directory:
         self.path = path
         self.environ = environ
         self._local = threading.local()
+        self._pid = os.getpid()
 
     def close(self) -> None:
         """Close what the calling thread has open."""
+        self._notice_fork()
         for name in ("reader", "writer"):
             store = getattr(self._local, name, None)
             if store is not None:
                 store.close()
                 setattr(self._local, name, None)
 
+    def _notice_fork(self) -> None:
+        if self._pid != os.getpid():
+            _of_parents.append(self._local)
+            self._local, self._pid = threading.local(), os.getpid()
+
     def reader(self) -> SqliteStore:
+        self._notice_fork()
         store: SqliteStore | None = getattr(self._local, "reader", None)
         if store is not None and not self._local.reads_file and (self.path / FILE_NAME).exists():
             # Before the first submit there is no database, and the reader shows an empty one until there is.
@@ -53,6 +65,7 @@ class Directory:
         return store
 
     def writer(self) -> SqliteStore:
+        self._notice_fork()
         store: SqliteStore | None = getattr(self._local, "writer", None)
         if store is None:
             store = self._local.writer = SqliteStore.open(self.path)

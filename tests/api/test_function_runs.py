@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +202,53 @@ def test_functions_are_sent_from_processes_of_any_start_method(stack: Stack, met
             process.join()
     """
     assert run_program(stack, source, method) == "[9, 16, 25]\n"
+
+
+def test_a_client_is_used_before_and_after_a_fork(stack: Stack) -> None:
+    source = """
+        import multiprocessing
+        from cloudsend_cli import Client
+
+        client = Client()
+
+        def square(x):
+            return x * x
+
+        def work(x):
+            run = client.map(square, [{"x": x}], cpus=0.1)
+            return run.values(timeout=60) + [len(client.list_runs()) > 0]
+
+        if __name__ == "__main__":
+            assert work(2) == [4, True]
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                assert pool.map(work, [3, 4]) == [[9, True], [16, True]]
+            assert work(5) == [25, True] and len(client.list_runs()) == 4
+            print("good")
+    """
+    assert run_program(stack, source) == "good\n"
+
+
+def test_functions_that_were_typed_in_are_sent_as_well(stack: Stack) -> None:
+    source = """
+        from cloudsend_cli import Client
+        SHIFT = 10
+        def shift(x):
+            return x + SHIFT
+
+        print(Client().map(shift, [{"x": 1}, {"x": 2}]).values(timeout=60))
+    """
+    for words in (["-c", textwrap.dedent(source)], ["-"], ["-i", "-q"]):
+        done = subprocess.run(
+            [sys.executable, *words],
+            input=textwrap.dedent(source),
+            cwd=stack.files,
+            env={**os.environ, "CLOUDSEND_HOME": str(stack.state), "PYTHON_BASIC_REPL": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.stdout == "[11, 12]\n", (words, done.stdout, done.stderr)
 
 
 def test_a_program_without_a_guard_is_not_executed_again(stack: Stack) -> None:
