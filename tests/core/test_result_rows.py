@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cloudsend_cli.core.model import JobGroup
-from cloudsend_cli.core.result_rows import MORE_MOST, Names, plain_cell, spread_rows
+from cloudsend_cli.core.result_rows import MORE_MOST, Names, plain_cell, printable, spread_rows
 from cloudsend_cli.core.views import Slots, job_view
 
 from .deciding import change_job, state_with
@@ -33,6 +33,11 @@ def test_numbers_and_words_are_left_as_they_are(text: str) -> None:
 )  # fmt: skip
 def test_what_a_spreadsheet_would_reckon_with_becomes_text(text: str) -> None:
     assert plain_cell(text) == f"'{text}"
+
+
+def test_cells_have_nothing_that_a_terminal_obeys() -> None:
+    assert printable("größe 1") == "größe 1"
+    assert printable("a\n\tb\x1b[2J\x9b\u202e\udc80\x00") == "a\n\tb\ufffd[2J\ufffd\ufffd\ufffd\ufffd"
 
 
 def test_names_are_kept_in_the_order_in_which_they_came_and_the_others_are_counted() -> None:
