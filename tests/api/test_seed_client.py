@@ -23,9 +23,7 @@ ENDED = DONE | ABORTED
 
 
 def test_the_flags_have_the_values_of_the_one_table() -> None:
-    assert {state.name: int(state) for state in CloudSendJobState} | {"UNKNOWN": 0} == {
-        word: value for word, (value, _) in PHASES.items()
-    }
+    assert {word: int(CloudSendJobState[word]) for word in PHASES} == {w: value for w, (value, _) in PHASES.items()}
     assert CloudSendJobState.ANY == 63 and int(ENDED) == 48 and CloudSendJobState(48) == ENDED
 
 

@@ -11,7 +11,7 @@ from real_stack import wait_for
 from seed_scripts import Scripts, gate
 
 from cloudsend_cli.api.seeds import CloudRunJobState, CloudSendJobState, CloudSendProviderState, get_client
-from cloudsend_cli.errors import UsageError, WaitTimeout
+from cloudsend_cli.errors import ResultError, UsageError, WaitTimeout
 
 DONE, ABORTED, RUNNING = CloudSendJobState.DONE, CloudSendJobState.ABORTED, CloudSendJobState.RUNNING
 ENDED = DONE | ABORTED
@@ -128,6 +128,8 @@ def test_waiting_has_a_limit_and_the_jobs_go_on(script: Scripts) -> None:
     for mask in (ENDED, DONE):
         with pytest.raises(WaitTimeout):
             client.wait_for_jobs_state(mask, timeout=0.1)
+    with pytest.raises(WaitTimeout, match=r"are IDLE\|DONE after"):
+        client.wait_for_jobs_state(DONE | CloudSendJobState.IDLE, timeout=0.1)
     with pytest.raises(UsageError):
         client.wait_for_jobs_state(session)
     assert client.get_state() == CloudSendProviderState.RUNNING
@@ -135,7 +137,7 @@ def test_waiting_has_a_limit_and_the_jobs_go_on(script: Scripts) -> None:
     assert [p.get_state() for p in client.finalize()] == [DONE]
 
 
-def test_what_is_killed_is_aborted_also_before_it_has_begun(script: Scripts) -> None:
+def test_what_is_killed_is_aborted_also_before_it_has_begun(script: Scripts, capfd) -> None:
     hold = gate(script.stack)
     jobs = [{"name": "a", "run_command": f"read x <{hold}"}, {"name": "b", "run_command": "true", "after": "a"}]
     client = script(*jobs)
@@ -146,6 +148,8 @@ def test_what_is_killed_is_aborted_also_before_it_has_begun(script: Scripts) -> 
     assert session[1].get_state() == ABORTED and session[0].is_active()
     client.kill(session.get_id())
     assert [p.get_state() for p in client.wait_for_jobs_state(ENDED)] == [ABORTED, ABORTED]
+    client.print_aborted_logs()
+    assert capfd.readouterr().out.count("has ABORTED") == 2
     assert client.watch(daemon=False) == client.watch(session) == list(session)
 
 
@@ -172,16 +176,21 @@ def test_results_lie_side_by_side_and_nothing_else_is_touched(script: Scripts) -
     target.mkdir()
     (target / "mine").write_text("kept")
     client = script(
-        {"run_command": "mkdir d; echo a >d/a.dat; echo b >b.dat", "output_file": ["d/a.dat", "b.dat"]},
+        {"run_command": "mkdir d; echo a >d/b; echo b >d_b", "output_file": ["d/b", "d_b"]},
         {"run_command": "echo c >b.dat; exit 1", "output_file": "b.dat"},
         "true",
     )
     session = client.run_jobs(wait=True)
     assert client.fetch_results("tmp") == "tmp"
     assert {path.name: path.read_text() for path in target.iterdir()} == {
-        "mine": "kept", "job_000_d_a.dat": "a\n", "job_000_b.dat": "b\n", "job_001_b.dat": "c\n",
+        "mine": "kept", "job_000_d_b": "b\n", "job_000_d_b~1": "a\n", "job_001_b.dat": "c\n",
     }  # fmt: skip
     assert client.fetch_results() == str(script.stack.files / "results" / session.get_id())
+    (script.stack.files / "full").mkdir()
+    (script.stack.files / "full" / "job_001_b.dat").mkdir()
+    with pytest.raises(ResultError, match="cannot be written"):
+        client.fetch_results("full")
+    assert (script.stack.files / "full" / "job_000_d_b~1").read_text() == "a\n"
     client.fetch_results("one", session[1])
     assert [path.name for path in (script.stack.files / "one").iterdir()] == ["job_001_b.dat"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +16,28 @@ from .objects import CloudSendProcess
 
 
 def collect_results(client: Client, process: CloudSendProcess, directory: Path) -> None:
-    """Copy what one job has left into `directory`. ResultError: there is nothing of it any more."""
+    """Copy what one job has left into `directory`. ResultError: there is nothing of it any more, or no room for it."""
     job = process.get_job()
+    taken: set[Path] = set()
     for home in client.fetch(str(job.get_id())):
         for path in _files(home):
             name = path.relative_to(home).as_posix().replace("/", "_")
             target = directory / f"job_{job.get_rank():03d}_{name}"
-            temporary = directory / f".{target.name[:100]}-{os.getpid()}"
-            shutil.copyfile(path, temporary)
-            os.replace(temporary, target)
+            while target in taken:  # `a/b` and `a_b` of one job
+                target = target.with_name(f"{target.name}~1")
+            taken.add(target)
+            _copy(path, target)
+
+
+def _copy(path: Path, target: Path) -> None:
+    temporary = target.with_name(f".{os.getpid()}-{threading.get_ident()}")
+    try:
+        shutil.copyfile(path, temporary)
+        os.replace(temporary, target)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        hint = f"it is at home, as {path}"
+        raise ResultError(f"{target} cannot be written: {problem.strerror or problem}", hint=hint) from None
 
 
 def _files(home: Path) -> Iterator[Path]:
@@ -31,7 +45,7 @@ def _files(home: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             path = Path(folder, name)
-            if name != MANIFEST and path.is_file() and not path.is_symlink():
+            if name != MANIFEST and path.is_file():
                 yield path
 
 

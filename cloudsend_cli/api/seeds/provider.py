@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,7 @@ from .objects import (
 from .opening import Source, keep_source, open_source
 from .planned import Objects, assign_jobs, gather_jobs, make_objects, see_jobs, see_machines
 from .printed import render_log, render_summary
-from .states import ENDED, CloudSendJobState, CloudSendProviderState
+from .states import ENDED, CloudSendJobState, CloudSendProviderState, name_mask
 
 Processes = CloudSendProcess | Iterable[CloudSendProcess] | None
 FINISHED = Finished()
@@ -290,7 +291,10 @@ class CloudSendProvider:
         for job in self._chosen(processes, run_session, instance):
             process = job.get_last_process()
             if process is not None and process.get_state() == CloudSendJobState.ABORTED:
-                _print(render_log(job, process, self._client.log_tail(str(job.get_id()))))
+                tail = b""
+                with suppress(NotFoundError):  # it has ended without being started
+                    tail = self._client.log_tail(str(job.get_id()))
+                _print(render_log(job, process, tail))
         return FINISHED
 
     # ---- ends ------------------------------------------------------------------------------------------------------
@@ -362,7 +366,7 @@ class CloudSendProvider:
             if settled or all(is_in(job, mask) for job in wanted):
                 return
         if not settled:
-            message = f"not all of {len(wanted)} jobs of run {run} are {mask.name} after {left:g} s"
+            message = f"not all of {len(wanted)} jobs of run {run} are {name_mask(mask)} after {left:g} s"
             raise WaitTimeout(message, hint="they go on")
 
     def _chosen(

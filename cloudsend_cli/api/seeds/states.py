@@ -75,3 +75,8 @@ def instance_state(view: InstanceView | None) -> CloudSendInstanceState:
     return (
         CloudSendInstanceState.UNKNOWN if view is None else _MACHINES.get(view.state, CloudSendInstanceState.UNKNOWN)
     )
+
+
+def name_mask(mask: CloudSendJobState) -> str:
+    """Such as `DONE|ABORTED`. WHY NOT its own name: before Python 3.11 a mask has none."""
+    return "|".join(word for word, (value, _) in PHASES.items() if value & mask)
