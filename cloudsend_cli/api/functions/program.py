@@ -3,10 +3,10 @@
 Python from 2.7 on can read this file, so that one of another version than the caller's gets as far as to say so.
 Its arguments: the version that it needs (with a `+`: look for that one), and the call's arguments, if they are few.
 
-The last thing that it writes is the file `value` beside it: a line of JSON, then what was pickled.
+The last thing that it writes is the file `value` beside it: a line of JSON, then what was pickled. Whatever takes long
+to import is imported where it is needed: most calls take less time than that.
 """
 
-import json
 import os
 import sys
 
@@ -34,11 +34,16 @@ def check_python(wanted):
 
 
 def leave(header, pickle_into=None):
-    """Write the outcome, whole or not at all."""
-    header["python"] = "%d.%d.%d" % sys.version_info[:3]
+    """Write the outcome, whole or not at all. Without a header it is a value."""
+    if header:
+        import json
+
+        line = json.dumps(header)
+    else:
+        line = '{"kind": "value"}'
     part = os.path.join(FOLDER, "value.part")
     with open(part, "wb") as file:
-        file.write(json.dumps(header).encode("ascii") + b"\n")
+        file.write(line.encode("ascii") + b"\n")
         if pickle_into is not None:
             pickle_into(file)
     os.rename(part, os.path.join(FOLDER, "value"))
@@ -107,9 +112,9 @@ def loads(data):
 
 def unpack(packed):
     """(function, arguments, named arguments), with those of the slot that it holds."""
-    import base64
+    import binascii
 
-    arguments = base64.b64decode(packed) if packed else read("arguments")
+    arguments = binascii.a2b_base64(packed) if packed else read("arguments")
     function = loads(read("function"))
     args, named = loads(arguments)
     slot = os.environ.get("CLOUDSEND_SLOT", "")
@@ -120,11 +125,11 @@ def unpack(packed):
 
 def settle(result):
     """Generators and coroutines cannot be sent: their values are."""
-    import inspect
+    import types
 
-    if inspect.isgenerator(result):
+    if isinstance(result, types.GeneratorType):
         return list(result)
-    if inspect.iscoroutine(result):
+    if isinstance(result, types.CoroutineType):
         import asyncio
 
         return asyncio.run(result)
@@ -183,7 +188,7 @@ def main():
         return 1
     flush()
     try:
-        leave({"kind": "value"}, lambda file: dump(result, file))
+        leave({}, lambda file: dump(result, file))
     except Exception as problem:
         what = "the value, a %s, cannot be sent: %s" % (type(result).__name__, describe(problem)["message"])
         sys.stderr.write("cloudsend: %s\n" % what)
