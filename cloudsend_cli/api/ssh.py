@@ -42,7 +42,8 @@ class SSH:
     Calls from several threads wait for one another: for work at the same time, use an SSH object in each thread.
 
     Calls that fail raise a CloudsendError if `is_raise_err` says so; else they return False, or a result that says it,
-    and the error is in `last_error` and in the log `cloudsend_cli.ssh`.
+    and the error is in `last_error` and in the log `cloudsend_cli.ssh`. A UsageError, for wrong arguments, is raised
+    always.
     """
 
     SCP = "scp"
@@ -304,10 +305,10 @@ class SSH:
     ) -> bool:
         """Send text, bytes or what an open file has from where it stands, as the file `remote_path`."""
         from cloudsend_cli.hosts.ssh_sending import SendingObject
-        from cloudsend_cli.hosts.ssh_sources import iterate_paths, source_of
+        from cloudsend_cli.hosts.ssh_sources import read_path, source_of
 
         def make() -> Transfer:
-            (goal,) = iterate_paths(remote_path)
+            goal = read_path(remote_path)
             return SendingObject(source_of(fl, size), goal, as_mode(mode), progress or self._progress or _unheard)
 
         return self._transfer(f"putfo {remote_path}", make, retry_count, is_raise_err)
@@ -330,7 +331,7 @@ class SSH:
         """
         from cloudsend_cli.hosts.sftp import WINDOW
         from cloudsend_cli.hosts.ssh_fetching import Fetching, FetchOptions
-        from cloudsend_cli.hosts.ssh_sources import iterate_paths
+        from cloudsend_cli.hosts.ssh_sources import read_paths
 
         if mode not in (self.SCP, self.SFTP, self.STABLE):
             raise UsageError(f"no mode {mode!r}", hint="SSH.SCP, SSH.SFTP or SSH.STABLE")
@@ -338,7 +339,7 @@ class SSH:
 
         def make() -> Transfer:
             fetching = Fetching(
-                list(iterate_paths(remote_path)),
+                read_paths(remote_path),
                 os.fspath(local_path),
                 options,
                 progress or self._progress or _unheard,
@@ -359,13 +360,12 @@ class SSH:
         progress: Progress | None,
     ) -> bool:
         from cloudsend_cli.hosts.ssh_sending import Sending
-        from cloudsend_cli.hosts.ssh_sources import iterate_paths, list_tree
+        from cloudsend_cli.hosts.ssh_sources import list_tree, read_path, read_paths
 
         def make() -> Transfer:
-            listings = [list_tree(path, recursive=recursive) for path in iterate_paths(files)]
+            listings = [list_tree(path, recursive=recursive) for path in read_paths(files)]
             self.left_out = [name for listing in listings for name in listing.left_out]
-            (goal,) = iterate_paths(remote_path)
-            return Sending(listings, goal, options, progress or self._progress or _unheard)
+            return Sending(listings, read_path(remote_path), options, progress or self._progress or _unheard)
 
         return self._transfer(f"put {files!r}", make, retry_count, is_raise_err)
 
@@ -376,6 +376,8 @@ class SSH:
             deadline = None if self.default_timeout is None else time.monotonic() + self.default_timeout
             try:
                 transfer = make()
+            except UsageError:
+                raise
             except CloudsendError as problem:
                 return self._fail(problem, is_raise_err)
             done = False

@@ -235,7 +235,9 @@ class Execution:
                     self._news.wait(0.1)
             if self._channel.status_event.is_set() or self._channel.closed:
                 self._drain(show)
-                return
+                if self._channel.exit_status >= 0 or self._line.is_answering(ANSWER_LIMIT):
+                    return
+                raise EOFError  # it was the connection that ended
         self._ended.may_run = True
         self._ended.problem += "; whether it has is not known"
 

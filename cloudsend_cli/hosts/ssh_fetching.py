@@ -92,8 +92,8 @@ class Fetching:
 
     def _plan(self, sftp: Sftp) -> list[Callable[[Sftp], None]]:
         into = os.path.isdir(self.goal or ".")
-        if len(self.paths) > 1 and not into:
-            raise TransferFailed(f"{self.goal} is no directory", hint="make it first: several files go into it")
+        if not into and (len(self.paths) > 1 or (self.goal.endswith("/") and not self.options.recursive)):
+            raise TransferFailed(f"{self.goal} is no directory", hint="make it first")
         steps: list[Callable[[Sftp], None]] = []
         for given in self.paths:
             path = remote_path(given)

@@ -7,7 +7,6 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
@@ -182,14 +181,19 @@ def shown(path: bytes | str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def iterate_paths(files: Any) -> Iterator[bytes]:
+def read_paths(given: Any) -> list[bytes]:
     """One path, or several."""
-    if isinstance(files, (str, bytes, os.PathLike)):
-        files = [files]
-    for path in files:
-        with contextlib.suppress(TypeError, ValueError):
-            encoded = os.fsencode(path)
-            if encoded and b"\0" not in encoded:
-                yield encoded
-                continue
-        raise UsageError(f"not a path: {path!r}")
+    if isinstance(given, (str, bytes, os.PathLike)):
+        return [read_path(given)]
+    paths = [read_path(path) for path in given]
+    if not paths:
+        raise UsageError("an empty list of files")
+    return paths
+
+
+def read_path(given: Any) -> bytes:
+    with contextlib.suppress(TypeError, ValueError):
+        path = os.fsencode(given)
+        if path and b"\0" not in path:
+            return path
+    raise UsageError(f"not a path: {given!r}")

@@ -170,7 +170,9 @@ def test_what_cannot_be_is_told_and_leaves_all_as_it_was(ssh: SSH, here: Path, t
         (UsageError, "no mode", lambda: ssh.get("/etc/passwd", here, mode="ftp")),
         (UsageError, "neither text", lambda: ssh.putfo(3, str(there / "x"))),
         (UsageError, "permissions", lambda: ssh.putfo("x", str(there / "x"), mode="rw")),
-        (UsageError, "not a path", lambda: ssh.put("", str(there))),
+        (TransferFailed, "no directory", lambda: ssh.get("/etc/passwd", f"{here}/new/")),
+        (UsageError, "not a path", lambda: ssh.put("", str(there), is_raise_err=False)),
+        (UsageError, "an empty list", lambda: ssh.get([], here)),
     ]
     for kind, words, call in cases:
         with pytest.raises(kind, match=words):

@@ -108,6 +108,14 @@ def test_a_host_that_wants_both(with_password: Callable[..., LabHost], open_ssh:
         open_ssh(again, key=None, password=PASSWORD).connect()
 
 
+def test_a_host_that_asks_for_the_password_in_words(with_password: Callable[..., LabHost], open_ssh: Open) -> None:
+    host = with_password(PasswordAuthentication="no", KbdInteractiveAuthentication="yes", UsePAM="yes")
+    assert open_ssh(host, key=None, password=PASSWORD).connect()
+    assert "keyboard-interactive" in host.sshd_log()
+    with pytest.raises(AuthError, match="does not take the password of"):
+        open_ssh(host, key=None, password="wrong").connect()
+
+
 def test_a_password_is_not_given_to_a_host_whose_key_is_another(
     with_password: Callable[..., LabHost], open_ssh: Open, tmp_path: Path
 ) -> None:
