@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import TypeVar
 
 from cloudsend_cli.testing.rented_scenarios import ALL_SCENARIOS
 from cloudsend_cli.testing.world import Scenario, World
@@ -12,6 +13,7 @@ from cloudsend_cli.testing.world import Scenario, World
 ABSENCES = (None, 25.0)  # seconds until the successor comes; None: the scenario's own
 SLEEPS = (1, 5, 10_000)  # ticks of another maestro while one sleeps in the middle of a tick
 LATEST = 10**9
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,21 @@ def count_points(scenario: Scenario) -> int:
     return Case(scenario).live().edges
 
 
-def singles(scenario: Scenario, points: int) -> Iterator[Case]:
-    for absence in ABSENCES:
-        story = scenario if absence is None else replace(scenario, restart_after=absence)
-        for k in range(points):
-            yield Case(story, (k,))
-
-
-def sleeps(scenario: Scenario, points: int, ticks: tuple[int, ...] = SLEEPS) -> Iterator[Case]:
+def singles(scenario: Scenario, points: int, *, each: bool = True) -> Iterator[Case]:
+    """A crash at every point; `each`: with every absence, else with one after the other."""
+    stories = [scenario if one is None else replace(scenario, restart_after=one) for one in ABSENCES]
     for k in range(points):
-        for count in ticks:
-            yield Case(scenario, (), k, count)
+        yield from (Case(story, (k,)) for story in in_turn(stories, k, each))
+
+
+def sleeps(scenario: Scenario, points: int, ticks: tuple[int, ...] = SLEEPS, *, each: bool = True) -> Iterator[Case]:
+    """A sleep at every point; `each`: of every length, else of one after the other."""
+    for k in range(points):
+        yield from (Case(scenario, (), k, count) for count in in_turn(ticks, k, each))
+
+
+def in_turn(kinds: Sequence[T], number: int, each: bool) -> Sequence[T]:
+    return kinds if each else [kinds[number % len(kinds)]]
 
 
 def doubles(scenario: Scenario, points: int, number: int, seed: int) -> Iterator[Case]:

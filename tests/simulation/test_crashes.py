@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from campaigns import FULL, pick
 
 from cloudsend_cli.core.actions import Action
 from cloudsend_cli.testing.rented_scenarios import ALL_SCENARIOS
@@ -18,8 +19,10 @@ from .sweeps import Case, count_points, doubles, findings, singles, sleeps
 
 POINTS = Path(__file__).with_name("points.json")
 SEEDS = int(os.environ.get("CLOUDSEND_SIMULATION_SEEDS", "0"))
-DOUBLES = 150 + SEEDS // 10  # of each scenario
+DOUBLES = pick(75, 150) + SEEDS // 10  # of each scenario
+KINDS = pick(1, 2)  # of absences and of sleeps at each point
 SWARM = 500 + SEEDS
+CAMPAIGN = pytest.mark.campaign("crash world")
 BY_NAME = pytest.mark.parametrize("scenario", ALL_SCENARIOS, ids=lambda s: s.name)
 Say = Callable[[str], None]
 
@@ -44,10 +47,10 @@ def test_crash_points_do_not_silently_drop(summary_line: Say) -> None:
     assert now.keys() == then.keys(), "a new scenario: CLOUDSEND_WRITE_POINTS=1 writes points.json anew"
     summary_line("crash points: " + ", ".join(f"{name} {count}" for name, count in now.items()))
     summary_line(
-        f"crash points: {sum(now.values())} in {len(now)} scenarios; worlds with one crash {2 * sum(now.values())}, "
-        f"with two {DOUBLES * len(now)}, with a sleeper {2 * sum(now.values())}, by seed {SWARM}"
+        f"crash points: {sum(now.values())} in {len(now)} scenarios; worlds with a crash {KINDS * sum(now.values())}, "
+        f"with two {DOUBLES * len(now)}, with a sleeper {KINDS * sum(now.values())}, by seed {SWARM}"
     )
-    assert 2 * sum(now.values()) >= 2000
+    assert KINDS * sum(now.values()) >= 2000
     assert DOUBLES * len(now) >= 5000
 
 
@@ -77,13 +80,15 @@ def test_undisturbed(scenario: Scenario) -> None:
     assert Case(scenario).live().judge.violations == []
 
 
+@CAMPAIGN
 @BY_NAME
 def test_one_crash_anywhere(scenario: Scenario) -> None:
-    count, found = findings(singles(scenario, points := count_points(scenario)))
+    count, found = findings(singles(scenario, points := count_points(scenario), each=FULL))
     assert not found, "\n".join(found)
-    assert count == 2 * points
+    assert count == KINDS * points
 
 
+@CAMPAIGN
 @BY_NAME
 def test_two_crashes_anywhere(scenario: Scenario) -> None:
     count, found = findings(doubles(scenario, count_points(scenario), DOUBLES, seed=SEEDS))
@@ -91,9 +96,10 @@ def test_two_crashes_anywhere(scenario: Scenario) -> None:
     assert count == DOUBLES
 
 
+@CAMPAIGN
 @BY_NAME
 def test_maestro_that_slept_anywhere_wakes_beside_another(scenario: Scenario) -> None:
-    _, found = findings(sleeps(scenario, count_points(scenario), (5, 10_000)))
+    _, found = findings(sleeps(scenario, count_points(scenario), (5, 10_000), each=FULL))
     assert not found, "\n".join(found)
 
 
