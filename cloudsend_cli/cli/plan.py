@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ from .setup import show_warnings
 
 if TYPE_CHECKING:
     from cloudsend_cli.api import PlanView, SubmitOptions
+    from cloudsend_cli.core.forecast import Forecast
     from cloudsend_cli.core.model import Aside, Offer, RunSpec
     from cloudsend_cli.core.plan import Continued, NodePlan
     from cloudsend_cli.engine.submit import Announce
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 VERBS: Final = ("using", "taking", "renting")  # of machines of the run, of those that wait, and of new ones
 BARE_VERBS: Final = ("use", "take", "rent")
 ALTERNATIVES: Final = 5  # that are shown of each kind of machine
+MACHINES: Final = 8  # ... and of what runs where
 GROUPS: Final = {
     "kept": "kept: succeeded before with the same content",
     "attached": "attached: under way already",
@@ -80,7 +82,7 @@ def announcer(screen: Screen) -> Announce:
         for warning in list_warnings(nodes):
             screen.warn(warning)
         if rented_nodes(nodes) and not has_nothing_to_do(continued):
-            screen.say(one_line(announcement(spec, nodes, VERBS)))
+            screen.say(one_line(announcement(spec, nodes, VERBS) + more_later(spec, nodes, continued)))
 
     return announce
 
@@ -111,6 +113,23 @@ def announcement(spec: RunSpec, nodes: Sequence[NodePlan], verbs: tuple[str, str
     cost = plan_cost(offers)
     text = f"{what} for {_rate_text(cost.per_hour, cost.unknown)}"
     return f"{text}: {describe_plan(offers)}" + _budget_text(spec.budget, cost.per_hour)
+
+
+def more_later(
+    spec: RunSpec, nodes: Sequence[NodePlan], continued: Continued | None, kept: Collection[str] | None = None
+) -> str:
+    """That not all of them are rented at once, where that is so: their number follows the queue."""
+    from cloudsend_cli.core.forecast import list_first
+
+    rented = {node.name for node in rented_nodes(nodes)}
+    if len(rented) < 2:
+        return ""
+    if continued is not None and kept is None:
+        return "; no more than the open jobs need"
+    first = len(rented & list_first(spec, nodes, kept or ()))
+    if first == len(rented):
+        return ""
+    return f"; {plural(first, 'machine')} at first, the others when more jobs are ready than that can take"
 
 
 def _rate_text(per_hour: float, unknown: int) -> str:
@@ -156,8 +175,48 @@ def show_plan(session: Session, config: str | None, argv: tuple[str, ...], optio
     else:
         machines = [(n.name, n.provider, _size(n)) for n in plan.nodes]
         screen.rows(("MACHINE", "PROVIDER", "HAS"), machines)
+    foreseen = _forecast(plan)
+    if foreseen.machines:
+        screen.write("\n")
+        screen.rows(("ON", "JOBS", "SUCH AS"), list(used_rows(foreseen)))
     screen.out.flush()
     _say_plan(screen, plan)
+    for line in forecast_lines(foreseen):
+        screen.say(one_line(line))
+
+
+def _forecast(plan: PlanView) -> Forecast:
+    from cloudsend_cli.core.forecast import plan_forecast
+
+    return plan_forecast(plan.spec, plan.nodes, plan.history, plan.kept)
+
+
+def used_rows(foreseen: Forecast) -> Iterator[tuple[str, str, str]]:
+    """What runs where, of the first machines."""
+    for machine in foreseen.machines[:MACHINES]:
+        more = f" and {machine.jobs - len(machine.first):,} more" if machine.jobs > len(machine.first) else ""
+        yield machine.name, f"{machine.jobs:,}", ", ".join(machine.first) + more
+    others = foreseen.machines[MACHINES:]
+    if others:
+        yield f"and {plural(len(others), 'more machine')}", f"{sum(m.jobs for m in others):,}", ""
+
+
+def forecast_lines(foreseen: Forecast) -> Iterator[str]:
+    """Such as `Search/GTX 2080: 27 jobs, 4 at once` and `about 12 min; 3 of 40 jobs have no history`."""
+    for group in foreseen.groups[:MACHINES]:
+        at_once = f"{group.at_once} at once" if group.at_once is not None else "as many at once as there is room for"
+        yield f"{group.name}: {plural(group.jobs, 'job')}, {at_once}"
+    if len(foreseen.groups) > MACHINES:
+        yield f"and {plural(len(foreseen.groups) - MACHINES, 'more group')}"
+    if foreseen.why_not:
+        yield f"what runs where is not foreseen: {foreseen.why_not}"
+    elif foreseen.seconds is not None:
+        unknown = (
+            f"; {foreseen.unknown:,} of {plural(foreseen.jobs, 'job')} have no history" if foreseen.unknown else ""
+        )
+        yield f"about {duration(foreseen.seconds)}{unknown}"
+    elif foreseen.jobs:
+        yield "how long it takes is not known: no earlier run of this project has timed its jobs"
 
 
 def _size(node: NodePlan) -> str:
@@ -212,7 +271,8 @@ def _aside_row(aside: Aside) -> tuple[str, ...]:
 def _say_plan(screen: Screen, plan: PlanView) -> None:
     nodes = rented_nodes(plan.nodes)
     if nodes and not has_nothing_to_do(plan.continued):
-        screen.say(one_line(f"it would {announcement(plan.spec, plan.nodes, BARE_VERBS)}"))
+        more = more_later(plan.spec, plan.nodes, plan.continued, plan.kept)
+        screen.say(one_line(f"it would {announcement(plan.spec, plan.nodes, BARE_VERBS)}{more}"))
         dearest = _dearest(nodes)
         if dearest:
             screen.say(dearest)
@@ -258,8 +318,24 @@ def plan_json(plan: PlanView) -> dict[str, Any]:
         ],
         "nodes": [_node_json(node) for node in plan.nodes],
         "cost": _cost_json(plan),
+        "forecast": _forecast_json(plan),
         "continued": {g: list(getattr(continued, g)) for g in GROUPS} if continued is not None else None,
         "warnings": [*map(problem_json, plan.warnings), *map(problem_json, list_warnings(plan.nodes))],
+    }
+
+
+def _forecast_json(plan: PlanView) -> dict[str, Any]:
+    from cloudsend_cli.core.forecast import list_first
+
+    found = _forecast(plan)
+    return {
+        "jobs": found.jobs,
+        "jobs_without_history": found.unknown,
+        "seconds": None if found.seconds is None else round(found.seconds, 3),
+        "machines": [{"name": m.name, "jobs": m.jobs, "first": list(m.first)} for m in found.machines],
+        "rented_at_first": sorted(list_first(plan.spec, plan.nodes, plan.kept)),
+        "groups": [{"name": g.name, "jobs": g.jobs, "at_once": g.at_once} for g in found.groups],
+        "why_not": found.why_not or None,
     }
 
 

@@ -36,11 +36,18 @@ class Place:
         return need.fits_in(replace(self.free, cpus=0.0))
 
     def take(self, job: JobRecord) -> None:
+        self._count(job, 1)
         self.used = self.used.plus(job.resources)
+
+    def give_back(self, job: JobRecord) -> None:
+        self._count(job, -1)
+        self.used = self.used.minus(job.resources)
+
+    def _count(self, job: JobRecord, change: int) -> None:
         if is_light(job):
-            self.light += 1
+            self.light += change
         else:
-            self.held += 1
+            self.held += change
 
 
 def list_places(draft: Draft) -> list[Place]:

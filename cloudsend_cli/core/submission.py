@@ -46,3 +46,4 @@ class PlanView:
     run: str | None  # the run that would be continued
     warnings: tuple[Problem, ...]
     history: History = NO_HISTORY
+    kept: frozenset[str] = frozenset()  # names of jobs that are not done again

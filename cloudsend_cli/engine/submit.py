@@ -47,8 +47,10 @@ from .results import Home, rename_home
 LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked by their hash when they are sent
 # Stands for Python in the command of a function's job, whose next words are our program and the version that it needs.
 ANY_PYTHON = "\0python"
-NO_FUNCTIONS: Mapping[str, FunctionTasks] = {}
 Config = str | Mapping[str, object]
+Keep = Callable[[str, bytes], Upload]  # a path in the run directory, and what is to be there
+# A config, in which words replace functions, and the tasks by these words.
+TakeFunctions = Callable[[Mapping[str, object], Keep], tuple[Mapping[str, object], Mapping[str, FunctionTasks]]]
 
 # Told what is planned before it is committed; what it raises stops that. None: a new run.
 Announce = Callable[[RunSpec, Sequence[NodePlan], Continued | None], None]
@@ -68,11 +70,20 @@ class Submitter:
         config: Config | None,
         argv: Sequence[str],
         options: SubmitOptions,
-        functions: Mapping[str, FunctionTasks] = NO_FUNCTIONS,
+        take_functions: TakeFunctions | None = None,
         *,
         keep: bool,
     ) -> Loaded:
         """ConfigError with all problems. With `keep`, what jobs are given is copied: later edits do no harm."""
+        functions: dict[str, FunctionTasks] = {}
+
+        def take(value: object) -> object:
+            if take_functions is None or not isinstance(value, Mapping):
+                return value
+            plain, found = take_functions(value, lambda path, data: self.upload(path, data, keep=keep))
+            functions.update(found)
+            return plain
+
         folder = os.path.abspath(options.folder or self.cwd)
         if isinstance(config, str):
             folder = os.path.dirname(os.path.abspath(config))
@@ -82,10 +93,19 @@ class Submitter:
             snapshot=self._snapshot if keep else None,
             open_provider=self.open_provider,
             functions=functions,
+            take_functions=take,
         )
+        loaded = self._load(config, argv, options, context, folder)
+        return replace(loaded, spec=choose_python(loaded.spec)) if functions else loaded
+
+    def _load(
+        self, config: Config | None, argv: Sequence[str], options: SubmitOptions, context: LoadContext, folder: str
+    ) -> Loaded:
+        take = context.take_functions
         if isinstance(config, Mapping):
-            loaded = load_mapping(
-                config,
+            plain = take(config) if take is not None else config
+            return load_mapping(
+                plain if isinstance(plain, Mapping) else config,
                 folder=folder,
                 config_path=_path_of_mapping(options),
                 overrides=options.overrides,
@@ -95,7 +115,6 @@ class Submitter:
                 environ=self.environ,
                 context=context,
             )
-            return replace(loaded, spec=choose_python(loaded.spec)) if functions else loaded
         if options.continue_as or options.folder:
             raise UsageError("continue_as and folder are for dicts", hint="a config file has its path")
         if config is not None:
@@ -125,19 +144,21 @@ class Submitter:
         config: Config | None,
         argv: Sequence[str],
         options: SubmitOptions,
-        functions: Mapping[str, FunctionTasks] = NO_FUNCTIONS,
+        take_functions: TakeFunctions | None = None,
     ) -> PlanView:
         """Nothing is written and nothing is started."""
-        loaded = self.load(config, argv, options, functions, keep=False)
+        loaded = self.load(config, argv, options, take_functions, keep=False)
         nodes = tuple(self._plan_nodes(loaded.spec))
         old = self._earlier_run(store, loaded.spec, options)
         continued = None
+        kept: frozenset[str] = frozenset()
         if old is not None:
             state = store.load(old)
-            _, continued = plan_continue(state, loaded.spec, nodes, time.time())
+            changes, continued = plan_continue(state, loaded.spec, nodes, time.time())
+            kept = frozenset(changes.jobs.get(n, state.jobs[n]).spec.name for n in continued.kept)
             nodes = tuple(_mark_at_hand(state, nodes))
         history = store.read_history(loaded.spec.project)
-        return PlanView(loaded.spec, nodes, continued, old, loaded.warnings, history)
+        return PlanView(loaded.spec, nodes, continued, old, loaded.warnings, history, kept)
 
     def submit(
         self,

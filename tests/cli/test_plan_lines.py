@@ -1,0 +1,47 @@
+"""What `run --dry-run` says of machines, groups and time."""
+
+from __future__ import annotations
+
+from cloudsend_cli.cli.plan import MACHINES, forecast_lines, more_later, used_rows
+from cloudsend_cli.core.forecast import Forecast, GroupForecast, MachineForecast
+from cloudsend_cli.core.model import JobSpec, Offer, Resources, RunSpec
+from cloudsend_cli.core.plan import Continued, NodePlan
+
+
+def test_time_and_what_is_not_known_of_it() -> None:
+    assert list(forecast_lines(Forecast(40, 3, seconds=720.0))) == ["about 12m00s; 3 of 40 jobs have no history"]
+    assert list(forecast_lines(Forecast(40, 0, seconds=720.0))) == ["about 12m00s"]
+    unknown = "how long it takes is not known: no earlier run of this project has timed its jobs"
+    assert list(forecast_lines(Forecast(1, 1))) == [unknown]
+    assert list(forecast_lines(Forecast(0, 0))) == []
+    assert list(forecast_lines(Forecast(1, 0, why_not="so"))) == ["what runs where is not foreseen: so"]
+
+
+def test_groups_say_how_many_tasks_they_have_and_how_many_at_once() -> None:
+    groups = (GroupForecast("Search/GTX 2080", 27, 4), GroupForecast("Search/CPU", 1, None))
+    assert list(forecast_lines(Forecast(28, 0, seconds=5.0, groups=groups)))[:2] == [
+        "Search/GTX 2080: 27 jobs, 4 at once",
+        "Search/CPU: 1 job, as many at once as there is room for",
+    ]
+    many = tuple(GroupForecast(f"g{n}", 1, 1) for n in range(MACHINES + 3))
+    assert list(forecast_lines(Forecast(0, 0, groups=many)))[-1] == "and 3 more groups"
+
+
+def test_machines_are_shown_with_some_of_their_jobs() -> None:
+    machines = tuple(MachineForecast(f"n-{n}", 5, ("a", "b", "c")) for n in range(MACHINES + 2))
+    rows = list(used_rows(Forecast(50, 0, machines)))
+    assert rows[0] == ("n-0", "5", "a, b, c and 2 more")
+    assert rows[MACHINES:] == [("and 2 more machines", "10", "")]
+    assert list(used_rows(Forecast(3, 0, (MachineForecast("n-0", 3, ("a", "b", "c")),)))) == [("n-0", "3", "a, b, c")]
+
+
+def test_machines_that_are_rented_later_are_told() -> None:
+    nodes = [NodePlan(f"aws-{n}", "aws", (Offer("{}", Resources(2.0), 0.1),)) for n in range(10)]
+
+    def said(jobs: int, count: int, continued: Continued | None = None) -> str:
+        specs = tuple(JobSpec(f"j{n}", ("true",), "true") for n in range(jobs))
+        return more_later(RunSpec("p", "", specs), nodes[:count], continued)
+
+    assert said(3, 10) == "; 2 machines at first, the others when more jobs are ready than that can take"
+    assert said(20, 10) == said(1, 1) == ""
+    assert said(3, 10, Continued()) == "; no more than the open jobs need"
