@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from campaigns import pick
 
 from cloudsend_cli.core.model import Request
 from cloudsend_cli.core.ports import Event
@@ -19,6 +20,7 @@ from cloudsend_cli.store.sqlite import SqliteStore
 
 MakeRun = Callable[..., RunState]
 PAGE = 4096
+BITS = 173  # bytes from one bit that is flipped to the next
 
 
 @pytest.fixture
@@ -67,13 +69,14 @@ def corpus(data: bytes) -> Iterator[tuple[str, bytes]]:
             for i in range(start + offset, start + offset + length):
                 broken[i] ^= 0xFF
             yield f"{name} of the page at {start} flipped", bytes(broken)
-        for bit in range(0, PAGE, 173):
+        for bit in pick(range(start // PAGE % 5 * BITS, PAGE, 5 * BITS), range(0, PAGE, BITS)):
             broken = bytearray(data)
             broken[start + bit] ^= 1 << bit % 8
             yield f"bit at {start + bit} flipped", bytes(broken)
         yield f"page at {start} zeroed", data[:start] + bytes(PAGE) + data[start + PAGE :]
 
 
+@pytest.mark.campaign("store")
 def test_damage_anywhere_is_told_and_nothing_is_lost(
     healthy: bytes, tmp_path: Path, summary_line: Callable[[str], None]
 ) -> None:
