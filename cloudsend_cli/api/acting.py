@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.losses import SHOWN_MOST, describe_absence
-from cloudsend_cli.core.model import FINAL_STATES, RUNNING, Request, Upload
+from cloudsend_cli.core.model import FINAL_STATES, RUNNING, Request
 from cloudsend_cli.core.plan import plan_fetch
 from cloudsend_cli.core.state import FETCHED
 from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
@@ -28,11 +28,7 @@ from .watching import follow
 if TYPE_CHECKING:
     from cloudsend_cli.config.context import FunctionTasks
     from cloudsend_cli.config.load import Loaded
-    from cloudsend_cli.engine.submit import Announce, Config, Submitter
-
-    from .functions.tasks import Keep
-
-    Planner = Callable[[Keep], tuple[Config, Mapping[str, FunctionTasks]]]
+    from cloudsend_cli.engine.submit import Announce, Config, Keep, Submitter, TakeFunctions
 
 FETCH_LIMIT = 24 * 3600.0
 CONNECT_LIMIT = 20.0
@@ -51,9 +47,7 @@ def _submitter(home: Directory) -> Submitter:
 
 
 def validate(home: Directory, config: Config, options: SubmitOptions) -> Loaded:
-    submitter = _submitter(home)
-    plain, functions = _plan(submitter, config, keep=False)
-    return submitter.load(plain, (), options, functions, keep=False)
+    return _submitter(home).load(config, (), options, _take_functions, keep=False)
 
 
 def load_command(home: Directory, argv: Sequence[str], options: SubmitOptions) -> Loaded:
@@ -61,22 +55,20 @@ def load_command(home: Directory, argv: Sequence[str], options: SubmitOptions) -
 
 
 def plan(home: Directory, config: Config | None, argv: Sequence[str], options: SubmitOptions) -> PlanView:
-    submitter = _submitter(home)
-    plain, functions = _plan(submitter, config, keep=False)
-    return submitter.plan(home.reader(), plain, argv, options, functions)
+    return _submitter(home).plan(home.reader(), config, argv, options, _take_functions)
 
 
 def submit(
     home: Directory,
-    config: Config | Planner | None,
+    config: Config | None,
     argv: Sequence[str],
     options: SubmitOptions,
     announce: Announce,
+    take_functions: TakeFunctions | None = None,
 ) -> Submitted:
     open_state_dir(home.path)
     submitter = _submitter(home)
-    plain, functions = _plan(submitter, config, keep=True)
-    loaded = submitter.load(plain, argv, options, functions, keep=True)
+    loaded = submitter.load(config, argv, options, take_functions or _take_functions, keep=True)
     submitted = submitter.submit(
         home.writer(), loaded, options, lambda run, values: write_secrets(home.path, run, values), announce
     )
@@ -84,21 +76,14 @@ def submit(
     return submitted
 
 
-def _plan(
-    submitter: Submitter, config: Config | Planner | None, *, keep: bool
-) -> tuple[Config | None, Mapping[str, FunctionTasks]]:
-    """The config without functions, and these. A planner makes both; it is given what keeps files for jobs."""
+def _take_functions(
+    config: Mapping[str, object], keep: Keep
+) -> tuple[Mapping[str, object], Mapping[str, FunctionTasks]]:
+    if "sections" not in config:
+        return config, {}
+    from .functions.sections import extract_functions
 
-    def keep_file(path: str, data: bytes) -> Upload:
-        return submitter.upload(path, data, keep=keep)
-
-    if callable(config):
-        return config(keep_file)
-    if isinstance(config, Mapping):
-        from .functions.sections import extract_functions
-
-        return extract_functions(config, keep_file)
-    return config, {}
+    return extract_functions(config, keep)
 
 
 # ---- ending --------------------------------------------------------------------------------------------------------

@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from cloudsend_cli.engine.claiming import Released
     from cloudsend_cli.engine.inventory import HostFound
     from cloudsend_cli.engine.rebuild import Rebuilt
-    from cloudsend_cli.engine.submit import Announce
+    from cloudsend_cli.engine.submit import Announce, Keep
 
     from .cleaning import Found
     from .events import RunEvent
     from .functions.runs import FunctionRun, Work
-    from .functions.tasks import Keep
     from .money import Kept
     from .results import JobResult
 
@@ -144,12 +143,12 @@ class Client:
 
         names: list[str] = []
 
-        def plan(keep: Keep) -> tuple[Config, Mapping[str, FunctionTasks]]:
-            config, functions, jobs = plan_work(work, keep)
+        def take(config: Mapping[str, object], keep: Keep) -> tuple[Mapping[str, object], Mapping[str, FunctionTasks]]:
+            planned, functions, jobs = plan_work(work, keep)
             names.extend(jobs)
-            return config, functions
+            return planned, functions
 
-        submitted = acting.submit(self._home, plan, (), options, lambda spec, nodes, continued: None)
+        submitted = acting.submit(self._home, {}, (), options, lambda spec, nodes, continued: None, take)
         return FunctionRun(self, submitted, names)
 
     # ---- reading ---------------------------------------------------------------------------------------------------

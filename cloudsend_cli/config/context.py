@@ -66,7 +66,8 @@ class LoadContext:
 
     `snapshot` takes a path and its sha256 and returns Upload.source. Without `open_provider`, what only a provider
     knows of its machines is not checked. `functions`: by the text that stands as `Call` in the config, which starts
-    with a NUL character, so that no command can be one.
+    with a NUL character, so that no command can be one. `take_functions` puts such texts into what a Python file says,
+    and the tasks into `functions`.
     """
 
     providers: Mapping[str, ProviderInfo]
@@ -75,3 +76,4 @@ class LoadContext:
     hash_cache: MutableMapping[tuple[str, int, int, int], str] | None = None
     open_provider: Callable[[ProviderDefinition], Provider] | None = None
     functions: Mapping[str, FunctionTasks] = field(default_factory=dict)
+    take_functions: Callable[[object], object] | None = None

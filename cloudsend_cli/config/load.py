@@ -103,7 +103,7 @@ def load_config(  # noqa: PLR0913 the command line's options
     absolute = os.path.abspath(path)
     wishes = _Wishes(overrides, name, provider, max_parallel)
     with _no_collections():
-        root, problems = read_document(path, absolute)
+        root, problems = read_document(path, absolute, context.take_functions)
         report = Report(problems=problems)
         return _load(root, absolute, os.path.dirname(absolute), wishes, environ, context, report, None)
 

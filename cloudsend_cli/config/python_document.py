@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from collections.abc import Mapping as AbstractMapping
 from datetime import timedelta
 
@@ -77,8 +78,11 @@ def build_nodes(value: object, file: str) -> Node:
     return _Values(Place(file)).node(value, "", 0)
 
 
-def execute_config(path: str, text: str, file: str) -> Node:
-    """Run a `.py` config and return its `config`. Whatever it raises becomes a ConfigError with its file and line."""
+def execute_config(path: str, text: str, file: str, take_functions: Callable[[object], object] | None = None) -> Node:
+    """Run a `.py` config and return its `config`. Whatever it raises becomes a ConfigError with its file and line.
+
+    `take_functions` replaces functions in it, while modules beside it can be found.
+    """
     folder = os.path.dirname(path)
     names: dict[str, object] = {"__name__": "__cloudsend_config__", "__file__": path, "__builtins__": __builtins__}
     before = list(sys.path)
@@ -95,6 +99,9 @@ def execute_config(path: str, text: str, file: str) -> Node:
     except Exception as problem:  # noqa: BLE001 the user's code may raise anything
         words = show_text(f"{type(problem).__name__}: {_words(problem)}"[:500])
         raise _failure(problem, f"the config raised {words}", path, file) from None
+    else:
+        if take_functions is not None and "config" in names:
+            names["config"] = take_functions(names["config"])
     finally:
         sys.path[:] = before
     if "config" not in names:

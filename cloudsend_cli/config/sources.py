@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 
 from cloudsend_cli.errors import ConfigError, Problem
 
@@ -25,7 +26,9 @@ from .document import (
 FIRST = "write at least: jobs: python train.py"
 
 
-def read_document(path: str, absolute: str) -> tuple[Node, list[Problem]]:
+def read_document(
+    path: str, absolute: str, take_functions: Callable[[object], object] | None = None
+) -> tuple[Node, list[Problem]]:
     """The file as nodes, with its doubled keys. Raises ConfigError when it cannot be read as one mapping."""
     file = path if is_text(path) else show_text(path)
     if not is_text(absolute):
@@ -38,7 +41,7 @@ def read_document(path: str, absolute: str) -> tuple[Node, list[Problem]]:
     if absolute.endswith(".py"):
         from .python_document import execute_config
 
-        root = execute_config(absolute, text, file)
+        root = execute_config(absolute, text, file, take_functions)
     elif absolute.endswith(".json"):
         from .json_document import parse_json
 

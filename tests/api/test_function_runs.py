@@ -251,6 +251,28 @@ def test_functions_that_were_typed_in_are_sent_as_well(stack: Stack) -> None:
         assert done.stdout == "[11, 12]\n", (words, done.stdout, done.stderr)
 
 
+def test_a_python_config_has_functions_too(stack: Stack) -> None:
+    write(stack.files / "beside.py", "def double(x):\n    return 2 * x\n")
+    config = write(stack.files / "sweep.py", """
+        def work(x):
+            import beside
+            return beside.double(x)
+
+        config = {"sections": {"s": {"g": {"Call": work, "Param": {"x": [1, 2]}, "Async": {"": []}},
+                                     "h": {"Call": "echo"}}}}
+    """)  # fmt: skip
+    command = [sys.executable, "-m", "cloudsend_cli", "--state-dir", str(stack.state), "run", str(config)]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+    (run,) = stack.client.list_runs()
+    one, two, three = stack.client.results(run.id)
+    assert (one.value(), two.value(), three.attempt, one.attempt) == (2, 4, 1, 1)
+    write(config, config.read_text().replace('"x": [1, 2]', '"x": 3'))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "sections.s.g: Param.x: expected a list of values" in done.stderr
+
+
 def test_a_program_without_a_guard_is_not_executed_again(stack: Stack) -> None:
     source = """
         from cloudsend_cli import Client

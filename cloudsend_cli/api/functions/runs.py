@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from cloudsend_cli.config.context import FunctionTasks
 from cloudsend_cli.core.submission import Submitted
+from cloudsend_cli.engine.submit import Keep
 from cloudsend_cli.errors import UsageError, WaitTimeout
 
 from .sections import read_pool
-from .tasks import Call, Keep, Pool, name_of, plan_tasks, show_value
+from .tasks import Call, Pool, name_of, plan_tasks, show_value
 
 if TYPE_CHECKING:
     from cloudsend_cli.api.client import Client

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from cloudsend_cli.config.context import FunctionTasks
+from cloudsend_cli.engine.submit import Keep
 from cloudsend_cli.errors import CloudsendError, ConfigError, Problem
 
-from .tasks import Call, Keep, Pool, plan_tasks, show_value
+from .tasks import Call, Pool, plan_tasks, show_value
 
 CALL, PARAM, ASYNC = ("Call", "call"), ("Param", "param"), ("Async", "async")
 OURS = (*PARAM, *ASYNC, "python")  # keys that only we read where `Call` is a function

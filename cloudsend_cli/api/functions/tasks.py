@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cloudsend_cli.config.context import FunctionTask, FunctionTasks
 from cloudsend_cli.core.model import Output, Slot, Upload
-from cloudsend_cli.engine.submit import ANY_PYTHON
+from cloudsend_cli.engine.submit import ANY_PYTHON, Keep
 
 from . import FOLDER, VALUE
 from .bundle import build_bundle
@@ -20,8 +20,6 @@ from .pickling import pickle_value
 INLINE_MOST = 2000  # bytes of pickled arguments that stand in the command
 SHOWN_MOST = 120
 PLAIN = (bool, int, float, complex, type(None))
-
-Keep = Callable[[str, bytes], Upload]  # a path in the run directory, and what is to be there
 
 
 @dataclass(frozen=True, slots=True)
