@@ -54,25 +54,41 @@ def plan_forecast(
     spec: RunSpec, nodes: Sequence[NodePlan], history: History = NO_HISTORY, kept: Collection[str] = ()
 ) -> Forecast:
     """`kept`: names of jobs that are not done again."""
-    spec = replace(spec, jobs=tuple(job for job in spec.jobs if job.name not in kept))
+    spec = _without(spec, kept)
     state = plan_run(spec, nodes, "plan", 0.0, history)
     unknown = sum(not job.expected for job in state.jobs.values())
-    bare = Forecast(len(state.jobs), unknown, groups=_list_groups(spec))
-    if any(plan.capacity is None or plan.capacity.cpus >= UNBOUNDED.cpus for plan in nodes):
-        return replace(bare, why_not="how large the machines are will be known when they are there")
-    if len(state.jobs) > JOBS_MOST:
-        return replace(bare, why_not=f"of more than {JOBS_MOST:,} jobs it is not foreseen")
+    why_not = _describe_why_not(state, nodes)
+    bare = Forecast(len(state.jobs), unknown, groups=_list_groups(spec), why_not=why_not)
+    if why_not:
+        return bare
     names, seconds = _go_through(state)
     timed = unknown < len(state.jobs)
     machines = [MachineForecast(name, len(found), tuple(found[:NAMED])) for name, found in names.items() if found]
     return replace(bare, machines=tuple(machines), seconds=seconds if timed else None)
 
 
+def foresee_places(spec: RunSpec, nodes: Sequence[NodePlan], history: History = NO_HISTORY) -> dict[str, list[str]]:
+    """Names of all jobs on each machine, in the order in which they begin; nothing where that is not foreseen."""
+    state = plan_run(spec, nodes, "plan", 0.0, history)
+    return {} if _describe_why_not(state, nodes) else _go_through(state)[0]
+
+
+def _without(spec: RunSpec, kept: Collection[str]) -> RunSpec:
+    return replace(spec, jobs=tuple(job for job in spec.jobs if job.name not in kept))
+
+
+def _describe_why_not(state: RunState, nodes: Sequence[NodePlan]) -> str:
+    """Why it cannot be foreseen; "" where it can."""
+    if any(plan.capacity is None or plan.capacity.cpus >= UNBOUNDED.cpus for plan in nodes):
+        return "how large the machines are will be known when they are there"
+    return f"of more than {JOBS_MOST:,} jobs it is not foreseen" if len(state.jobs) > JOBS_MOST else ""
+
+
 def list_first(spec: RunSpec, nodes: Sequence[NodePlan], kept: Collection[str] = ()) -> frozenset[str]:
     """Of the rented machines, those that are asked for at once."""
     if not any(is_rented(node.offers[0]) for node in nodes):
         return frozenset()
-    spec = replace(spec, jobs=tuple(job for job in spec.jobs if job.name not in kept))
+    spec = _without(spec, kept)
     return plan_demand(Draft(plan_run(spec, nodes, "plan", 0.0), Observation(0.0), Policy())).ask
 
 

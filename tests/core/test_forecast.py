@@ -12,6 +12,7 @@ from cloudsend_cli.core.forecast import (
     Forecast,
     GroupForecast,
     MachineForecast,
+    foresee_places,
     list_first,
     plan_forecast,
 )
@@ -39,6 +40,14 @@ def test_forecast_says_what_runs_where_and_for_how_long() -> None:
     assert found == Forecast(
         3, 1, (MachineForecast("n-0", 1, ("long",)), MachineForecast("n-1", 2, ("short", "later"))), 600.0
     )
+
+
+def test_every_job_has_the_place_that_is_foreseen_for_it() -> None:
+    jobs = [job("long"), job("short"), job("later", after=("short",)), job("huge", resources=Resources(9.0))]
+    assert foresee_places(spec(*jobs), nodes(2, 1.0), HISTORY) == {"n-0": ["long"], "n-1": ["short", "later"]}
+    unsized = [NodePlan("n", "fake", (Offer("{}", None),))]
+    assert foresee_places(spec(*jobs), unsized) == {}
+    assert plan_forecast(spec(*jobs), unsized).why_not
 
 
 def test_jobs_without_history_are_taken_for_average_ones() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cloudsend_cli.core.forecast import foresee_places
 from cloudsend_cli.core.machine_views import InstanceView
 from cloudsend_cli.core.model import Resources
-from cloudsend_cli.core.packing import plan_packing
 from cloudsend_cli.core.submission import PlanView
 from cloudsend_cli.core.views import JobView
 
@@ -99,20 +98,18 @@ def see_jobs(
 
 
 def assign_jobs(objects: Objects) -> None:
-    """Place each job that is nowhere yet: first as many as fit at once, then each where the least is to be done."""
+    """Place each job that is nowhere yet: where the plan foresees it, else where the least is to be done."""
     machines = list(objects.instances.values())
-    waiting = [job for job in objects.jobs.values() if job.get_instance() is None]
-    places = _list_places(machines, waiting)
-    later = []
-    for job in waiting:
-        if places.get(job.needs):
-            job.place(places[job.needs].pop())
-        else:
-            later.append(job)
+    for name, names in foresee_places(objects.plan.spec, objects.plan.nodes, objects.plan.history).items():
+        for job in (objects.jobs[one] for one in names):
+            if job.get_instance() is None:
+                job.place(objects.instances[name])
     gather_jobs(objects)
     loads = {m: sum(job.needs.cpus for job in m.get_jobs()) / (m.get_cpus() or 1.0) for m in machines}
     able: dict[Resources, list[CloudSendInstance]] = {}
-    for job in later:
+    for job in objects.jobs.values():
+        if job.get_instance() is not None:
+            continue
         if job.needs not in able:
             able[job.needs] = [m for m in machines if m.capacity is None or job.needs.fits_in(m.capacity)]
         if able[job.needs]:
@@ -120,19 +117,6 @@ def assign_jobs(objects: Objects) -> None:
             loads[chosen] += job.needs.cpus / (chosen.get_cpus() or 1.0)
             job.place(chosen)
     gather_jobs(objects)
-
-
-def _list_places(
-    machines: Sequence[CloudSendInstance], jobs: Sequence[CloudSendJob]
-) -> dict[Resources, list[CloudSendInstance]]:
-    """By need, a machine for each job that fits there with the others, the last one first."""
-    sized = [(machine, machine.capacity) for machine in machines if machine.capacity is not None]
-    packing = plan_packing(Counter(job.needs for job in jobs), [capacity for _, capacity in sized])
-    places: dict[Resources, list[CloudSendInstance]] = {}
-    for (machine, _), content in reversed(list(zip(sized, packing.contents, strict=True))):
-        for need, count in content.items():
-            places.setdefault(need, []).extend([machine] * count)
-    return places
 
 
 def gather_jobs(objects: Objects) -> None:

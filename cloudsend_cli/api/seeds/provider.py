@@ -108,7 +108,7 @@ class CloudSendProvider:
     def assign_jobs_to_instances(self) -> Finished:
         """Place the jobs on the machines of the plan: `get_instance` of a job and `get_jobs` of a machine tell where.
 
-        That is a forecast: while jobs run, each goes to the machine that has room first.
+        That is what `run --dry-run` foresees: while jobs run, each goes to the machine that has room first.
         """
         assign_jobs(self._objects())
         self._state = max(self._state, CloudSendProviderState.ASSIGNED)
