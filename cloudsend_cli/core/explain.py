@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .explain_machines import NOT_NEEDED, describe_number, list_unasked
 from .giving_up import describe_giving_up
 from .losses import Earlier, describe_losses, describe_results
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, JobGroup, Resources, Slot, list_known
@@ -130,13 +131,15 @@ def _explain_state(
         environment = state.environments.get(job.spec.environment)
         asks += f", environment {environment.name if environment else job.spec.environment}"
     shown = [n for n in state.nodes.values() if not (n.retired and n.state == "released")]
+    unasked = list_unasked(state, views, now)
     remarks = {n.name: _describe_node(state, n, now) for n in shown if n.state != "running"}
+    remarks.update((n.name, NOT_NEEDED) for n in unasked)
     nodes = tuple(
         _explain_node(state, job, name, views.get(name), remarks.get(name, ""), (others or {}).get(name, 0))
         for name in (n.name for n in shown)
     )
     if job.state == PENDING:
-        reasons = tuple(_why_pending(state, job, views, now))
+        reasons = tuple(_why_pending(state, job, views, now, unasked))
         return Explanation("waiting", reasons or ("it is next: a place will be given at the next look",), asks, nodes)
     if job.state == RUNNING:
         view = views.get(job.node)
@@ -158,7 +161,9 @@ def _serving(state: RunState) -> list[NodeRecord]:
     return [n for n in state.nodes.values() if not n.retired]
 
 
-def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float) -> list[str]:
+def _why_pending(
+    state: RunState, job: JobRecord, views: Mapping[str, HostView], now: float, unasked: list[NodeRecord]
+) -> list[str]:
     reasons = [*_why_not_yet(state, job)]
     if job.fetch == RESUME:
         left = max(0.0, job.not_before - now)
@@ -168,7 +173,8 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
     full = [name for name in state.nodes if (v := views.get(name)) is not None and v.connected and v.full]
     reasons.extend(f"{name}: {NO_ROOM}, and nothing is handed to it for a while" for name in full)
     if not any(n.state == "running" for n in _serving(state)):
-        reasons.extend(f"{n.name} is {_describe_node(state, n, now)}" for n in _serving(state))
+        awaited = [n for n in _serving(state) if n not in unasked]
+        reasons.extend(f"{n.name} is {_describe_node(state, n, now)}" for n in awaited)
     limit = state.run.max_parallel
     if limit == 0:
         reasons.append("this run was rebuilt from its machines: run its config again to start what is left")
@@ -182,7 +188,7 @@ def _why_pending(state: RunState, job: JobRecord, views: Mapping[str, HostView],
             if build.key == key and build.state != SUCCEEDED:
                 text = f"its environment is not ready on {build.node}: {build.state}"
                 reasons.append(text + (f" ({build.reason})" if build.reason else ""))
-    return reasons or _why_no_place(state, job, views)
+    return reasons or [*_why_no_place(state, job, views), *describe_number(state, unasked, now)]
 
 
 def _why_not_yet(state: RunState, job: JobRecord) -> Iterator[str]:
