@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import json_schema
 import pytest
 
 from cloudsend_cli.core.model import JobSpec
@@ -87,6 +88,7 @@ def test_a_row_for_each_job_with_its_parameters_and_metrics(open_run: OpenRun, f
         "abc123.5,old,running,,,2,,1970-01-01T00:16:42.000Z,,,,,,,",
     ]
     rows = json.loads((folder / JSON).read_text())
+    json_schema.check(rows, "results_file")
     assert [row["id"] for row in rows] == ["abc123.1", "abc123.2", "abc123.3", "abc123.5"]
     assert rows[0] == {
         "id": "abc123.1",
