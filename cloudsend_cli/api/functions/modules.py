@@ -62,9 +62,8 @@ def _find_spec(name: str) -> ModuleSpec | None:
 
 
 def _is_local(path: str) -> bool:
-    parts = Path(path).parts
-    if INSTALLED & set(parts) or path in {"built-in", "frozen"}:
-        return False
+    if INSTALLED & set(Path(path).parts) or not os.path.exists(path):
+        return False  # what is in an archive, or built in, is no file
     real = os.path.realpath(path)
     standard = {os.path.realpath(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib")}
     return not any(real.startswith(folder + os.sep) for folder in standard)
