@@ -220,8 +220,11 @@ class CloudSendProvider:
         return self.wait_for_jobs_state(job_state, run_session, timeout=timeout)
 
     def finalize(self) -> CloudSendRunSession:
-        """Wait until all jobs have ended."""
-        return self.wait_for_jobs_state(ENDED)
+        """Wait until all jobs have ended, their results are at home, and the runs have let go of their machines."""
+        for run in self._runs:
+            for _ in self._client.follow(run):
+                pass
+        return self.get_jobs_states()
 
     def get_jobs_states(self, processes: Processes = None) -> CloudSendRunSession:
         """The processes, or those that took their places, as they are now; without processes, of all jobs."""
