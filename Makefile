@@ -60,7 +60,7 @@ coverage: setup
 	    --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 simulate: setup
-	CLOUDSEND_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest tests/simulation -q -s --timeout 0
+	CLOUDSEND_CAMPAIGN=full CLOUDSEND_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest tests/simulation -q -s --timeout 0
 
 bench: setup
 	@scripts/install-debian-packages bench

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import warm_commands
 from real_stack import DEADLINE, wait_for
 from ssh_cluster import Cluster
 from sshlab import LabHost
@@ -80,8 +81,11 @@ def kill_agent(cluster: Cluster, host: LabHost, deadline: float = DEADLINE) -> f
 
 def cloudsend(cluster: Cluster, *words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
     """The command itself, in the directory of the configs."""
-    argv = [sys.executable, "-m", "cloudsend_cli", "--state-dir", str(cluster.state), *words]
-    return subprocess.run(argv, cwd=cluster.files, capture_output=True, text=True, timeout=DEADLINE, check=check)
+    line = ["--state-dir", str(cluster.state), *words]
+    done = warm_commands.run(line, environ=os.environ, folder=cluster.files, timeout=DEADLINE)
+    if check:
+        done.check_returncode()
+    return done
 
 
 def check_host(cluster: Cluster, host: LabHost) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import warm_commands
+
 
 @dataclass(frozen=True)
 class Command:
@@ -28,16 +30,7 @@ class Command:
         return {**kept, "CLOUDSEND_HOME": str(self.state_dir), "TERM": "xterm"}
 
     def __call__(self, *words: str, stdin: str = "", status: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*self.argv, *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=self.environ,
-            cwd=self.folder,
-            check=False,
-        )
+        done = warm_commands.run(words, environ=self.environ, folder=self.folder, stdin=stdin)
         assert status is None or done.returncode == status, done.stdout + done.stderr
         return done
 

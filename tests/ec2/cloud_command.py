@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import warm_commands
 from ec2lab import Cloud, Instance, Row
 
 CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
@@ -119,16 +120,7 @@ class Desk:
         (folder / "work.py").write_text(WORK)
 
     def __call__(self, *words: str, status: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*CLOUDSEND, *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env=self.environ,
-            cwd=self.folder,
-            check=False,
-        )
+        done = warm_commands.run(words, environ=self.environ, folder=self.folder, stdin=stdin, timeout=240)
         assert status is None or done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
@@ -190,7 +182,7 @@ class Desk:
 
     def close(self) -> None:
         self.witness.close()
-        subprocess.run([*CLOUDSEND, "maestro", "stop"], check=False, env=self.environ, capture_output=True, timeout=60)
+        warm_commands.run(["maestro", "stop"], environ=self.environ, folder=self.folder)
 
 
 @contextmanager

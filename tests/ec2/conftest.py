@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 import pytest
+from boto_files import share_files
 from ec2lab import Cloud
 from sshlab import NotHere
 
@@ -35,6 +36,7 @@ def pytest_runtest_call() -> Generator[None, object, object]:
 @pytest.fixture(scope="session")
 def one_cloud() -> Iterator[Cloud]:
     """The processes of the cloud that the two below hand out: starting them takes two seconds, a reset 0.1 s."""
+    share_files()
     with Cloud() as made:
         yield made
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import real_stack
+import warm_commands
 from cloud_user import surroundings
 from ec2lab import Call, Cloud, Fault, Gate, Instance
 from ec2lab.access import Credential
@@ -85,11 +86,10 @@ class Ec2Stack(Stack):
         return super().config(name, **{"project": "p", "provider": "aws", **config})
 
     def start_cli(self, *words: str) -> subprocess.Popen[str]:
-        environ = {**os.environ, "CLOUDSEND_HOME": str(self.state), "COLUMNS": "240"}
         return subprocess.Popen(
             [*CLOUDSEND, *words],
             cwd=self.files,
-            env=environ,
+            env=self._environ,
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -98,11 +98,14 @@ class Ec2Stack(Stack):
 
     def cli(self, *words: str, status: int | None = 0, timeout: float = PATIENCE) -> str:
         """What it wrote, both streams. `status`: what it must end with; None: anything but a bug."""
-        process = self.start_cli(*words)
-        out, err = process.communicate(timeout=timeout)
-        ended = process.returncode
-        assert ended == status if status is not None else ended != BUG, f"{words}: {ended}\n{out}{err}"
-        return out + err
+        done = warm_commands.run(words, environ=self._environ, folder=self.files, timeout=timeout)
+        ended, said = done.returncode, done.stdout + done.stderr
+        assert ended == status if status is not None else ended != BUG, f"{words}: {ended}\n{said}"
+        return said
+
+    @property
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, "CLOUDSEND_HOME": str(self.state), "COLUMNS": "240"}
 
     # ---- what there is
 

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import boto3  # noqa: F401 - loaded once, before the forks
-import botocore.session  # noqa: F401
+from warm_process import load_boto
 
 from cloudsend_cli.core.model import ProviderDefinition
 from cloudsend_cli.errors import UnreachableError
@@ -122,6 +121,7 @@ class Life:
 
 
 def main() -> None:
+    load_boto()  # once, before the forks
     print("ready", flush=True)
     for line in sys.stdin:
         number, state_dir, journal, *requests = json.loads(line)

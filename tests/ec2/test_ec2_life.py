@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from ec2lab import Cloud
 
 PROGRAM = Path(__file__).with_name("life_process.py")
 CHANGES = ["CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "CreateTags", "TerminateInstances"]
+FAULTS = ["lost reply", "lost request", "error after the effect", "delivered twice"]
+# Two faults of each change, each fault of two changes at the least; test_ec2_faults_calls.py has all of them.
+SAMPLE = [(action, FAULTS[(n + more) % 4]) for n, action in enumerate(CHANGES) for more in (0, 1)]
 STEP = pick(3, 1)  # of the effects at which a process is killed
 DOUBLE_CRASHES = pick(2, 8)
 CAMPAIGN = pytest.mark.campaign("kills at effects of the provider of AWS")
@@ -111,8 +115,8 @@ def test_c9_crash_and_crash_again(
     summary_line(f"double and triple crashes of the provider of AWS: {DOUBLE_CRASHES}, lost or doubled: 0")
 
 
-@pytest.mark.parametrize("action", CHANGES)
-@pytest.mark.parametrize("fault", ["lost reply", "lost request", "error after the effect", "delivered twice"])
+@CAMPAIGN
+@pytest.mark.parametrize(("action", "fault"), pick(SAMPLE, [*product(CHANGES, FAULTS)]))
 def test_no_answer_to_a_change(user: User, lives: Lives, action: str, fault: str) -> None:
     ec2 = user.ec2
     if fault == "lost reply":

@@ -439,7 +439,7 @@ def test_console_is_shown(user: User, ec2: Cloud) -> None:
     text = ""
     for _ in range(100):
         text = user.provider.fetch_console(made)
-        if "BEGIN SSH HOST KEY KEYS" in text:
+        if "END SSH HOST KEY KEYS" in text:
             break
         time.sleep(0.1)
     assert user.provider._tenant.identity.host_key("token-1").public.split()[1] in text

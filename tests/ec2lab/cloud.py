@@ -48,6 +48,7 @@ class Cloud:
         self._closed = False
         self._guard = threading.Lock()
         self._session: Any = None
+        self._clients: dict[tuple[str, str], Any] = {}  # by service and region
         self._delays = delays
         self.lab = Lab()
         self._moto: MotoServer | None = None
@@ -118,13 +119,19 @@ class Cloud:
 
     def client(self, service: str = "ec2", region: str | None = None, **more: Any) -> Any:
         """A plain boto3 client of this cloud, whatever the environment says. One session makes all: EC2's model is
-        parsed once."""
+        parsed once; and one client serves all who ask for the same."""
         import boto3
 
+        where = region or self.region
         with self._guard:
             if self._session is None:
                 self._session = boto3.session.Session(KEY, SECRET)
-            return self._session.client(service, region or self.region, endpoint_url=self.url, **more)
+            made = None if more else self._clients.get((service, where))
+            if made is None:
+                made = self._session.client(service, where, endpoint_url=self.url, **more)
+            if not more:
+                self._clients[service, where] = made
+            return made
 
     def image(self, name: str = "noble", region: str | None = None, arch: str = "x86_64") -> str:
         """The id of an image of the lab by a part of its name; the stranger's is not among them."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import pexpect
 import pytest
+import warm_commands
 from json_schema import check as check_schema
 from real_stack import wait_for
 from ssh_cluster import Cluster
@@ -39,11 +40,7 @@ class Command:
         self.environ = {**os.environ, "CLOUDSEND_HOME": str(state or cluster.state), "TERM": "xterm", "NO_COLOR": "1"}
 
     def __call__(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "cloudsend_cli", *words]
-        done = subprocess.run(
-            argv, cwd=self.folder, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
+        done = warm_commands.run(words, environ=self.environ, folder=self.folder, timeout=120)
         assert done.returncode == status, done.stdout + done.stderr
         return done
 
