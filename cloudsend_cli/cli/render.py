@@ -279,22 +279,18 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     """The JSON objects as rows; a value that is not plain is JSON in its cell."""
     import csv
     import io
+    from json import dumps
+
+    from cloudsend_cli.core.result_rows import plain_cell
+
+    def cell(value: object) -> str | None:
+        if value is None:
+            return None
+        return plain_cell(untrusted(value)) if isinstance(value, str) else dumps(value, default=str)
 
     out = io.StringIO()
     if rows:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(map(_csv_cell, rows[0]))
-        writer.writerows([[_csv_cell(value) for value in row.values()] for row in rows])
+        writer.writerow(map(cell, rows[0]))
+        writer.writerows(map(cell, row.values()) for row in rows)
     return out.getvalue()
-
-
-def _csv_cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        from cloudsend_cli.core.result_rows import plain_cell
-
-        return plain_cell(untrusted(value))
-    from json import dumps
-
-    return dumps(value, default=str)
