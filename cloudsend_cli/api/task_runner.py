@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LINES = "%(asctime)s %(levelname)s %(message)s"
 LEVELS = (logging.CRITICAL + 1, logging.INFO, logging.DEBUG)  # by how much is wished to be told
 SHOWN_MOST = 5
+LONGEST_DELAY = 86_400.0
 
 logging.getLogger("cloudsend_cli").addHandler(logging.NullHandler())
 
@@ -73,13 +74,15 @@ class TaskRunner:
     ) -> None:
         """ConfigError: the dict has not that form. `settings` are further keys of a config, such as instances.
 
+        `delay`: seconds between the first tasks of two places, and of two groups: not all of them begin at once.
+
         Relative paths, and `providers.yml`, are looked for in `folder`, else in the working directory.
         """
         check_sections(config)
         _check_delay(delay)
         self.config = config
         self._client = Client(state_dir)
-        self._settings = dict(settings or {})
+        self._settings = {"delay": delay, **(settings or {})} if delay else dict(settings or {})
         if results_dir is not None:
             self._settings["results_dir"] = str(Path(results_dir).expanduser().absolute())
         self._options = SubmitOptions(
@@ -233,6 +236,5 @@ def _list_group_mistakes(name: object, group: object) -> Iterator[str]:
 def _check_delay(delay: object) -> None:
     if isinstance(delay, bool) or not isinstance(delay, (int, float)):
         raise ConfigError([Problem(f"delay is a number of seconds, not {_kind(delay)}")])
-    if delay != 0:
-        text = f"delay={delay:g} is not supported: a task starts as soon as a place is free"
-        raise ConfigError([Problem(text, hint="leave it out; a function that needs a pause can make it itself")])
+    if not 0 <= delay < LONGEST_DELAY:
+        raise ConfigError([Problem(f"delay={delay:g} is not a number of seconds from 0 to {LONGEST_DELAY:g}")])

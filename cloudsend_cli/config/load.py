@@ -57,7 +57,7 @@ BASE_ENV = [
     "CONDA_PREFIX",
     "CONDA_DEFAULT_ENV",
 ]
-SETTINGS = ("profile", "dev", "debug", "maestro", "assign", "print_deploy", "budget", "notify", "seed")
+SETTINGS = ("profile", "dev", "debug", "maestro", "assign", "print_deploy", "budget", "notify", "seed", "delay")
 
 
 @dataclass(frozen=True, slots=True)

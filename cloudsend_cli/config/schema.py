@@ -238,6 +238,13 @@ TOP = Table(
             "What `assign: random` and `sample` draw by: the same seed, the same choice.",
             "0",
         ),
+        _field(
+            "delay",
+            read_value(parse_duration),
+            AMOUNT,
+            "Time between the first tasks of two places of sections: `10s`, so that not all of them begin at once.",
+            "0s",
+        ),
         _field("print_deploy", flag_value, FLAG, "Show the building of environments.", "false"),
         _field(
             "budget max_cost",

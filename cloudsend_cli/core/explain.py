@@ -11,8 +11,9 @@ from .losses import Earlier, describe_losses, describe_results
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, JobGroup, Resources, Slot, list_known
 from .naming import job_id
 from .offers import choose_offer, next_chance
+from .pools import read_delay
 from .silence import REFUSED, describe_silence, way_out
-from .state import RESUME, JobRecord, NodeRecord, RunState, is_light
+from .state import RESUME, JobRecord, NodeRecord, Pool, RunState, is_light
 
 # The seeds' state words with their values, and when each is shown. The only table of this; docs/states.md is made
 # from it.
@@ -181,7 +182,7 @@ def _why_pending(
     elif limit is not None and state.counts.get(RUNNING, 0) >= limit:
         reasons.append(f"max_parallel is {limit}, and so many are running")
     if (group := state.groups.get(job.spec.group)) is not None:
-        reasons.extend(_why_no_slot(state, group))
+        reasons.extend(_why_no_slot(state, group, now))
     key = job.spec.environment
     if key:
         for build in state.builds.values():
@@ -213,10 +214,11 @@ def _name_some(jobs: Sequence[JobRecord]) -> str:
     return names + (f" and {len(jobs) - SHOWN_MOST} more" if len(jobs) > SHOWN_MOST else "")
 
 
-def _why_no_slot(state: RunState, group: JobGroup) -> Iterator[str]:
-    pool = state.pools.get(group.name)
-    if pool is None:
-        return
+def _why_no_slot(state: RunState, group: JobGroup, now: float) -> Iterator[str]:
+    pool = state.pools.get(group.name, Pool())
+    left = state.opened_last + read_delay(state.run.settings) - now
+    if left > 0 and pool.lowest_free < len(group.slots) and (group.name, pool.lowest_free) not in state.opened:
+        yield f"a place of group {group.name} begins `delay` after the one before it: {left:.0f} s from now"
     if group.max_parallel is not None and pool.running >= group.max_parallel:
         yield f"max_parallel of group {group.name} is {group.max_parallel}, and so many are running"
     if group.slots and pool.lowest_free >= len(group.slots):

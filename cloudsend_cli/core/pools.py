@@ -15,6 +15,11 @@ from .state import JobRecord, Pool
 NO_SLOT = -1
 
 
+def read_delay(settings: tuple[tuple[str, str], ...]) -> float:
+    """Seconds between the first tasks of two places, as the config says."""
+    return float(dict(settings).get("delay", "0"))
+
+
 class Rooms:
     """What groups have left, with this draft's ends and hand-outs counted."""
 
@@ -22,6 +27,9 @@ class Rooms:
         self._groups = draft.state.groups
         self._pools = draft.state.pools
         self._own: dict[str, Pool] = {}
+        self._draft = draft
+        self._delay = read_delay(draft.run.settings)
+        self._opened = set[tuple[str, int]]()
         for number, job in draft.jobs.items():
             old = draft.state.jobs[number]
             if old.state == RUNNING and job.state != RUNNING and old.spec.group:
@@ -35,7 +43,18 @@ class Rooms:
 
     def has_room(self, name: str) -> bool:
         group = self._groups.get(name)
-        return group is None or _has_room(group, self._pool(name))
+        return group is None or (_has_room(group, self._pool(name)) and not self._must_wait(group))
+
+    def _must_wait(self, group: JobGroup) -> bool:
+        """Whether its next place is given for the first time, and too soon after another one was."""
+        place = (group.name, self._pool(group.name).lowest_free)
+        state = self._draft.state
+        if not self._delay or not group.slots or place in state.opened or place in self._opened:
+            return False
+        due = (self._draft.seen.now if self._opened else state.opened_last) + self._delay
+        if due > self._draft.seen.now:
+            self._draft.wake(due)
+        return due > self._draft.seen.now
 
     def take(self, name: str) -> int:
         """The lowest free place; NO_SLOT in a group without a pool. Only where there is room."""
@@ -44,6 +63,8 @@ class Rooms:
             return NO_SLOT
         pool = self._pool(name)
         slot = pool.lowest_free if group.slots else NO_SLOT
+        if slot != NO_SLOT and (name, slot) not in self._draft.state.opened:
+            self._opened.add((name, slot))
         pool.take(slot)
         return slot
 

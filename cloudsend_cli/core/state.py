@@ -283,6 +283,8 @@ class RunState:
         self.groups: dict[str, JobGroup] = {g.name: g for g in run.groups}
         self.seed = read_seed(run.settings)
         self.pools: dict[str, Pool] = {}
+        self.opened: set[tuple[str, int]] = set()  # places of groups that were given before
+        self.opened_last = 0.0  # when one was given for the first time, of those
         self.dependents: dict[int, list[int]] = {}
         self.dependents_any: dict[int, list[int]] = {}
         self.waiting_for: dict[int, int] = {}  # how many of a job's dependencies have not come to what it waits for
@@ -461,6 +463,14 @@ class RunState:
             self.to_fetch[job.number] = None
         if job.superseded_by:
             self.superseded[job.number] = None
+        if job.slot >= 0:
+            self._note_opened(job)
+
+    def _note_opened(self, job: JobRecord) -> None:
+        place = (job.spec.group, job.slot)
+        if place not in self.opened:
+            self.opened.add(place)
+            self.opened_last = max(self.opened_last, job.handed_at or 0.0)
 
     def _leave(self, job: JobRecord) -> None:
         number = job.number

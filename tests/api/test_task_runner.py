@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from function_scripts import run_program
 from real_stack import Stack
+from timed_tasks import read_tasks, timed_call
 
 from cloudsend_cli import TaskRunner
 from cloudsend_cli.errors import ConfigError, JobsFailed
@@ -220,10 +222,26 @@ def test_what_a_function_cannot_be_given_is_told_with_its_section_and_group(stac
     assert stack.client.list_runs() == []
 
 
-@pytest.mark.parametrize(("delay", "text"), [(1, "delay=1 is not supported"), ("1", "a number of seconds, not a str")])
-def test_a_delay_that_cannot_be_kept_is_refused(delay: Any, text: str) -> None:
-    with pytest.raises(ConfigError, match=text):
+@pytest.mark.parametrize("delay", [-1, 1e9, float("nan"), "1", True])
+def test_a_delay_that_is_no_number_of_seconds_is_refused(delay: Any) -> None:
+    with pytest.raises(ConfigError, match="number of seconds"):
         TaskRunner({}, delay=delay)
+
+
+def test_a_delay_spaces_the_first_tasks_of_places_and_no_others(stack: Stack) -> None:
+    ledger = stack.files / "ledger"
+    call = timed_call("g", str(ledger), 0.01)
+    group = {"Call": call, "Param": {"-n": list(range(12))}, "Async": {"--place": [0, 1, 2]}}
+    TaskRunner({"s": {"g": group, "h": {"Call": call}}}, 0.3, state_dir=stack.state).run()
+    begun: dict[tuple[str, ...], float] = {}
+    tasks = read_tasks(ledger.read_text().splitlines())
+    for task in tasks:
+        begun.setdefault(task.arguments[2:], task.begun)
+    first = sorted(begun.values())
+    assert len(tasks) == 13 and set(begun) <= {(), ("--place", "0"), ("--place", "1"), ("--place", "2")}
+    assert len(first) >= 2 and all(later - earlier > 0.2 for earlier, later in itertools.pairwise(first))
+    between = sorted(task.begun for task in tasks if task.arguments[2:] == ("--place", "0"))
+    assert min(later - earlier for earlier, later in itertools.pairwise(between)) < 0.3
 
 
 def test_no_delay_may_be_written_in_any_way() -> None:
