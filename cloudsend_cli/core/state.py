@@ -463,12 +463,11 @@ class RunState:
             self.to_fetch[job.number] = None
         if job.superseded_by:
             self.superseded[job.number] = None
-        if job.slot >= 0:
-            self._note_opened(job)
+        self._note_opened(job)
 
     def _note_opened(self, job: JobRecord) -> None:
         place = (job.spec.group, job.slot)
-        if place not in self.opened:
+        if job.slot >= 0 and place not in self.opened:
             self.opened.add(place)
             self.opened_last = max(self.opened_last, job.handed_at or 0.0)
 
