@@ -64,7 +64,9 @@ class JobResult:
     @property
     def files(self) -> tuple[Path, ...]:
         """Its outputs at home, sorted. Empty while they are on their way."""
-        return tuple(self.directory / path for path in sorted(self._list_home()) if not path.startswith(f"{FOLDER}/"))
+        return tuple(
+            self.directory / path for path in sorted(self._list_home() or ()) if not path.startswith(f"{FOLDER}/")
+        )
 
     @property
     def error(self) -> str:
@@ -112,7 +114,7 @@ class JobResult:
             why = plain(self.outputs.removeprefix("failed: "))
             hint = f"`cloudsend fetch {self.id}` tries again"
             return FunctionError(f"{self.name}: its value could not be brought home: {why}", hint=hint)
-        if self.outputs == "home" and not self._list_home():
+        if self.outputs == "home" and self._list_home() is None:
             hint = "they were moved, or lie by an earlier name of the job among results of others"
             return UsageError(f"{self.name}: its results are not in {self.directory}", hint=hint)
         if self.succeeded:
@@ -145,19 +147,19 @@ class JobResult:
             hint = "it takes the modules that it is made of, and the version of Python that it was made with"
             raise FunctionError(f"{self.name}: its value cannot be read here: {problem}", hint=hint) from problem
 
-    def _list_home(self) -> list[str]:
-        """The paths that came home of its newest attempt."""
+    def _list_home(self) -> list[str] | None:
+        """The paths that came home of its newest attempt; None where nothing of it is there."""
         try:
             manifest = json.loads((self.directory / MANIFEST).read_text(encoding="utf-8"))
             if manifest["attempt"] != self.uid:
-                return []
+                return None
             return [str(file["path"]) for file in manifest["files"]] + [str(path) for path in manifest["links"]]
         except (OSError, ValueError, LookupError, TypeError):
-            return []
+            return None
 
     def _read_header(self) -> dict[str, object] | None:
         """The first line of what a function's job left; None where there is none of its newest attempt."""
-        if VALUE not in self._list_home():
+        if VALUE not in (self._list_home() or ()):
             return None
         try:
             with open(self.directory / VALUE, "rb") as file:
