@@ -356,12 +356,14 @@ def write_example(folder: Path, config: str = CONFIG) -> None:
     (example / "requirements.txt").write_text("# nothing\n")
 
 
-def run_snippet(folder: Path, text: str, environ: dict[str, str]) -> tuple[list[dict[str, Any]], str]:
+def run_snippet(
+    folder: Path, text: str, environ: dict[str, str], program: str = "driver.py"
+) -> tuple[list[dict[str, Any]], str]:
     """What the client knew at the end, and what else was printed."""
-    (folder / "driver.py").write_text(DRIVER)
+    (folder / program).write_text(DRIVER)
     (folder / "snippet.py").write_text(text)
     done = subprocess.run(
-        [sys.executable, "driver.py", "snippet.py"],
+        [sys.executable, program, "snippet.py"],
         capture_output=True,
         text=True,
         timeout=200,

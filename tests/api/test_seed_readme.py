@@ -93,3 +93,12 @@ def test_with_recover_what_is_done_is_not_done_again(stack: Stack, surroundings:
     (stack.files / "config.py").write_text(CONFIG.replace("'recover'      : True", "'recover'      : False"))
     anew, _ = run_snippet(stack.files, CLOUDSEND, surroundings)
     assert {job["id"].split(".")[0] for job in anew}.isdisjoint(job["id"].split(".")[0] for job in first)
+
+
+def test_two_programs_of_one_directory_do_not_share_a_run(stack: Stack, surroundings: dict[str, str]) -> None:
+    write_example(stack.files, MINIMUM_CONFIG.replace("'debug'", "'recover' : True , 'debug'"))
+    first, _ = run_snippet(stack.files, CLOUDSEND, surroundings)
+    again, _ = run_snippet(stack.files, CLOUDSEND, surroundings)
+    assert again == first
+    other, _ = run_snippet(stack.files, CLOUDSEND, surroundings, "other.py")
+    assert {job["id"].split(".")[0] for job in other}.isdisjoint(job["id"].split(".")[0] for job in first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ Keys = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`path` is set where it came from a file; else relative paths in `document` are below `folder`."""
+    """`path` is set where it came from a file; else relative paths in `document` are below `folder`, and its runs are
+    continued by `name`."""
 
     document: Keys
     folder: str
     path: str = ""
+    name: str = ""
 
     @property
     def recovers(self) -> bool:
@@ -56,12 +59,18 @@ def open_source(config: Keys | str | os.PathLike[str] | None, state_dir: Path, f
     if config is None:
         return _reopen(state_dir, folder)
     if isinstance(config, Mapping):
-        return Source(config, folder)
+        return Source(config, folder, name=_name(folder))
     text = os.fspath(config)
     if text.lstrip().startswith("{"):
-        return Source(_parse(text, "JSON text"), folder)
+        return Source(_parse(text, "JSON text"), folder, name=_name(folder))
     path = os.path.join(folder, os.path.expanduser(text))
     return Source(_read(path), os.path.dirname(path), path)
+
+
+def _name(folder: str) -> str:
+    """What a dict is known by: the program that has it, and where it was started. Two programs do not share a run."""
+    program = getattr(sys.modules.get("__main__"), "__file__", None)
+    return f"{os.path.abspath(program)} in {folder}" if program else folder
 
 
 def _parse(text: str, file: str) -> Keys:
@@ -113,7 +122,15 @@ def kept_path(state_dir: Path, folder: str) -> Path:
 def keep_source(source: Source, state_dir: Path, folder: str) -> None:
     """For a later client without a config. One that holds what JSON cannot say is not kept."""
     path = kept_path(state_dir, folder)
-    content = {"path": source.path} if source.path else {"folder": source.folder, "config": source.document}
+    content = (
+        {"path": source.path}
+        if source.path
+        else {
+            "folder": source.folder,
+            "name": source.name,
+            "config": source.document,
+        }
+    )
     try:
         text = json.dumps(content, default=_render)
     except (TypeError, ValueError):
@@ -147,4 +164,4 @@ def _reopen(state_dir: Path, folder: str) -> Source:
         raise ConfigError([Problem(message)], hint="give get_client a dict or a file") from None
     if path := kept.get("path"):
         return Source(_read(path), os.path.dirname(path), path)
-    return Source(kept["config"], kept["folder"])
+    return Source(kept["config"], kept["folder"], name=kept["name"])

@@ -70,7 +70,7 @@ class CloudSendProvider:
         self._folder = folder
         self._options = SubmitOptions(provider=provider)
         if not source.path:
-            self._options = replace(self._options, continue_as=source.folder, folder=source.folder)
+            self._options = replace(self._options, continue_as=source.name, folder=source.folder)
         self._reset = False
         self._known: Objects | None = None
         self._batches: dict[str, int] = {}
