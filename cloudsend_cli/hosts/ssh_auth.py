@@ -76,9 +76,8 @@ class KeyLogin(AuthStrategy):  # type: ignore[misc] # untyped
             except paramiko.AuthenticationException as problem:
                 self.check_alive(transport, problem)
                 continue
-            except (paramiko.SSHException, OSError, ValueError) as problem:
-                if not transport.is_active():
-                    raise
+            except (paramiko.SSHException, OSError, EOFError, ValueError) as problem:
+                self.check_alive(transport, problem)
                 self._notes.append(f"{offer.label}: {problem}")
                 continue
             if further:

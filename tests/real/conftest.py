@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_probes import MakeHosts, MakeLab, Ssh
+from lab_probes import MakeHosts, MakeLab, OpenSsh, Ssh
 from ssh_cluster import Cluster
 from sshlab import Lab, LabHost, NotHere
 from sshlab.spec import NEEDS_NAMESPACES
+
+from cloudsend_cli import SSH
 
 MakeCluster = Callable[..., Cluster]
 
@@ -109,3 +112,23 @@ def cluster(state_dir: Path, shared_lab: Lab, lab_hosts: MakeHosts) -> Iterator[
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def open_ssh(shared_lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenSsh]:
+    """`cloudsend_cli.SSH` to a host of the lab: `open_ssh(host, key=None, password=…)`."""
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / "ssh_config").write_text("IdentityFile /nonexistent/id\n")
+    (tmp_path / "ssh_config").chmod(0o600)
+    opened: list[SSH] = []
+
+    def make(host: LabHost, **options: object) -> SSH:
+        given: dict[str, object] = {"key": host.key_path, "stream": io.StringIO(), **options}
+        given |= {"known_hosts": shared_lab.known_hosts, "ssh_config": tmp_path / "ssh_config"}
+        ssh = SSH(host.address, host.user, port=host.port, **given)  # type: ignore[arg-type]
+        opened.append(ssh.set_default_is_raise_err(True))
+        return ssh
+
+    yield make
+    for ssh in opened:
+        ssh.close()

@@ -10,9 +10,12 @@ from contextlib import closing, contextmanager
 
 from sshlab import Lab, LabHost, Proxy
 
+from cloudsend_cli import SSH
+
 MakeLab = Callable[..., Lab]
 MakeHosts = Callable[..., list[LabHost]]
 Ssh = Callable[..., subprocess.CompletedProcess[str]]
+OpenSsh = Callable[..., SSH]
 QUICK = 0.3  # what says nothing for so long is silent
 
 
