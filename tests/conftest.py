@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import campaigns
 import pytest
+from long_files import order_files
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
@@ -35,6 +36,7 @@ TIERS = {
     "security": "security",
     "real": "real",
 }
+TESTS = Path(__file__).parent
 SUMMARY_PROPERTY = "line of the summary"
 CAMPAIGN_PROPERTY = "campaign that was played in part"
 
@@ -70,8 +72,11 @@ def summary_line(record_property: Callable[[str, object], None]) -> Callable[[st
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tiers whose files take longest come first: what is left when one worker is done is handed out in small."""
-    items.sort(key=lambda item: item.get_closest_marker("real") is None)
+    """The files that take longest come first: what is left when one worker is done is handed out in small."""
+    real = {item.path: item.get_closest_marker("real") is not None for item in items}
+    names = {path: path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else "" for path in real}
+    places = {name: place for place, name in enumerate(order_files([(names[path], real[path]) for path in real]))}
+    items.sort(key=lambda item: places[names[item.path]])
     if not campaigns.FULL:
         for item in items:
             item.user_properties += [(CAMPAIGN_PROPERTY, mark.args[0]) for mark in item.iter_markers("campaign")]

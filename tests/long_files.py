@@ -1,0 +1,62 @@
+"""In which order files are handed out: the long ones first, so that no worker is left with one at the end.
+
+Those that rent from the lab of AWS and those with hosts of their own take turns with the others: the first need the
+processor most, the second mostly wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+# About how many seconds a file takes beside three others on two cores; only the order counts. None needs to be here.
+SECONDS = {
+    "ec2/test_ec2_faults_calls.py": 110,
+    "ec2/test_ec2_crashes.py": 100,
+    "ec2/test_ec2_commands.py": 100,
+    "ec2/test_ec2_reuse.py": 90,
+    "ec2/test_ec2_faults_clients.py": 90,
+    "ec2/test_ec2_life.py": 60,
+    "ec2/test_ec2_faults_limits.py": 60,
+    "ec2/test_ec2_provider.py": 50,
+    "ec2/test_ec2_preemption.py": 50,
+    "ec2/test_ec2_faults_transfers.py": 45,
+    "ec2/test_ec2_faults_machines.py": 40,
+    "ec2/test_ec2_account_commands.py": 30,
+    "ec2/test_ec2_example.py": 28,
+    "ec2/test_ec2_budget.py": 24,
+    "ec2/test_ec2_switch.py": 22,
+    "ec2/test_ec2_faults_commands.py": 22,
+    "real/test_machine_commands.py": 50,
+    "real/test_network_weather.py": 36,
+    "real/test_network_partition.py": 30,
+    "real/test_agent_hangs.py": 26,
+    "real/test_network_strangers.py": 24,
+    "real/test_soak.py": 22,
+    "real/test_examples.py": 20,
+    "real/test_agent_files.py": 18,
+    "real/test_host_disk.py": 18,
+    "agent/test_attach.py": 110,  # and all others of the agent's, which come with it
+    "simulation/test_crashes.py": 90,
+    "simulation/test_mutants.py": 40,
+    "cli/test_cli_command.py": 30,
+    "test_docs.py": 25,
+    "maestro/test_abuse.py": 20,
+    "hosts/test_rotation.py": 16,
+    "security/test_many_liars.py": 16,
+    "environments/test_environment_scripts.py": 14,
+    "store/test_store_damage.py": 14,
+    "store/test_store_scale.py": 14,
+}
+REAL = 12  # what is not named and marked `real`
+
+
+def order_files(files: Sequence[tuple[str, bool]]) -> list[str]:
+    """Of files (below tests/, whether they are marked `real`): the order."""
+    weights = {file: SECONDS.get(file, REAL if real else 0) for file, real in files}
+    groups: list[list[str]] = [[], [], []]
+    for file, real in sorted(files, key=lambda pair: -weights[pair[0]]):
+        groups[0 if file.startswith("ec2/") else 1 if real else 2].append(file)
+    small = [file for file in groups[2] if not weights[file]]
+    groups[2] = groups[2][: len(groups[2]) - len(small)]
+    return [file for turn in zip_longest(*groups) for file in turn if file is not None] + small
