@@ -63,37 +63,48 @@ class Bins:
 
     def find_tightest(self, need: Vector, without: int = -1) -> int:
         """The bin that is left with least of what is scarce: GPUs first, then CPUs, then memory. -1: none has room."""
+        at = self._find(need, without)
+        return self._tight[at][3] if at >= 0 else -1
+
+    def _find(self, need: Vector, without: int = -1) -> int:
+        """Where it stands among those that are sorted by what is free."""
         tight = self._tight
         _, cpus, memory = need
-        at = bisect_left(tight, need)
-        while at < len(tight):
+        at, end = bisect_left(tight, need), len(tight)
+        while at < end:
             free_gpus, free_cpus, free_memory, index = tight[at]
             if free_cpus < cpus:
-                at = bisect_left(tight, (free_gpus, cpus, memory))
+                at = bisect_left(tight, (free_gpus, cpus, memory), at)
             elif free_memory < memory:
-                at = bisect_left(tight, (free_gpus, free_cpus, memory))
+                at = bisect_left(tight, (free_gpus, free_cpus, memory), at)
             elif index == without:
                 at += 1
             else:
-                return index
+                return at
         return -1
 
     def pour(
         self, needs: Iterable[tuple[Vector, int]], opener: Callable[[Vector], tuple[Vector, int] | None] | None = None
     ) -> None:
         """Best fit, in the order of `needs`. `opener` gives one more machine that holds a need, where there is one."""
+        tight = self._tight
         for need, count in needs:
             to_place = count
             while to_place:
-                index = self.find_tightest(need)
-                if index < 0:
+                at = self._find(need)
+                if at < 0:
                     opened = opener(need) if opener is not None else None
                     if opened is None:
                         self.left[need] = to_place
                         break
-                    index = self.open(*opened)
-                placed = times(self.free[index], need, to_place)
-                self.put(index, need, placed)
+                    self.open(*opened)
+                    continue
+                *_, index = tight.pop(at)
+                placed = times(self.free[index], need, to_place) if to_place > 1 else 1
+                self.free[index] = room = minus(self.free[index], need, placed)
+                insort(tight, (*room, index))
+                content = self.contents[index]
+                content[need] = content.get(need, 0) + placed
                 to_place -= placed
 
     def close(self, index: int) -> None:
@@ -117,18 +128,19 @@ class Bins:
 def fill_by_likeness(counts: Mapping[Vector, int], capacity: Vector, weights: Sequence[float]) -> list[Counts] | None:
     """Each time what has the largest weighted dot product with what is free. None: it would take too long."""
     left = dict(counts)
-    if len(left) * sum(left.values()) > STEPS_MOST:
-        return None
+    steps = STEPS_MOST
     filled: list[Counts] = []
     while left:
         room, content = capacity, dict[Vector, int]()
-        while fitting := [need for need in left if fits(need, room)]:
+        while fitting := [need for need, count in left.items() if fits(need, room) and count > content.get(need, 0)]:
+            steps -= len(left)
             pull = [weight * have for weight, have in zip(weights, room, strict=True)]
             need = max(fitting, key=lambda v: (pull[0] * v[0] + pull[1] * v[1] + pull[2] * v[2], v))
             content[need] = content.get(need, 0) + 1
             room = minus(room, need)
-            _take(left, need)
-        filled.append(content)
+        if steps < 0:
+            return None
+        filled += _repeat(left, content)
     return filled
 
 
@@ -137,40 +149,44 @@ def fill_by_search(
 ) -> list[Counts] | None:
     """Each bin with the largest of what is left, and then as full as a bounded search finds. None: as above."""
     left = dict(sorted(counts.items(), key=lambda item: (-size[item[0]], item[0])))
-    if sum(left.values()) * SEARCH_MOST > STEPS_MOST * 10:
-        return None
+    steps = STEPS_MOST
     filled: list[Counts] = []
     while left:
+        steps -= SEARCH_MOST // 5 + len(left)
+        if steps < 0:
+            return None
         seed = next(iter(left))
-        _take(left, seed)
-        content = _search(left, minus(capacity, seed), size)
-        for need, count in content.items():
-            for _ in range(count):
-                _take(left, need)
+        others = {need: count - (need == seed) for need, count in left.items() if need != seed or count > 1}
+        content = _search(others, minus(capacity, seed), size)
         content[seed] = content.get(seed, 0) + 1
-        filled.append(content)
+        filled += _repeat(left, content)
     return filled
 
 
-def _take(left: Counts, need: Vector) -> None:
-    left[need] -= 1
-    if not left[need]:
-        del left[need]
+def _repeat(left: Counts, content: Counts) -> list[Counts]:
+    """As many bins alike as what is left makes: they would be found one by one."""
+    count = min(left[need] // used for need, used in content.items())
+    for need, used in content.items():
+        left[need] -= used * count
+        if not left[need]:
+            del left[need]
+    return [content] * count
 
 
 def _search(left: Mapping[Vector, int], room: Vector, size: Mapping[Vector, float]) -> Counts:
     """What of `left` fills `room` best, as far as a depth-first search comes in SEARCH_MOST steps."""
     needs = [need for need in left if fits(need, room)]
     best: list[Vector] = []
-    most, steps = 0.0, SEARCH_MOST
+    most, steps = 0.0, float(SEARCH_MOST)
     stack: list[tuple[int, Vector, float, tuple[Vector, ...]]] = [(0, room, 0.0, ())]
-    while stack and steps:
-        steps -= 1
+    while stack and steps > 0:
         at, free, full, chosen = stack.pop()
         if full > most:
             most, best = full, list(chosen)
+        looked = at
         while at < len(needs) and not fits(needs[at], free):
             at += 1
+        steps -= 1 + (at - looked) / 8
         if at == len(needs):
             continue
         need = needs[at]
