@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudsend_cli.core.actions import AttemptStart, CancelAttempts, StartAttempts
+from cloudsend_cli.core.actions import AttemptStart, CancelAttempts, RevokeAttempts, StartAttempts
 from cloudsend_cli.core.decide import Decision, decide
 from cloudsend_cli.core.model import FINAL_STATES, JobGroup, JobSpec, Observation, Offer, Resources, RunSpec, Slot
 from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_run
@@ -152,6 +152,16 @@ def test_job_without_cpus_waits_for_memory_and_not_behind_a_queue() -> None:
     assert state.load["n-0"].resources.cpus > 2.0, "others wait in the machine's queue"
     ended = news("rtest1.10.1", "exited", exit_code=0)
     assert ("s/g/2", 0) in step(state, seeing(up, attempts=ended))
+
+
+def test_job_without_cpus_is_not_taken_back_to_make_room_for_others() -> None:
+    heavy = [JobSpec(f"j{n}", ("p",), "p", resources=Resources(2.0)) for n in range(3)]
+    state = make([*heavy, task(1, "s/g", 0)], JobGroup("s/g", ((),)), nodes=2)
+    for number in range(1, 5):
+        change_job(state, number, state="running", attempt=1, node="n-0", boot="b1", handed_at=NOW - 2.0, slot=0)
+    change_job(state, 1, started_at=NOW - 2.0)
+    decision = decide(state, Observation(NOW, hosts={"n-0": UP, "n-1": UP}), POLICY)
+    assert [a.attempts for a in decision.actions if isinstance(a, RevokeAttempts)] == [("rtest1.3.1",)]
 
 
 def test_full_group_is_looked_at_no_further() -> None:
