@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .growth import keep_memory
@@ -97,14 +97,10 @@ def plan_continue(
     batch = state.run.batch + 1
     merge = _Merge(state, batch, now, history)
     by_name = {job.spec.name: job for job in state.live_jobs()}
-    wanted_names = {job.name for job in spec.jobs}
-    gone_by_hash = {job.hash: job for name, job in by_name.items() if name not in wanted_names}
+    wanted = {job.name: job_hash(job) for job in spec.jobs}
+    earlier = _match_earlier(by_name, wanted)
     for job_spec in spec.jobs:
-        content = job_hash(job_spec)
-        old = by_name.get(job_spec.name)
-        if old is None and content in gone_by_hash:
-            old = gone_by_hash.pop(content)  # renamed
-        merge.take(job_spec, content, old)
+        merge.take(job_spec, wanted[job_spec.name], earlier.get(job_spec.name))
     merge.drop(by_name.values())
     merge.change_pools(spec.groups)
     jobs = {j.number: j for j in _resolve_after(list(merge.live.values()), merge.numbers)}
@@ -130,6 +126,27 @@ def plan_continue(
         builds={key: _reopen_build(b) for key, b in state.builds.items() if b.state == "failed"},
     )
     return changes, merge.result()
+
+
+def _match_earlier(by_name: dict[str, JobRecord], wanted: Mapping[str, str]) -> dict[str, JobRecord]:
+    """By name, the job that each of the config goes on with: that of its name and content; else one of its content
+    that is called otherwise now, as a sweep that grows numbers its points anew; else that of its name."""
+    found = {
+        name: by_name[name] for name, content in wanted.items() if name in by_name and by_name[name].hash == content
+    }
+    renamed: dict[str, list[JobRecord]] = {}
+    for name, job in reversed(by_name.items()):
+        # A running attempt keeps its name, which another job may not have beside it.
+        if name not in found and (job.state != RUNNING or name not in wanted):
+            renamed.setdefault(job.hash, []).append(job)
+    for name, content in wanted.items():
+        if name not in found and renamed.get(content):
+            found[name] = renamed[content].pop()
+    taken = {job.number for job in found.values()}
+    for name in wanted:
+        if name not in found and name in by_name and by_name[name].number not in taken:
+            found[name] = by_name[name]
+    return found
 
 
 def _providers(state: RunState, spec: RunSpec) -> tuple[ProviderDefinition, ...]:

@@ -146,13 +146,23 @@ def is_home(home: Home, attempt: str) -> bool:
     return _read_manifest(job_directory(home))[0] == attempt
 
 
-def rename_home(old: Home, new: Home, attempt: str) -> None:
-    """Results of a job that its user has renamed, where they lie as they came. They are kept where they are if not."""
-    source, target = job_directory(old), job_directory(new)
-    if not is_home(old, attempt) or _holds_others(source) or os.path.lexists(target):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(source, target)
+def rename_homes(moves: Iterable[tuple[Home, Home, str]]) -> None:
+    """Move results of attempts whose jobs are called otherwise now, which may be as others were called before.
+
+    They stay where they are if results of other jobs lie among them. What lies where they belong is kept beside.
+    """
+    leaving: list[tuple[Path, Path]] = []
+    for old, new, attempt in moves:
+        source = job_directory(old)
+        if is_home(old, attempt) and not _holds_others(source):
+            aside = source.with_name(f"{PARTIAL}-renamed-{safe_component(attempt)}")
+            os.rename(source, aside)
+            leaving.append((aside, job_directory(new)))
+    for aside, target in leaving:
+        if os.path.lexists(target) and not _holds_others(target):
+            os.rename(target, _free_name(target))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(aside, _free_name(target) if os.path.lexists(target) else target)
 
 
 class Arrival:

@@ -42,7 +42,7 @@ from cloudsend_cli.environments.render import render_environment
 from cloudsend_cli.errors import ConfigError, ConflictError, Problem, UsageError
 from cloudsend_cli.store.sqlite import SqliteStore
 
-from .results import Home, rename_home
+from .results import Home, rename_homes
 
 LARGEST_SNAPSHOT = 64 << 20  # larger files are read where they are, and checked by their hash when they are sent
 # Stands for Python in the command of a function's job, whose next words are our program and the version that it needs.
@@ -206,9 +206,8 @@ class Submitter:
 
         event = Event("submitted", run, spec.config_path)
         store.write_run(run, update, [event], environments=spec.environments)
-        for old, new, attempt in renamed:
-            with contextlib.suppress(OSError):
-                rename_home(old, new, attempt)
+        with contextlib.suppress(OSError):
+            rename_homes(renamed)
         return outcome[-1]
 
     def _earlier_run(self, store: SqliteStore, spec: RunSpec, options: SubmitOptions) -> str | None:

@@ -93,6 +93,21 @@ def test_results_of_a_renamed_job_go_by_its_new_name(stack: Stack) -> None:
     assert (there / "out").read_text() == "0\n"
 
 
+def test_results_of_a_sweep_that_grows_are_kept_by_their_new_names(stack: Stack) -> None:
+    ledger = stack.files / "ledger"
+
+    def again(*values: str) -> dict[str, str]:
+        call = f"sh -c 'echo $1 >> {ledger}; echo $1 > out' word"
+        run = stack.submit(sections={"s": {"g": {"Call": call, "Param": {"": list(values)}, "output": "out"}}})
+        assert stack.settle(run).counts["succeeded"] == len(values)
+        return {result.name: result.files[0].read_text().strip() for result in stack.client.results(run)}
+
+    assert again("a", "c", "e") == {"s/g/0": "a", "s/g/1": "c", "s/g/2": "e"}
+    assert again(*"abcde") == {f"s/g/{n}": x for n, x in enumerate("abcde")}
+    assert again(*"eda") == {"s/g/0": "e", "s/g/1": "d", "s/g/2": "a"}
+    assert sorted(ledger.read_text().split()) == list("abcde")
+
+
 def test_an_environment_is_built_once_its_failure_fails_its_jobs_and_a_fix_is_built_again(stack: Stack) -> None:
     ledger, flag = stack.files / "ledger", stack.files / "flag"
     environments = [

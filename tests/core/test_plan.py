@@ -187,3 +187,34 @@ def test_jobs_that_waited_for_what_failed_wait_again() -> None:
     state, found = again(state, job("a"), job("b", after=("a",)))
     assert found == {"reopened": (1, 2)}
     assert (state.waiting_for[2], state.broken[2], dict(state.doomed)) == (1, 0, {})
+
+
+def point(name: str, value: str) -> JobSpec:
+    return job(name, argv=("run", value))
+
+
+def test_sweep_that_grows_keeps_its_points_although_they_are_numbered_anew() -> None:
+    state = run(*(point(f"g/{n}", x) for n, x in enumerate("ace")))
+    state.apply(Changes(jobs={n: replace(j, state="succeeded", attempt=1) for n, j in state.jobs.items()}))
+    state, found = again(state, *(point(f"g/{n}", x) for n, x in enumerate("abcde")))
+    assert found == {"kept": (1, 2, 3), "added": (4, 5)}
+    assert [state.jobs[n].spec.name for n in range(1, 6)] == ["g/0", "g/2", "g/4", "g/1", "g/3"]
+    state, found = again(state, *(point(f"g/{n}", x) for n, x in enumerate("eac")))
+    assert found == {"kept": (3, 1, 2), "dropped": (4, 5)}
+    assert [state.jobs[n].spec.name for n in range(1, 4)] == ["g/1", "g/2", "g/0"]
+
+
+def test_running_job_keeps_its_name_and_is_ended_where_another_one_is_to_have_it() -> None:
+    state = run(point("g/0", "a"), point("g/1", "b"))
+    state.apply(Changes(jobs={1: replace(state.jobs[1], state="running", attempt=1)}))
+    state, found = again(state, point("g/0", "b"), point("g/1", "a"))
+    assert found == {"attached": (2,), "dropped": (1,), "added": (3,)}
+    assert state.jobs[1].cancel and state.jobs[2].spec.name == "g/0" and state.jobs[3].spec.name == "g/1"
+
+
+def test_jobs_of_equal_content_go_on_each_by_its_name() -> None:
+    state = run(point("a", "x"), point("b", "x"))
+    state.apply(Changes(jobs={n: replace(j, state="succeeded", attempt=1) for n, j in state.jobs.items()}))
+    state, found = again(state, point("b", "x"), point("c", "y"), point("a", "z"))
+    assert found == {"kept": (2,), "superseded": (1,), "added": (3, 4)}
+    assert (state.jobs[1].superseded_by, state.jobs[4].spec.name) == (4, "a")
