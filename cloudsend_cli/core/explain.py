@@ -189,7 +189,7 @@ def _why_pending(
             if build.key == key and build.state != SUCCEEDED:
                 text = f"its environment is not ready on {build.node}: {build.state}"
                 reasons.append(text + (f" ({build.reason})" if build.reason else ""))
-    return reasons or [*_why_no_place(state, job, views), *describe_number(state, unasked, now)]
+    return reasons or _why_no_place(state, job, views, describe_number(state, unasked, now))
 
 
 def _why_not_yet(state: RunState, job: JobRecord) -> Iterator[str]:
@@ -245,13 +245,13 @@ def describe_slot(slot: Slot) -> str:
     return " ".join(f"{name} {value}".strip() for name, value in slot)
 
 
-def _why_no_place(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> list[str]:
+def _why_no_place(state: RunState, job: JobRecord, views: Mapping[str, HostView], number: Iterable[str]) -> list[str]:
     running = [n.name for n in _serving(state) if n.state == "running"]
     silent = [name for name in running if (v := views.get(name)) is not None and not v.connected]
     if silent and len(silent) == len(running):
         return [f"{name}: {_describe_silent(state, name, views[name])}" for name in silent]
     ahead = sum(1 for n in state.ready.get(state.class_of(job), {}) if n < job.number)
-    return [f"all places are taken; {ahead} jobs of its kind are before it"]
+    return [f"all places are taken; {ahead} jobs of its kind are before it", *number]
 
 
 def _describe_node(state: RunState, node: NodeRecord, now: float) -> str:
