@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import Offer, Resources, RunSpec
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import RunState
@@ -73,3 +74,24 @@ def test_run_without_history_is_within_the_bound_of_any_order(seed: int) -> None
     took = makespan(make_scenario(work, known=False))
     spread = sum(seconds * need.cpus for seconds, need in work.values()) / (HOSTS * (HOST.cpus - 2))
     assert took <= spread + max(seconds for seconds, _ in work.values())
+
+
+class WorldWithSlowHost(World):
+    """The first of its machines takes twenty times as long as the others."""
+
+    def _plan(self, start: AttemptStart) -> JobPlan:
+        plan = super()._plan(start)
+        job = self.store.runs[self.run_id].jobs[int(start.attempt.split(".")[1])]
+        return replace(plan, seconds=plan.seconds * 20) if job.node == "fake-0" else plan
+
+
+def test_slow_machine_keeps_no_queue_while_others_are_idle() -> None:
+    """What it began it ends; what waits behind that is taken back and done elsewhere."""
+    work = {f"j{number}": (30.0, Resources(1.0)) for number in range(200)}
+    scenario = make_scenario(work, known=False)
+    world = WorldWithSlowHost(scenario, scenario.plan())
+    assert world.run() == []
+    jobs = world.store.runs[world.run_id].jobs.values()
+    assert {job.state for job in jobs} == {"succeeded"}
+    slow = [job for job in jobs if job.node == "fake-0"]
+    assert len(slow) == HOST.cpus, "one round, in which the others did seven"
