@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -100,6 +101,7 @@ class _Teller:
         self._seen = since
         self._started: dict[int, int] = {}  # job number -> the newest attempt whose start is told
         self._since: float | None = None  # when the first line was written
+        self._look_at = 0.0  # for starts: that takes longer the more jobs there are
 
     def news(self) -> Iterator[RunEvent]:
         store = self._home.reader()
@@ -108,8 +110,10 @@ class _Teller:
                 self._seen = line.seq
                 self._since = line.at if self._since is None else self._since
                 yield from self._tell(store, line)
-        for row in store.list_jobs(self._run, [RUNNING]):
-            yield from self._tell_start(row)
+        if time.monotonic() >= self._look_at:
+            for row in store.list_jobs(self._run, [RUNNING]):
+                yield from self._tell_start(row)
+            self._look_at = time.monotonic() + PAUSE
 
     def _tell(self, store: SqliteStore, line: EventRow) -> Iterator[RunEvent]:
         state, _, reason = line.text.partition(" ")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cloudsend_cli.agent.client import plain
 from cloudsend_cli.core.model import FINAL_STATES, SUCCEEDED
@@ -84,7 +85,7 @@ class JobResult:
         text = str(head.get("traceback", "")) if head is not None else ""
         return "\n".join(plain(line, TRACEBACK_MOST) for line in text.split("\n"))
 
-    def value(self) -> object:
+    def value(self) -> Any:
         """What its function returned. Unpickling it executes what the machine sent: see docs/security.md.
 
         Raises what the function raised, its traceback on the machine as the cause; FunctionError where that cannot be

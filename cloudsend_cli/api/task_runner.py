@@ -14,7 +14,7 @@ from cloudsend_cli.core.model import SUCCEEDED, RunSpec
 from cloudsend_cli.core.plan import Continued, NodePlan
 from cloudsend_cli.core.submission import SubmitOptions
 from cloudsend_cli.core.views import run_state_word
-from cloudsend_cli.errors import ConfigError, JobsFailed, Problem
+from cloudsend_cli.errors import ConfigError, JobsFailed, Problem, UsageError
 
 from .client import Client
 from .events import JobEnded, JobReopened, JobStarted, MachineChanged
@@ -103,8 +103,11 @@ class TaskRunner:
         format: str = LINES,
         datefmt: str | None = None,
     ) -> None:
-        """Also write what goes on to a file."""
-        handler = logging.FileHandler(file, filemode, encoding="utf-8")
+        """Also write what goes on to a file. UsageError: it cannot be written."""
+        try:
+            handler = logging.FileHandler(file, filemode, encoding="utf-8")
+        except (OSError, ValueError) as problem:
+            raise UsageError(f"the log {file} cannot be written: {problem}", hint="name another file") from problem
         handler.setLevel(level)
         handler.setFormatter(logging.Formatter(format, datefmt))
         self._log.addHandler(handler)

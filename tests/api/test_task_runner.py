@@ -14,7 +14,7 @@ from real_stack import Stack
 from timed_tasks import read_tasks, timed_call
 
 from cloudsend_cli import TaskRunner
-from cloudsend_cli.errors import ConfigError, JobsFailed
+from cloudsend_cli.errors import ConfigError, JobsFailed, UsageError
 
 SWEEP = """
     import json, os, sys, time
@@ -249,3 +249,9 @@ def test_no_delay_may_be_written_in_any_way() -> None:
         warnings.simplefilter("error")
         for delay in (0, 0.0):
             TaskRunner({"s": {"g": G}}, delay=delay)
+
+
+def test_a_log_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> None:
+    runner = TaskRunner({"s": {"g": G}})
+    with pytest.raises(UsageError, match="no/log cannot be written"):
+        runner.output_log(tmp_path / "no" / "log")

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloudsend_cli.config.context import FunctionTasks
 from cloudsend_cli.core.submission import Submitted
@@ -92,11 +92,11 @@ class FunctionRun:
         found = {result.name: result for result in self._client.results(self.run)}
         return [found[name] for name in self._names if name in found]
 
-    def values(self, timeout: float | None = None) -> list[object]:
+    def values(self, timeout: float | None = None) -> list[Any]:
         """What all calls returned, in their order. Raises the first exception, as `JobResult.value` does."""
         return [result.value() for result in self.wait(timeout)]
 
-    def value(self, timeout: float | None = None) -> object:
+    def value(self, timeout: float | None = None) -> Any:
         """What the only call returned."""
         if len(self._names) != 1:
             raise UsageError(f"run {self.run} has {len(self._names)} calls", hint="use values()")
