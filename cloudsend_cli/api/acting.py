@@ -132,11 +132,13 @@ def fetch(home: Directory, ref: str, directory: str | None) -> list[Path]:
     rows, run = lookup.find_jobs_and_run(store, ref)
     gone = dict.fromkeys(row for row in rows if describe_absence(row.state, row.reason, row.fetch))
     there = [row for row in rows if row not in gone]
-    paths = [path for row in there if (path := _fetch_one(home, store, row, directory)) is not None]
-    if run is not None:
-        from cloudsend_cli.engine.result_tables import write_tables
+    try:
+        paths = [path for row in there if (path := _fetch_one(home, store, row, directory)) is not None]
+    finally:
+        if run is not None:  # also where results of some job cannot be brought home; last, as metrics come with logs
+            from cloudsend_cli.engine.result_tables import write_tables
 
-        write_tables(store, run, Path(directory or store.run_row(run).run.results_dir, run).absolute())
+            write_tables(store, run, Path(directory or store.run_row(run).run.results_dir, run).absolute())
     if gone:
         raise _describe_gone(list(gone), len(paths))
     return paths

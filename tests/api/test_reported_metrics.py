@@ -183,3 +183,14 @@ def test_large_logs_are_read_whole(stack: Stack) -> None:
     stack.settle(run)
     jobs = stack.jobs(run)
     assert (dict(jobs["large"].metrics), dict(jobs["small"].metrics)) == ({"err": "1", "last": "1"}, {"a": "1"})
+
+
+def test_the_table_is_written_also_where_results_cannot_be_brought_home(stack: Stack) -> None:
+    run = stack.submit(**sweep(stack, [1]))
+    stack.settle(run)
+    elsewhere = stack.files / "elsewhere" / run
+    elsewhere.mkdir(parents=True)
+    (elsewhere / stack.client.list_jobs(run)[0].name).write_text("a file of the user's is in the way")
+    with pytest.raises(OSError, match="File exists"):
+        stack.client.fetch(run, str(elsewhere.parent))
+    assert len(read_tables(stack, run, elsewhere)[0]) == 1
