@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "NUL in a value": ('sections: {S: {G: {Call: a, Param: {x: "\\0"}}}}\n', "contains a NUL character"),
     "NUL in a call": ('sections: {S: {G: {Call: "\\0f"}}}\n', "contains a NUL character"),
     "files of another user": (
-        "jobs: {run: a, matrix: {x: {from_files: /root/*}}}\n",
+        "jobs: {run: a, matrix: {x: {from_files: /srv/others/*}}}\n",
         "leads out of the config's directory",
     ),
     "bomb of files": ("jobs: {run: a, matrix: {x: {from_files: '" + "**/" * 30 + "nope'}}}\n", "no file fits"),
