@@ -189,6 +189,17 @@ def _kept_unheard(world: World) -> None:
     world.provider.list_lag = 3.0
 
 
+def waves() -> tuple[JobSpec, ...]:
+    """One job, then four that fill a machine each, then one: more machines are asked for, lost, and let go."""
+    whole = {"after": ("first",), "resources": TWO_CPUS}
+    last = make_job("last", after=("w*",))
+    return (make_job("first"), *(make_job(f"w{n}", **whole) for n in range(4)), last)
+
+
+def _second_wave_hit(world: World) -> None:
+    world.at(45.0, lambda w: preempt(w, "fake-1"))
+
+
 KEPT = make_offers("a", keep=40.0)
 LONG = JobPlan(200.0)
 
@@ -243,6 +254,12 @@ RENTED: tuple[Scenario, ...] = (
     Scenario("notice withdrawn", make_rented(*three()), _withdrawn, jobs={"r1": (SLOW,)}),
     Scenario("stopped and started", make_rented(*three()), lambda w: w.at(12.0, stop), jobs={"r1": (SLOW,)}),
     Scenario("kept, and taken again", make_rented(*three(), offers=KEPT), _kept),
+    Scenario(
+        "machines follow the queue",
+        make_rented(*waves(), nodes=3, offers=KEPT),
+        _second_wave_hit,
+        jobs={"w0": (SLOW,), "last": (LONG,)},
+    ),
     Scenario("not kept", make_rented(*three(), offers=KEPT), _not_kept),
     Scenario("kept unheard", make_rented(*three(), offers=KEPT), _kept_unheard),
     Scenario(
