@@ -217,7 +217,7 @@ class _Merge:
 
     def change_pools(self, groups: Iterable[JobGroup]) -> None:
         handed_out = [n for numbers in self.state.on_node.values() for n in numbers]
-        running = [self.changed.get(n, self.state.jobs[n]) for n in handed_out]
+        running = [(self.state.jobs[n], self.changed.get(n, self.state.jobs[n])) for n in handed_out]
         for job in move_slots(running, self.state.groups, {g.name: g for g in groups}):
             self.changed[job.number] = job
             if job.number in self.live:
@@ -274,7 +274,9 @@ class _Merge:
 def _with_spec(old: JobRecord, spec: JobSpec) -> JobRecord:
     """A running attempt keeps the spec that it was started with; what comes after it goes by the config as it is."""
     if old.state == RUNNING:
-        return old if old.spec.stage == spec.stage else replace(old, spec=replace(old.spec, stage=spec.stage))
+        place = (spec.stage, spec.group)
+        same = (old.spec.stage, old.spec.group) == place
+        return old if same else replace(old, spec=replace(old.spec, stage=spec.stage, group=spec.group))
     return old if old.spec == spec else replace(old, spec=spec, memory=keep_memory(old, spec))
 
 

@@ -76,24 +76,32 @@ def _has_room(group: JobGroup, pool: Pool) -> bool:
 
 
 def move_slots(
-    running: Iterable[JobRecord], old: Mapping[str, JobGroup], new: Mapping[str, JobGroup]
+    running: Iterable[tuple[JobRecord, JobRecord]], old: Mapping[str, JobGroup], new: Mapping[str, JobGroup]
 ) -> list[JobRecord]:
-    """Attempts of pools that their user has changed, with the place of the same names and values in the new one.
+    """Attempts whose group or its pool was changed by their user, as (before, now), with the place of the same names
+    and values in the new one.
 
     INVARIANT: what is still in use is given to no other. Where there are fewer such places than before, attempts share
     one until they have ended; where there is none, they hold a number beyond the pool.
     """
     used: dict[str, set[int]] = {}
-    moved = []
-    for job in sorted(running, key=lambda j: j.number):
-        before, after = old.get(job.spec.group), new.get(job.spec.group)
-        if before is None or after is None or before.slots == after.slots or job.slot == NO_SLOT:
+    moving = []
+    for before, job in sorted(running, key=lambda pair: pair[1].number):
+        pool, group = old.get(before.spec.group), new.get(job.spec.group)
+        if job.slot == NO_SLOT or pool is None or group is None:
             continue
-        taken = used.setdefault(after.name, set())
-        pairs = before.slots[job.slot] if job.slot < len(before.slots) else None
-        same = [i for i, slot in enumerate(after.slots) if slot == pairs]
-        beyond = max([len(after.slots), *(i + 1 for i in taken)])
-        slot = next((i for i in same if i not in taken), same[0] if same else beyond)
-        taken.add(slot)
-        moved.append(replace(job, slot=slot))
-    return moved
+        if (pool.name, pool.slots) == (group.name, group.slots):
+            used.setdefault(group.name, set()).add(job.slot)
+        else:
+            moving.append((job, pool, group))
+    return [replace(job, slot=_slot_in(job.slot, pool, group, used)) for job, pool, group in moving]
+
+
+def _slot_in(slot: int, before: JobGroup, after: JobGroup, used: dict[str, set[int]]) -> int:
+    taken = used.setdefault(after.name, set())
+    pairs = before.slots[slot] if slot < len(before.slots) else None
+    same = [i for i, other in enumerate(after.slots) if other == pairs]
+    beyond = max([len(after.slots), *(i + 1 for i in taken)])
+    found = next((i for i in same if i not in taken), same[0] if same else beyond)
+    taken.add(found)
+    return found

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cloudsend_cli.core.actions import AttemptStart, CancelAttempts, RevokeAttempts, StartAttempts
 from cloudsend_cli.core.decide import Decision, decide
 from cloudsend_cli.core.model import FINAL_STATES, JobGroup, JobSpec, Observation, Offer, Resources, RunSpec, Slot
+from cloudsend_cli.core.naming import job_hash
 from cloudsend_cli.core.plan import NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.state import Changes, JobRecord, Pool, RunRecord, RunState
 
@@ -370,6 +371,23 @@ def test_pools_of_edited_and_dropped_groups() -> None:
         (-1, False),
     ]
     assert step(state) == []
+
+
+def test_places_of_a_group_that_is_called_otherwise_are_still_in_use() -> None:
+    state = make(
+        [*tasks(1, "s/old", 3), *tasks(1, "s/g", 1)], JobGroup("s/old", gpus("0", "1")), JobGroup("s/g", ((),))
+    )
+    assert step(state) == [("s/old/0", 0), ("s/old/1", 1), ("s/g/0", 0)]
+    specs = [*tasks(1, "s/new", 3, argv=("n",)), *tasks(1, "s/g", 1, argv=("g",))]
+    renamed = [replace(spec, argv=("t",), display="t") for spec in specs]
+    distinct = [replace(spec, params=(("n", str(n)),)) for n, spec in enumerate(renamed)]
+    for number, spec in enumerate(distinct, 1):
+        change_job(state, number, spec=replace(state.jobs[number].spec, params=spec.params), hash=job_hash(spec))
+    again(state, distinct, JobGroup("s/new", gpus("2", "1", "0")), JobGroup("s/g", ((),)))
+    assert [(j.spec.group, j.slot) for j in state.jobs.values() if j.state == "running"] == [
+        ("s/new", 2), ("s/new", 1), ("s/g", 0),
+    ]  # fmt: skip
+    assert step(state) == [("s/new/2", 0)]
 
 
 def test_stage_of_what_runs_follows_the_config() -> None:
