@@ -44,7 +44,9 @@ class Sftp:
         self._data = bytearray()
         self._number = 0
         self._asked: set[int] = set()
+        self._unheard: set[int] = set()  # of those asked: nobody waits for the answer
         self._early: dict[int, tuple[int, Fields]] = {}
+        self._written: deque[tuple[int, int]] = deque()  # requests on their way, and how far each comes
         self.last = b""  # the path that was named last: for messages
         self._poller = select.poll()
         self._poller.register(stream.fileno(), select.POLLIN)
@@ -90,16 +92,20 @@ class Sftp:
     def open_to_read(self, path: bytes) -> bytes:
         return self._ask(wire.OPEN, self._opening(path, wire.FOR_READING), wire.HANDLE).text()
 
-    def open_to_write(self, path: bytes, *, new: bool) -> bytes:
-        flags = wire.FOR_WRITING | (wire.CREATE | wire.EXCLUSIVE if new else 0)
-        return self._ask(wire.OPEN, self._opening(path, flags), wire.HANDLE).text()
+    def open_to_write(self, path: bytes) -> bytes:
+        return self._ask(wire.OPEN, self._opening(path, wire.FOR_WRITING), wire.HANDLE).text()
 
-    def _opening(self, path: bytes, flags: int) -> bytes:
-        return self._path(path) + struct.pack(">I", flags) + pack_attributes()
+    def open_new(self, path: bytes, mode: int | None) -> bytes:
+        """None: with the mode that its host gives new files."""
+        flags = wire.FOR_WRITING | wire.CREATE | wire.EXCLUSIVE
+        return self._ask(wire.OPEN, self._opening(path, flags, mode), wire.HANDLE).text()
+
+    def _opening(self, path: bytes, flags: int, mode: int | None = None) -> bytes:
+        return self._path(path) + struct.pack(">I", flags) + pack_attributes(mode)
 
     def close_handle(self, handle: bytes) -> None:
-        with contextlib.suppress(Refused):
-            self._ask(wire.CLOSE, pack_text(handle))
+        """Nothing waits for it."""
+        self._unheard.add(self._request(wire.CLOSE, pack_text(handle)))
 
     def look_at(self, handle: bytes) -> Attributes:
         return self._ask(wire.FSTAT, pack_text(handle), wire.ATTRS).attributes()
@@ -107,8 +113,8 @@ class Sftp:
     def change(self, path: bytes, mode: int | None, times: tuple[int, int] | None = None) -> None:
         self._ask(wire.SETSTAT, self._path(path) + pack_attributes(mode, times))
 
-    def change_opened(self, handle: bytes, mode: int | None, times: tuple[int, int] | None = None) -> None:
-        self._ask(wire.FSETSTAT, pack_text(handle) + pack_attributes(mode, times))
+    def change_opened(self, handle: bytes, mode: int) -> None:
+        self._ask(wire.FSETSTAT, pack_text(handle) + pack_attributes(mode))
 
     def make_directory(self, path: bytes, mode: int) -> None:
         self._ask(wire.MKDIR, self._path(path) + pack_attributes(mode))
@@ -163,19 +169,35 @@ class Sftp:
         done: Callable[[int], None],
         window: int,
     ) -> None:
-        """Send what `source(offset, count)` gives; `done` is told up to where the host has taken it."""
-        asked: deque[tuple[int, int]] = deque()
+        """Send what `source(offset, count)` gives; `done` is told up to where the host has taken it.
+
+        The answers to the last pieces are left for `finish`.
+        """
         at = begin
-        while at < end or asked:
-            if at < end and len(asked) < window:
-                data = source(at, min(PIECE, end - at))
-                payload = pack_text(handle) + struct.pack(">Q", at) + pack_text(data)
-                at += len(data)
-                asked.append((self._request(wire.WRITE, payload), at))
-                continue
-            number, upto = asked.popleft()
-            self._answer(number, wire.STATUS)
-            done(upto)
+        while at < end:
+            if len(self._written) >= window:
+                self._hear_of_piece(done)
+            data = source(at, min(PIECE, end - at))
+            payload = pack_text(handle) + struct.pack(">Q", at) + pack_text(data)
+            at += len(data)
+            self._written.append((self._request(wire.WRITE, payload), at))
+
+    def _hear_of_piece(self, done: Callable[[int], None]) -> None:
+        number, upto = self._written.popleft()
+        self._answer(number, wire.STATUS)
+        done(upto)
+
+    def finish(
+        self, handle: bytes, mode: int | None, times: tuple[int, int] | None, done: Callable[[int], None]
+    ) -> int:
+        """Close what was written, in one round trip with its last pieces. How much the host has of it."""
+        change = self._request(wire.FSETSTAT, pack_text(handle) + pack_attributes(mode, times))
+        look = self._request(wire.FSTAT, pack_text(handle))
+        self.close_handle(handle)
+        while self._written:
+            self._hear_of_piece(done)
+        self._answer(change, wire.STATUS)
+        return self._answer(look, wire.ATTRS).attributes().size
 
     # ---- packets ---------------------------------------------------------------------------------------------------
 
@@ -211,7 +233,10 @@ class Sftp:
                 if answered not in self._asked:
                     raise ValueError("an answer to nothing")
                 self._asked.discard(answered)
-                self._early[answered] = (kind, fields)
+                if answered in self._unheard:
+                    self._unheard.discard(answered)
+                else:
+                    self._early[answered] = (kind, fields)
             kind, fields = self._early.pop(number)
             if kind == wire.STATUS:
                 code = fields.number()

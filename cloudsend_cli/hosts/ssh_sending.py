@@ -10,7 +10,7 @@ import posixpath
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from cloudsend_cli.errors import TransferFailed
@@ -30,6 +30,20 @@ def remote_path(text: bytes) -> bytes:
     return text[2:].lstrip(b"/") or b"." if text.startswith(b"~/") else text
 
 
+class Umask:
+    """The host's, as the first new file shows it."""
+
+    def __init__(self) -> None:
+        self.known: int | None = None
+
+    def learn(self, sftp: Sftp, handle: bytes) -> int:
+        """Of a file that was just made. It says nothing of the right to execute: that goes with the right to read."""
+        made = sftp.look_at(handle).mode & 0o777
+        masked = 0o666 & ~made if made else 0
+        self.known = masked | (masked & 0o444) >> 2
+        return self.known
+
+
 @dataclass(slots=True)
 class Upload:
     """One file on its way."""
@@ -40,6 +54,8 @@ class Upload:
     mode: int
     exact: bool = False  # else the host's umask counts
     times: tuple[int, int] | None = None
+    umask: Umask = field(default_factory=Umask)
+    is_free: bool = False  # the target's directory is new: nothing can be there
     _source: Source | None = None
     _place: bytes = b""  # the target, or where a link there leads
     _temporary: bytes = b""
@@ -50,15 +66,23 @@ class Upload:
         """All of it, or what is missing; and then it is the target."""
         if self._source is None:
             self._source = self.open_source()
-        source, size = self._source, self._source.size
+        size = self._source.size
         if not self._place:
-            self._place = self._find_place(sftp)
+            self._place = self.target if self.is_free else self._find_place(sftp)
         begin = self._find_begin(sftp, size)
         if begin is None:  # the answer to the last request was lost
             return
-        handle = sftp.open_to_write(self._temporary, new=begin == 0)
-        if self._final is None:
-            self._final = self._make_private(sftp, handle)
+        if begin < size or not size:
+            self._send_rest(sftp, self._source, begin, progress, window)
+        else:  # it may be closed to writing by now
+            sftp.change(self._temporary, self._final, self.times)
+        self._is_whole = True
+        sftp.replace(self._temporary, self._place)
+        self._temporary = b""
+
+    def _send_rest(self, sftp: Sftp, source: Source, begin: int, progress: Progress, window: int) -> None:
+        size = source.size
+        handle = self._open(sftp) if begin == 0 else sftp.open_to_write(self._temporary)
         progress(self.name, begin, size)
 
         def read(offset: int, count: int) -> bytes:
@@ -67,15 +91,13 @@ class Upload:
                 raise TransferFailed(f"{self.name} became shorter while it was sent", hint="send it again")
             return data
 
-        sftp.write(handle, begin, size, read, lambda upto: progress(self.name, upto, size), window)
-        there = sftp.look_at(handle).size
+        def tell(upto: int) -> None:
+            progress(self.name, upto, size)
+
+        sftp.write(handle, begin, size, read, tell, window)
+        there = sftp.finish(handle, self._final, self.times, tell)
         if there != size:
             raise TransferFailed(f"{self.name}: the host has {there} of {size} bytes", hint="is its disk full?")
-        sftp.change_opened(handle, self._final, self.times)
-        sftp.close_handle(handle)
-        self._is_whole = True
-        sftp.replace(self._temporary, self._place)
-        self._temporary = b""
 
     @property
     def is_on_host(self) -> bool:
@@ -119,12 +141,16 @@ class Upload:
         self._final = None
         return 0
 
-    def _make_private(self, sftp: Sftp, handle: bytes) -> int:
-        """Nobody else reads it before it is whole. The mode that it will have: a new file shows the host's umask."""
-        made = sftp.look_at(handle).mode & 0o777
-        masked = 0o666 & ~made if made else 0
+    def _open(self, sftp: Sftp) -> bytes:
+        """A new file that nobody else can read before it is whole, and the mode that it will have then."""
+        masked = 0 if self.exact else self.umask.known
+        if masked is not None:
+            self._final = self.mode & ~masked
+            return sftp.open_new(self._temporary, PRIVATE)
+        handle = sftp.open_new(self._temporary, None)
+        self._final = self.mode & ~self.umask.learn(sftp, handle)
         sftp.change_opened(handle, PRIVATE)
-        return self.mode if self.exact else self.mode & ~(masked | (masked & 0o444) >> 2)
+        return handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +169,8 @@ class Sending:
         self._progress = progress
         self._steps: deque[Callable[[Sftp], None]] | None = None
         self._upload: Upload | None = None
+        self._umask = Umask()
+        self._made: set[bytes] = set()  # directories that were not there
 
     @property
     def is_on_host(self) -> bool:
@@ -191,6 +219,8 @@ class Sending:
                 entry.mode & 0o777,
                 self._options.preserve,
                 entry.times if self._options.preserve else None,
+                self._umask,
+                posixpath.dirname(target) in self._made,
             )
         self._upload.send(sftp, self._progress, self._options.window)
         self._upload.close()
@@ -199,6 +229,7 @@ class Sending:
     def _make_directory(self, entry: Entry, target: bytes, sftp: Sftp) -> None:
         try:
             sftp.make_directory(target, entry.mode & 0o777 | 0o700)
+            self._made.add(target)
         except Refused:
             there = sftp.find(target)
             if there is None or not there.is_directory:

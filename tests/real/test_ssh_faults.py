@@ -132,6 +132,7 @@ def test_a_tree_over_a_slow_line(lab_hosts: MakeHosts, open_ssh: OpenSsh, tmp_pa
             (tmp_path / "tree" / str(number % 7)).mkdir(parents=True, exist_ok=True)
             (tmp_path / "tree" / str(number % 7) / str(number)).write_text(str(number))
         (tmp_path / "tree" / "big").write_bytes(os.urandom(3_000_000))
+        (tmp_path / "tree" / "big").chmod(0o400)
         ssh = open_ssh(host)
         assert ssh.put(tmp_path / "tree", ".", recursive=True)
         assert ssh.get("tree", tmp_path / "back", recursive=True)
