@@ -134,7 +134,7 @@ class SSH:
     ) -> bool:
         """Connect and log in, in `retry_count` + 1 attempts. Only what may pass by itself is tried again."""
         with self._lock:
-            self._connect_timeout = timeout
+            self._connect_timeout = as_timeout(timeout) or CONNECT_TIMEOUT
             return self._attempt("connect", self._retries(retry_count), is_raise_err, lambda session: None)
 
     def reconnect(

@@ -18,6 +18,7 @@ from .bootstrap import one_argument
 
 IN_MEMORY = 4 << 20  # of each stream; what is more goes to a file
 PIECE = 256 << 10
+PIECES_AT_ONCE = 16
 ASK_AFTER = 15.0  # seconds of silence after which a machine is asked whether it is there
 ANSWER_LIMIT = 10.0
 LOOK_EVERY = 1.0  # an exit status comes without news
@@ -158,7 +159,7 @@ class Execution:
             if self._drain(show):
                 heard = time.monotonic()
             elif self._is_over():
-                self._drain(show)  # what came between the two looks
+                self._drain_all(show)  # what came between the two looks
                 return True
             if is_open:
                 given, is_open = self._feed(given)
@@ -187,11 +188,19 @@ class Execution:
             ("stderr", self._channel.recv_stderr, self._ended.stderr),
         ):
             with contextlib.suppress(TimeoutError):
-                while data := receive(PIECE):
+                for _ in range(PIECES_AT_ONCE):  # a flood has no end
+                    data = receive(PIECE)
+                    if not data:
+                        break
                     came = True
                     sink.write(data)
                     show(name, data)
         return came
+
+    def _drain_all(self, show: Show) -> None:
+        """Of a channel that is closed."""
+        while self._drain(show):
+            pass
 
     def _is_over(self) -> bool:
         channel = self._channel
@@ -234,7 +243,8 @@ class Execution:
                 if not self._drain(show):
                     self._news.wait(0.1)
             if self._channel.status_event.is_set() or self._channel.closed:
-                self._drain(show)
+                if self._channel.closed:
+                    self._drain_all(show)
                 if self._channel.exit_status >= 0 or self._line.is_answering(ANSWER_LIMIT):
                     return
                 raise EOFError  # it was the connection that ended

@@ -234,6 +234,13 @@ def test_a_command_that_takes_too_long_is_ended(ssh: SSH, tmp_path: Path) -> Non
         ssh.exec_command("exec sleep 600", timeout=0.5, cmd_retry_count=0)
 
 
+def test_a_flood_does_not_outlast_the_time_limit(ssh: SSH, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudsend_cli.hosts.ssh_commands.GRACE", 0.2)
+    with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s"):
+        ssh.exec_command("yes", timeout=0.5, cmd_retry_count=0, is_show_result=False)
+    assert ssh.exec_command("echo on")[1].read() == b"on\n"
+
+
 def test_what_may_still_run_is_not_executed_again(ssh: SSH, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cloudsend_cli.hosts.ssh_commands.GRACE", 0.2)
     command = f"trap '' TERM; echo ran >>{tmp_path}/count; while ! test -e {tmp_path}/end; do sleep 0.05; done"
