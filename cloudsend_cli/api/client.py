@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .results import JobResult
 
     Config = str | Mapping[str, object]
-    Points = Sequence[Mapping[str, object]]
+    Points = Iterable[Mapping[str, object]]
     Places = Mapping[str, Sequence[object]]
 
 DEFAULTS = SubmitOptions()

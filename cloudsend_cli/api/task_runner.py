@@ -38,6 +38,9 @@ class TaskResults:
     state: str
     jobs: tuple[JobResult, ...] = ()
 
+    def __iter__(self) -> Iterator[JobResult]:
+        return iter(self.jobs)
+
     @property
     def failed(self) -> tuple[JobResult, ...]:
         return tuple(job for job in self.jobs if job.state != SUCCEEDED)

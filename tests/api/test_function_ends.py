@@ -146,6 +146,8 @@ def test_what_cannot_be_sent_is_an_error_before_anything_starts(stack: Stack) ->
             refused(lambda: client.submit_function(hold), "the function hold cannot be sent", "lock")
             refused(lambda: client.map(plain, [{"x": 1}, {"x": LOCK}]), "the arguments of plain", "lock")
             refused(lambda: client.map(plain, [1, 2]), "a point is a dict")
+            refused(lambda: client.map("echo", [{"x": 1}]), "a str cannot be called")
+            refused(lambda: client.map(plain, [{"x": 1}], slots={"x": [0]}), "places and its points both give 'x'")
             assert client.list_runs() == []
             print("good")
     """

@@ -1,4 +1,4 @@
-"""Functions over two SSH hosts: a thousand points, of which three end badly, each in its own way."""
+"""Functions over two SSH hosts: many points, of which three end badly, each in its own way."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+from campaigns import pick
 from ssh_cluster import Cluster
 
 MakeCluster = Callable[..., Cluster]
+POINTS = pick(100, 1000)
 
 SWEEP = """
     import os, sys, time
@@ -20,28 +22,28 @@ SWEEP = """
     from cloudsend_cli.errors import FunctionError
 
     def point(n):
-        if n == 100:
-            raise ValueError("the hundredth")
-        if n == 200:
+        if n == 10:
+            raise ValueError("the tenth")
+        if n == 20:
             data = [b"x" * (1 << 20) for _ in range(1000)]
-        if n == 300:
+        if n == 30:
             time.sleep(3600)
         return n * n, os.uname().nodename
 
     if __name__ == "__main__":
         count = int(sys.argv[1])
         run = Client().map(
-            point, [{"n": n} for n in range(count)], cpus=0.5, timeout="20s", grace="1s", config={"provider": "lab"}
+            point, [{"n": n} for n in range(count)], cpus=0.5, timeout="12s", grace="1s", config={"provider": "lab"}
         )
         results = run.wait(280)
         bad = {result.params["n"]: result.reason for result in results if not result.succeeded}
-        assert bad == {"100": "exit 1", "200": "oom", "300": "timeout"}, bad
-        assert results[100].error == "ValueError: the hundredth"
-        for n in (100, 200, 300):
+        assert bad == {"10": "exit 1", "20": "oom", "30": "timeout"}, bad
+        assert results[10].error == "ValueError: the tenth"
+        for n in (10, 20, 30):
             try:
                 results[n].value()
             except (ValueError, FunctionError) as problem:
-                assert type(problem) is (ValueError if n == 100 else FunctionError), (n, problem)
+                assert type(problem) is (ValueError if n == 10 else FunctionError), (n, problem)
             else:
                 raise AssertionError(n)
         good = [(n, result.value()) for n, result in enumerate(results) if result.succeeded]
@@ -50,7 +52,7 @@ SWEEP = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.campaign("functions")
 @pytest.mark.timeout(400)
 def test_a_thousand_points_on_two_hosts_of_which_three_end_badly(
     cluster: MakeCluster, summary_line: Callable[[str], None]
@@ -60,7 +62,7 @@ def test_a_thousand_points_on_two_hosts_of_which_three_end_badly(
     script.write_text(textwrap.dedent(SWEEP))
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, str(script), "1000"],
+        [sys.executable, str(script), str(POINTS)],
         cwd=stack.files,
         env={**os.environ, "CLOUDSEND_HOME": str(stack.state)},
         capture_output=True,
@@ -69,7 +71,7 @@ def test_a_thousand_points_on_two_hosts_of_which_three_end_badly(
         check=False,
     )
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
-    summary_line(f"1,000 calls of a function over two hosts came home in {time.monotonic() - begun:.0f} s")
+    summary_line(f"{POINTS:,} calls of a function over two hosts came home in {time.monotonic() - begun:.0f} s")
     run, *hosts = done.stdout.split()
     assert len(hosts) == 2, "each host had some of it"
     used = {job.instance for job in stack.client.list_jobs(run)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,9 @@ class Work:
     config: Mapping[str, object]
 
 
-def list_calls(points: Sequence[Mapping[str, object]]) -> tuple[Call, ...]:
+def list_calls(points: Iterable[Mapping[str, object]]) -> tuple[Call, ...]:
     """UsageError: a point is no mapping of arguments by name."""
+    points = list(points)
     for point in points:
         if not _is_point(point):
             hint = "write [{'x': 1}, {'x': 2}]; `submit_function` takes arguments by place"

@@ -11,6 +11,7 @@ from pathlib import Path
 from cloudsend_cli.config.context import FunctionTask, FunctionTasks
 from cloudsend_cli.core.model import Output, Slot, Upload
 from cloudsend_cli.engine.submit import ANY_PYTHON, Keep
+from cloudsend_cli.errors import UsageError
 
 from . import FOLDER, VALUE
 from .bundle import build_bundle
@@ -46,8 +47,18 @@ def plan_tasks(
     function: Callable[..., object], calls: Sequence[Call], keep: Keep, *, pool: Pool | None = None, python: str = ""
 ) -> FunctionTasks:
     """UsageError: something cannot be sent. `python`: the command of the interpreter; "": as its place has it."""
+    if not callable(function):
+        raise UsageError(
+            f"a {type(function).__name__} cannot be called", hint="give a function; commands are `submit`ted"
+        )
     name = name_of(function)
     pool = pool or Pool()
+    twice = {k for place in pool.places or () for k in place}.intersection(k for call in calls for k in call.named)
+    if twice:
+        told = ", ".join(map(repr, sorted(twice)))
+        raise UsageError(
+            f"{name}: its places and its points both give {told}", hint="rename one of them, or leave it out"
+        )
     pickled = pickle_value(function, f"the function {name}")
     arguments = [pickle_value((call.args, dict(call.named)), f"the arguments of {name}") for call in calls]
     modules = {m for part in (pickled, *arguments) for m in part.modules}
