@@ -23,12 +23,12 @@ from cloudsend_cli.maestro.client import ensure_maestro
 JOBS, MACHINES = 3, 2
 BEFORE, AFTER = False, True
 SAMPLE = {
-    "kept": ((2, AFTER), (4, BEFORE), (9, AFTER)),
-    "given back": ((3, BEFORE), (5, AFTER), (10, BEFORE)),
-    "taken again": ((2, BEFORE), (3, AFTER), (6, BEFORE)),
+    "kept": ((4, BEFORE), (9, AFTER)),
+    "given back": ((5, AFTER), (10, BEFORE)),
+    "taken again": ((3, AFTER), (6, BEFORE)),
 }  # calls of a maestro, of ten to twenty
 EVERY = [(number, after) for number in range(1, 21) for after in (BEFORE, AFTER)]
-SEEDS = pick(2, 24)  # of chains
+SEEDS = pick(1, 24)  # of chains
 
 CAMPAIGN = pytest.mark.campaign("kills of maestros that rent")
 Summary = Callable[[str], None]
@@ -178,7 +178,7 @@ def kill_command(stack: Ec2Stack, number: int) -> int:
 
 @CAMPAIGN
 def test_c1_command_killed_while_it_submits(cloud: Cloud, summary_line: Summary) -> None:
-    numbers = range(8) if FULL else (0, 2, 6)
+    numbers = pick((0, 6), range(8))
     killed = in_parallel(cloud, [lambda stack, number=number: kill_command(stack, number) for number in numbers])
     summary_line(f"crashes of AWS: {sum(killed)} commands killed while they submitted, no leak, no double")
 

@@ -29,6 +29,7 @@ from .ledger import Row, rows_of
 from .market import Limits, Market
 from .moto_server import MotoServer, write_images
 from .policy import Policy
+from .service_files import write_service_files
 from .services import Services
 from .spot_requests import SpotRequests
 from .timekeeper import Timekeeper
@@ -62,6 +63,7 @@ class Cloud:
             path = self.lab.directory / "images.json"
             write_images(path, images.as_moto_reads())
             self._moto = MotoServer(path)
+            write_service_files(self.lab.directory / "boto")
             self._time = Timekeeper()
             self._fleet = Fleet(self.lab, self._time, self._forget)
             self.market = Market(self.vcpus)
@@ -107,6 +109,7 @@ class Cloud:
             "AWS_DEFAULT_REGION": self.region,
             "AWS_REGION": self.region,
             "AWS_CONFIG_FILE": nowhere,
+            "AWS_DATA_PATH": str(self.lab.directory / "boto"),
             "AWS_SHARED_CREDENTIALS_FILE": nowhere,
             "AWS_EC2_METADATA_DISABLED": "true",
             "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), self._router.client])),
@@ -121,11 +124,15 @@ class Cloud:
         """A plain boto3 client of this cloud, whatever the environment says. One session makes all: EC2's model is
         parsed once; and one client serves all who ask for the same."""
         import boto3
+        import botocore.loaders
+        import botocore.session
 
         where = region or self.region
         with self._guard:
             if self._session is None:
-                self._session = boto3.session.Session(KEY, SECRET)
+                plain = botocore.session.Session()
+                plain.register_component("data_loader", botocore.loaders.Loader())  # whole, whatever the environment
+                self._session = boto3.session.Session(KEY, SECRET, botocore_session=plain)
             made = None if more else self._clients.get((service, where))
             if made is None:
                 made = self._session.client(service, where, endpoint_url=self.url, **more)
