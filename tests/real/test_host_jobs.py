@@ -155,3 +155,13 @@ def test_h5_a_job_that_takes_too_much_memory_is_told_as_such_and_its_neighbours_
     stack.settle(run)
     assert (stack.jobs(run)["waits"].state, stack.jobs(run)["waits"].attempt) == ("succeeded", 1)
     assert len(stack.ledger(host)) == 2
+
+
+def test_a_job_that_took_too_much_memory_is_given_more_when_it_is_tried_again(cluster: MakeCluster) -> None:
+    stack = cluster(1, memory="200m")
+    eats = "exec python3 -c 'x = [b\"x\" * (1 << 20) for _ in range(600)]'"
+    job = {"name": "grows", "run": f"[ $CLOUDSEND_ATTEMPT_NUMBER = 2 ] || {eats}", "memory": "100MB", "retries": 1}
+    run = stack.run({**job, "retry_memory_factor": 1.5})
+    assert (stack.jobs(run)["grows"].state, stack.jobs(run)["grows"].attempt) == ("succeeded", 2)
+    told = "oom with 95.4 MiB; the next attempt is given 143.1 MiB"
+    assert [attempt["reason"] for attempt in stack.client.attempts("grows")] == [told, ""]
