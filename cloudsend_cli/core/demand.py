@@ -77,7 +77,9 @@ def plan_demand(draft: Draft) -> Demand:
     if not any(is_rented_node(node) for node in nodes):
         return Demand()
     holding = _holding_results(draft)
-    fetching = frozenset(node.name for node in nodes if node.state == "wanted" and node.name in holding)
+    fetching = frozenset(
+        n.name for n in nodes if n.state == "wanted" and (n.name in holding or draft.running_jobs(n.name))
+    )
     at_hand = _list_at_hand(draft, nodes)
     needs = _list_needs(draft, nodes)
     further = _list_further(draft, nodes, growing=bool(at_hand)) if needs else []

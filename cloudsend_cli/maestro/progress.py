@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cloudsend_cli.core.explain import NO_ROOM
+from cloudsend_cli.core.explain_machines import list_unasked
 from cloudsend_cli.core.giving_up import describe_giving_up
 from cloudsend_cli.core.model import FAILED, RUNNING, HostView, Offer
 from cloudsend_cli.core.naming import job_id, list_call
@@ -94,17 +95,19 @@ def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
             notes.append(
                 f"environment {environment.name if environment else build.key} is being built on {build.node}"
             )
-    notes += _awaited(state)
+    notes += _awaited(state, views)
     if state.to_fetch:
         jobs = "1 job is" if len(state.to_fetch) == 1 else f"{len(state.to_fetch):,} jobs are"
         notes.append(f"results of {jobs} on the way home")
     return notes
 
 
-def _awaited(state: RunState) -> list[str]:
+def _awaited(state: RunState, views: Mapping[str, HostView]) -> list[str]:
     """Machines that are not there yet: those that something is wrong with, else those that could not be had as was
-    wished, else how many."""
-    awaited = [node for node in state.nodes.values() if node.state in {"wanted", "creating"}]
+    wished, else how many. Those that nothing needs now are not awaited."""
+    resting = {node.name for node in list_unasked(state, views, 0.0)}
+    nodes = [node for node in state.nodes.values() if node.name not in resting]
+    awaited = [node for node in nodes if node.state in {"wanted", "creating"}]
     if len(awaited) == 1 or not any(is_rented_node(node) for node in awaited):
         return [
             _fallback(node, state) or f"{node.name} is on its way" + (f": {node.reason}" if node.reason else "")

@@ -309,6 +309,11 @@ def test_results_that_are_still_to_be_fetched_ask_for_their_machine() -> None:
     assert asked(state) == ["n-4"]
 
 
+def test_attempts_that_are_still_to_be_heard_of_ask_for_their_machine() -> None:
+    """As after `rebuild`: the run had let go of a machine that was found to execute its job."""
+    assert asked(run_on(plan(jobs(1)), "n-4", 1)) == ["n-4"]
+
+
 def test_thousands_of_machines_and_hundreds_of_kinds_are_counted_in_one_way() -> None:
     specs = [spec for n in range(60) for spec in jobs(40, f"k{n}-", resources=Resources(1.0, n))]
     offers = (replace(SMALL[0], capacity=Resources(2.0, 1000)),)

@@ -14,9 +14,11 @@ FIRST = Offer('{"n":1}', Resources(2.0), 0.1, "pool a", "quota", note="m7i.large
 SECOND = Offer('{"n":2}', Resources(2.0), 0.1, "pool b", "quota", note="m7i.large, eu-west-3b, spot")
 
 
-def make(*nodes: str, offers: tuple[Offer, ...] = (FIRST, SECOND)) -> RunState:
+def make(*nodes: str, offers: tuple[Offer, ...] = (FIRST, SECOND), jobs: int = 0) -> RunState:
+    """With so many jobs, or as many as fill the machines."""
     plans = [NodePlan(name, "aws", offers) for name in nodes]
-    return plan_run(RunSpec("p", "/c", (JobSpec("a", ("true",), "true"),)), plans, "rtest1", 0)
+    specs = tuple(JobSpec(f"a{n}", ("true",), "true") for n in range(jobs or 2 * len(nodes)))
+    return plan_run(RunSpec("p", "/c", specs), plans, "rtest1", 0)
 
 
 def put(state: RunState, node: NodeRecord) -> None:
@@ -30,6 +32,11 @@ def notes(state: RunState) -> object:
 def test_many_machines_are_one_line() -> None:
     assert notes(make("aws-0", "aws-1", "aws-2")) == ["3 machines are on their way"]
     assert notes(make("aws-0")) == ["aws-0 is on its way"]
+
+
+def test_machines_that_nothing_needs_now_are_not_awaited() -> None:
+    assert notes(make("aws-0", "aws-1", "aws-2", jobs=4)) == ["2 machines are on their way"]
+    assert notes(make("aws-0", "aws-1", "aws-2", jobs=1)) == ["aws-0 is on its way"]
 
 
 def test_what_is_short_and_what_is_tried() -> None:
