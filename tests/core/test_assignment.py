@@ -182,3 +182,13 @@ def test_without_history_it_is_by_number() -> None:
 def test_sizes() -> None:
     assert size_of(0.0, 1.0) == 0 < size_of(0.001, 1.0) == size_of(0.01, 1.0) < size_of(1.0, 0.5) < size_of(1.0, 3.0)
     assert rank_of(0) < rank_of(50) < rank_of(1)
+
+
+def test_growing_jobs_whose_memory_no_machine_has_are_given_what_there_is() -> None:
+    """Rented for it is none: what is planned is known to be smaller."""
+    state = state_of(1, 1, price=0.1, resources=Resources(1.0, 1 << 30), memory_factor=2.0)
+    planned = replace(state.nodes["n-0"], state="wanted", offers=(Offer("{}", Resources(4.0, 2 << 30), 0.1),))
+    state.apply(Changes(nodes={"n-0": replace(planned, capacity=Resources(4.0, 2 << 30))}))
+    state.apply(Changes(jobs={1: replace(state.jobs[1], memory=4 << 30)}))
+    decision = decide(state, Observation(NOW), POLICY)
+    assert (decision.changes.jobs[1].memory, decision.changes.jobs[1].state) == (2 << 30, "pending")
