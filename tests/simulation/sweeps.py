@@ -49,9 +49,9 @@ def singles(scenario: Scenario, points: int, *, each: bool = True) -> Iterator[C
 
 
 def sleeps(scenario: Scenario, points: int, ticks: tuple[int, ...] = SLEEPS, *, each: bool = True) -> Iterator[Case]:
-    """A sleep at every point; `each`: of every length, else of one after the other."""
-    for k in range(points):
-        yield from (Case(scenario, (), k, count) for count in in_turn(ticks, k, each))
+    """A sleep at every point; `each`: of every length, else at every second one and of one after the other."""
+    for number, k in enumerate(range(0, points, 1 if each else 2)):
+        yield from (Case(scenario, (), k, count) for count in in_turn(ticks, number, each))
 
 
 def in_turn(kinds: Sequence[T], number: int, each: bool) -> Sequence[T]:
