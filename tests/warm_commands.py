@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PIPE = 1 << 16  # bytes that fit into a pipe
-# An interpreter reads these when it starts: with others than the tests' own a command is started as usual.
-AT_START = ("LANG", "LC_", "TZ", "PYTHON", "LD_")
+# An interpreter and modules read these when they start: with others than the tests' own a command is started as usual.
+AT_START = ("LANG", "LC_", "TZ", "PYTHON", "LD_", "PATH", "TMPDIR")
 NO_MATTER = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
 
 _lock = threading.Lock()
