@@ -38,9 +38,13 @@ SECONDS = {
     "real/test_host_disk.py": 18,
     "agent/test_attach.py": 110,  # and all others of the agent's, which come with it
     "simulation/test_crashes.py": 90,
+    "api/test_function_runs.py": 60,
     "simulation/test_mutants.py": 40,
     "cli/test_cli_command.py": 30,
     "test_docs.py": 25,
+    "api/test_function_thousand.py": 20,
+    "api/test_seed_readme_runner.py": 20,
+    "api/test_function_ends.py": 20,
     "maestro/test_abuse.py": 20,
     "hosts/test_rotation.py": 16,
     "security/test_many_liars.py": 16,
