@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 
 def share_files() -> None:
-    """Give all sessions of this process one reader, which remembers what it has read."""
+    """Give all sessions of this process one reader, which remembers what it has read, whatever AWS_DATA_PATH says."""
     import botocore.loaders
     import botocore.session
 
-    if hasattr(botocore.session.create_loader, "__wrapped__"):
-        return
-    create = functools.lru_cache(botocore.loaders.create_loader)
+    reader = botocore.loaders.create_loader()
 
-    @functools.wraps(create)
-    def shared(search_path_string: str | None = None) -> Any:
-        loader = create(search_path_string)
+    def share(_path: str | None = None) -> Any:
         # Each session of boto3 adds its own folder again.
-        loader.search_paths[:] = dict.fromkeys(loader.search_paths)
-        return loader
+        reader.search_paths[:] = dict.fromkeys(reader.search_paths)
+        return reader
 
-    botocore.session.create_loader = shared
+    botocore.session.create_loader = share
