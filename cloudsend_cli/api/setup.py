@@ -25,7 +25,7 @@ def starter_config(directory: Path) -> str:
 def maestro_status(home: Directory) -> MaestroView:
     maestro = find_maestro(home.path)
     if maestro is None:
-        return MaestroView(running=False)
+        return MaestroView(running=False, runs=tuple(home.reader().list_active_runs()))
     try:
         status = maestro.ask("status")
     finally:

@@ -74,9 +74,9 @@ def status_of(jobs: Iterable[JobView]) -> int:
     return 1 if reasons else 0
 
 
-def say_if_unwatched(session: Session, jobs: Iterable[JobView]) -> None:
+def say_if_unwatched(session: Session, shown: Iterable[JobView | RunView]) -> None:
     """Without a maestro nobody starts jobs, or hears of those that run: what is shown may be old."""
-    if any(job.state in {"pending", "running"} for job in jobs) and not _maestro_runs(session):
+    if any(view.state in {"pending", "running"} for view in shown) and not _maestro_runs(session):
         session.screen.say(UNWATCHED)
 
 
@@ -198,7 +198,9 @@ def list_jobs(
 def list_runs(ctx: typer.Context, limit: Most = None) -> None:
     """List runs, the newest first."""
     session = session_of(ctx)
-    session.screen.list(session.client.list_runs(whole_number(limit, "--limit")), RUNS)
+    runs = session.client.list_runs(whole_number(limit, "--limit"))
+    session.screen.list(runs, RUNS)
+    say_if_unwatched(session, runs)
 
 
 def list_environments(ctx: typer.Context, run: OfRun = None) -> None:
@@ -395,6 +397,7 @@ def explain(ctx: typer.Context, job: Job) -> None:
     session.screen.write(f"  asks for: {one_line(why.asks)}")
     if why.nodes:
         session.screen.rows(("NODE", "HAS", "FREE", "REMARK"), why.nodes)
+    say_if_unwatched(session, [found])
 
 
 def _explanation_json(job: JobView, why: Explanation) -> dict[str, Any]:

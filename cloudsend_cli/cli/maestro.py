@@ -27,7 +27,7 @@ def maestro_status(ctx: typer.Context) -> None:
     if screen.machine:
         screen.data(view.as_json())
     elif not view.running:
-        screen.write("not running; it starts when a run needs it")
+        screen.write(_describe_absence(view.runs))
     else:
         screen.facts(
             [
@@ -38,6 +38,12 @@ def maestro_status(ctx: typer.Context) -> None:
                 ("runs", ", ".join(map(str, view.runs)) or "none"),
             ]
         )
+
+
+def _describe_absence(waiting: tuple[str, ...]) -> str:
+    if not waiting:
+        return "not running; it starts when a run needs it"
+    return f"not running, and these runs wait for one: {', '.join(waiting)}; `cloudsend wait {waiting[0]}` starts it"
 
 
 def maestro_stop(ctx: typer.Context) -> None:

@@ -170,7 +170,7 @@ class MaestroView:
     pid: int | None = None
     since: float | None = None
     epoch: int | None = None
-    runs: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()  # those that it carries on, or that wait for one
 
     def as_json(self) -> Json:
         return {

@@ -389,3 +389,14 @@ def test_nothing_heavy_is_loaded_on_the_way(ran: Command, words: str) -> None:
         check=True,
     )
     assert json.loads(done.stderr.splitlines()[-1]) == []
+
+
+def test_a_run_whose_maestro_was_killed_is_said_to_wait_for_one(cloudsend: Command) -> None:
+    run = cloudsend("run", "-d", "--", "sleep", "600").stdout.strip()
+    os.kill(int(cloudsend.json("maestro", "status")["pid"]), signal.SIGKILL)
+    waits = f"not running, and these runs wait for one: {run}; `cloudsend wait {run}` starts it\n"
+    assert cloudsend("maestro", "status").stdout == waits
+    for words in ("list runs", f"explain {run}.1"):
+        assert "no maestro runs: open jobs are shown as last known" in cloudsend(*words.split()).stderr
+    cloudsend("kill", "run", run)
+    cloudsend("wait", run, status=1)

@@ -325,7 +325,9 @@ def test_a_large_run_shows_what_did_not_succeed_if_anything(line: Line, answers:
     assert "1 of 500 jobs shown: cloudsend list jobs --run ab12cd\n" in err
 
 
-@pytest.mark.parametrize("words", ["list jobs", "info job x", "getstate x", "list jobs -o json", "getstate x -o csv"])
+@pytest.mark.parametrize(
+    "words", ["list jobs", "info job x", "getstate x", "explain x", "list jobs -o json", "getstate x -o csv"]
+)
 def test_running_jobs_without_a_maestro_are_said_to_be_old(line: Line, answers: Answers, words: str) -> None:
     said = "no maestro runs: open jobs are shown as last known, and none is started; `cloudsend wait` starts one\n"
     assert line(*words.split())[2] == ""
