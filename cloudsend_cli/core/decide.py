@@ -99,7 +99,6 @@ def _fill(draft: Draft, places: list[Place]) -> None:
     if draft.run.max_parallel is not None:
         room = min(room, draft.run.max_parallel - _count_running(draft))
     rooms = Rooms(draft)
-    spread = read_assign(draft.run.settings) == FASTEST
     servable: dict[JobClass, list[Place]] = {}
     for job_class in list(draft.state.ready):
         found = _places_for(draft, job_class, places) if rooms.has_room(job_class.group) else []
@@ -107,13 +106,20 @@ def _fill(draft: Draft, places: list[Place]) -> None:
             found = keep_drawn(draft, draft.state.seed, job_class, found)
         if found:
             servable[job_class] = found
-    if room <= 0:
-        return
-    for number, job_class in _in_order(draft.state, servable):
+    # Where jobs are counted, what would wait in a machine's queue takes the place of none that could start at once.
+    for ahead in (True,) if draft.run.max_parallel is None else (False, True):
+        room = _fill_round(draft, dict(servable), rooms, room, ahead=ahead)
+
+
+def _fill_round(draft: Draft, servable: dict[JobClass, list[Place]], rooms: Rooms, room: int, *, ahead: bool) -> int:
+    """How many more may be handed out after this."""
+    spread = read_assign(draft.run.settings) == FASTEST
+    for number, job_class in _in_order(draft.state, servable) if room > 0 else ():
         job = draft.state.jobs[number]
         if number in draft.jobs:
-            continue  # it ended in this very decision
-        place = best_place(servable[job_class], job, spread=spread) if rooms.has_room(job_class.group) else None
+            continue  # it ended, or was handed out, in this very decision
+        found = servable[job_class] if rooms.has_room(job_class.group) else []
+        place = best_place(found, job, spread=spread, ahead=ahead)
         if place is None:
             del servable[job_class]
             continue
@@ -121,6 +127,7 @@ def _fill(draft: Draft, places: list[Place]) -> None:
         room -= 1
         if room == 0:
             break
+    return room
 
 
 def _count_running(draft: Draft) -> int:

@@ -150,12 +150,22 @@ def _explain_state(
         if job.started_at is None:
             held = view.vitals.held if view is not None else ""
             waits = f"in the queue of {job.node}, which starts it in turn"
-            return Explanation("handed over", (waits, f"{job.node}: {held}") if held else (waits,), asks, nodes)
+            why = [*_list_slots_in_use(state, job), *([f"{job.node}: {held}"] if held else [])]
+            return Explanation("handed over", (waits, *why), asks, nodes)
         place = _describe_place(state, job)
         where = f"attempt {job.attempt} on {job.node}" + (f", with {place}" if place else "")
         return Explanation("running", (where,), asks, nodes)
     reason = job.reason or "it ended well"
     return Explanation(job.state, (reason,), asks, nodes)
+
+
+def _list_slots_in_use(state: RunState, job: JobRecord) -> Iterator[str]:
+    """Of the named slots that it asks for, those that others of its run have on its machine."""
+    others = [state.jobs[n] for n in state.on_node.get(job.node, ()) if state.jobs[n].started_at is not None]
+    for slot in job.spec.slots:
+        holder = next((j for j in others if slot in j.spec.slots), None)
+        if holder is not None:
+            yield f"its slot {slot!r} of {job.node} is in use by {holder.spec.name}"
 
 
 def _serving(state: RunState) -> list[NodeRecord]:

@@ -85,9 +85,9 @@ def _ahead(draft: Draft, capacity: Resources, held: int, used: Resources) -> int
     return max(0, int(min(target, running_at_once + draft.policy.ahead_most)) - held)
 
 
-def best_place(places: list[Place], job: JobRecord, *, spread: bool = False) -> Place | None:
+def best_place(places: list[Place], job: JobRecord, *, spread: bool = False, ahead: bool = True) -> Place | None:
     """Best fit: the place that is left with fewest free GPUs, then CPUs; with `spread` the one that has most of them
-    free. When all are full, the shortest queue with room.
+    free. When all are full, the shortest queue with room, if it is handed out `ahead`.
 
     What takes no CPUs would all fit on one machine, and is spread instead.
     """
@@ -108,7 +108,7 @@ def best_place(places: list[Place], job: JobRecord, *, spread: bool = False) -> 
             )
             if best is None or not best.has_room(need) or free < best_free:
                 best, best_free = place, free
-        elif best is None or (not best.has_room(need) and place.held < best.held):
+        elif ahead and (best is None or (not best.has_room(need) and place.held < best.held)):
             best = place
     return best
 

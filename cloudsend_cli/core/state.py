@@ -361,10 +361,11 @@ class RunState:
             self._enter(self.jobs[number])
 
     def _take_run(self, run: RunRecord) -> None:
-        self.run = run
-        self.groups = {g.name: g for g in run.groups}
         seed = read_seed(run.settings)
-        if seed != self.seed:  # what is ready stands elsewhere
+        elsewhere = seed != self.seed or run.groups != self.run.groups
+        self.run = run
+        if elsewhere:  # for what is ready
+            self.groups = {g.name: g for g in run.groups}
             ready = [self.jobs[number] for numbers in self.ready.values() for number in numbers]
             self.seed = seed
             self.ready.clear()
@@ -372,8 +373,10 @@ class RunState:
                 self.ready.setdefault(self.class_of(job), {})[job.number] = None
 
     def class_of(self, job: JobRecord) -> JobClass:
-        """Where a job stands while it is ready."""
-        return job_class(job, self.seed)
+        """Where a job stands while it is ready. Jobs that share a pool keep their order, however long they take."""
+        group = self.groups.get(job.spec.group)
+        kind = job_class(job, self.seed)
+        return kind._replace(size=0) if group is not None and group.slots else kind
 
     def set_version(self, version: int) -> None:
         """The version that the store gave to what was applied last."""

@@ -9,7 +9,7 @@ from cloudsend_cli.core.explain import explain
 from cloudsend_cli.core.model import JobGroup, JobSpec, Offer, Resources, RunSpec, Slot
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.pools import read_delay
-from cloudsend_cli.core.state import RunState
+from cloudsend_cli.core.state import Changes, RunState
 
 from .deciding import NOW, POLICY, UP, change_job, change_node, seeing
 
@@ -72,3 +72,39 @@ def test_without_a_delay_all_begin_at_once() -> None:
     assert hand_out(make(), NOW)[0] == [1, 2, 3, 7]
     assert hand_out(make(("delay", "0")), NOW)[0] == [1, 2, 3, 7]
     assert (read_delay(()), read_delay((("delay", "1.5"),))) == (0.0, 1.5)
+
+
+def test_tasks_of_a_pool_keep_their_order_however_long_they_take() -> None:
+    first = make()
+    jobs = [replace(j, expected=1000.0 if j.number in {2, 5} else 1.0) for j in first.jobs.values()]
+    state = RunState(first.run, jobs, first.nodes.values())
+    assert hand_out(state, NOW)[0] == [1, 2, 3, 7]
+    state = RunState(first.run, jobs, first.nodes.values())
+    state.apply(Changes(run=replace(state.run, groups=(JobGroup("s/g", max_parallel=2),), max_parallel=2)))
+    assert hand_out(state, NOW)[0] == [2, 5], "without a pool the longest comes first"
+
+
+def test_what_would_wait_in_a_queue_takes_no_place_of_what_could_start() -> None:
+    """Seen: with `max_parallel: 2` a second job of two CPUs waited behind the first, and a task behind both."""
+    light = Resources(cpus=0.0)
+    jobs = [JobSpec(f"wide{n}", ("t",), "t", resources=Resources(2.0)) for n in range(3)]
+    jobs.append(JobSpec("s/g/0", ("t",), "t", group="s/g", resources=light))
+    plan = NodePlan("n-0", "fake", (Offer("{}", Resources(2.0)),))
+    spec = RunSpec("p", "/c.yml", tuple(jobs), max_parallel=2, groups=(JobGroup("s/g", PLACES),))
+    state = plan_run(spec, [plan], "rtest1", 0.0)
+    change_node(state, "n-0", state="running", generation=1, instance_id="i-0", token="t")
+    assert hand_out(state, NOW)[0] == [1, 4]
+    change_job(state, 4, state="succeeded", started_at=NOW, ended_at=NOW + 1)
+    assert hand_out(state, NOW + 1)[0] == [2], "nothing else could start: it waits on the machine"
+
+
+def test_a_named_slot_that_is_in_use_is_told() -> None:
+    one, two = (JobSpec(name, ("t",), "t", slots=("licence",)) for name in ("first", "second"))
+    plan = NodePlan("n-0", "fake", (Offer("{}", Resources(2.0)),))
+    state = plan_run(RunSpec("p", "/c.yml", (one, two)), [plan], "rtest1", 0.0)
+    change_node(state, "n-0", state="running", generation=1, instance_id="i-0", token="t")
+    hand_out(state, NOW)
+    told = "its slot 'licence' of n-0 is in use by first"
+    assert told not in explain(state, state.jobs[2], {"n-0": UP}, NOW).reasons
+    change_job(state, 1, started_at=NOW)
+    assert told in explain(state, state.jobs[2], {"n-0": UP}, NOW).reasons
