@@ -14,8 +14,20 @@ from .sanitise import untrusted
 if TYPE_CHECKING:
     from .session import Session
 
-Job = Annotated[str, typer.Argument(metavar="JOB", help="Its id, name, glob, hash, any unique prefix, or @last.")]
-Jobs = Annotated[list[str], typer.Argument(metavar="JOB…", help="Ids, names, globs, hashes, prefixes, or @last.")]
+Job = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB",
+        help="Its id, name (the newest so called), glob (of the newest run that has any), hash, unique prefix, or @last.",
+    ),
+]
+Jobs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="JOB…",
+        help="Ids, names (the newest so called), globs (of the newest run that has any), hashes, unique prefixes, or @last.",
+    ),
+]
 JobOrRun = Annotated[str, typer.Argument(metavar="JOB|RUN", help="A job or a run.")]
 JobsOrRuns = Annotated[list[str], typer.Argument(metavar="JOB|RUN…", help="Jobs or runs.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, any unique prefix, or @last.")]

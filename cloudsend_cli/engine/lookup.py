@@ -197,18 +197,18 @@ def _find(store: SqliteStore, text: str) -> list[JobRow]:
 
 
 def _by_name(store: SqliteStore, text: str, *, glob: bool) -> list[JobRow]:
-    """The newest of that name; for a glob, the newest of each name that fits it."""
+    """The newest of that name; for a glob, those that fit it of the newest run that has any.
+
+    WHY NOT the newest of each name: a run with more tasks would lend what the newest has not, to `kill` as well.
+    """
     rows = [r for r in store.find_jobs(name=text, limit=100_000 if glob else 1) if not (glob and r.superseded_by)]
     if not rows and not glob:
         names = [n for n in _known_names(store) if n.startswith(text)]
         if len(set(names)) > 1:
             raise _ambiguous("job", text, sorted(set(names)))
         rows = store.find_jobs(name=names[0], limit=1) if names else []
-    if glob:
-        newest: dict[str, JobRow] = {}
-        for row in rows:  # the newest first
-            newest.setdefault(row.name, row)
-        rows = sorted(newest.values(), key=lambda r: (r.created_at, r.run, r.number))
+    if glob and rows:
+        rows = sorted((r for r in rows if r.run == rows[0].run), key=lambda r: r.number)
     return rows
 
 

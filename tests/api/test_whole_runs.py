@@ -258,14 +258,6 @@ def test_a_job_that_never_started_says_why_it_has_no_log(stack: Stack) -> None:
             list(stack.client.read_log("next", follow=follow))
 
 
-def test_a_glob_names_the_newest_job_of_each_name(stack: Stack) -> None:
-    old = stack.submit(name="old.json", jobs=[{"name": n, "run": "true"} for n in ("aa", "ab")])
-    stack.settle(old)
-    new = stack.submit(name="new.json", jobs=[{"name": n, "run": "true"} for n in ("ab", "ac")])
-    stack.settle(new)
-    assert [j.id for j in stack.client.find_jobs(["a*"])] == [f"{old}.1", f"{new}.1", f"{new}.2"]
-
-
 def test_a_limit_lists_the_newest_jobs_in_their_order(stack: Stack) -> None:
     run = stack.submit(jobs=[{"name": "n", "run": "true", "repeat": 5}])
     assert [j.name for j in stack.client.list_jobs(run, limit=2)] == ["n-3", "n-4"]
@@ -295,3 +287,15 @@ def test_a_run_continued_while_its_machine_is_given_back_gets_one_again(stack: S
         assert stack.settle(stack.submit(jobs=jobs)).counts == {
             "pending": 0, "running": 0, "succeeded": count, "failed": 0, "cancelled": 0,
         }  # fmt: skip
+
+
+def test_a_glob_means_the_newest_run_that_it_fits(stack: Stack) -> None:
+    """Seen: `kill job 'Search/*'` ended two tasks of the newest run, and those of a longer run that it has not."""
+    long = stack.submit(name="long.json", project="long", jobs=[{"name": "s", "run": "sleep 600", "repeat": 4}])
+    short = stack.submit(name="short.json", project="short", jobs=[{"name": "s", "run": "sleep 600", "repeat": 2}])
+    assert [job.id for job in stack.client.find_jobs(["?-3"])] == [f"{long}.4"]
+    assert [job.id for job in stack.client.cancel(["s-*"])] == [f"{short}.1", f"{short}.2"]
+    assert stack.settle(short).counts["cancelled"] == 2
+    assert {job.state for job in stack.client.list_jobs(long)} <= {"pending", "running"}
+    stack.client.cancel_run(long)
+    stack.settle(long)
