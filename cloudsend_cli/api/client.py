@@ -149,7 +149,8 @@ class Client:
             return planned, functions
 
         submitted = acting.submit(self._home, {}, (), options, lambda spec, nodes, continued: None, take)
-        return FunctionRun(self, submitted, names)
+        ids = {job.name: job.id for job in self.list_jobs(submitted.run)}
+        return FunctionRun(self, submitted, [ids.get(name, "") for name in names])
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 

@@ -18,14 +18,14 @@ Job = Annotated[
     str,
     typer.Argument(
         metavar="JOB",
-        help="Its id, name (the newest so called), glob (of the newest run that has any), hash, unique prefix, or @last.",
+        help="Its id, name (the newest so called), glob (in the newest run that fits), hash, unique prefix, or @last.",
     ),
 ]
 Jobs = Annotated[
     list[str],
     typer.Argument(
         metavar="JOB…",
-        help="Ids, names (the newest so called), globs (of the newest run that has any), hashes, unique prefixes, or @last.",
+        help="Ids, names (the newest so called), globs (in the newest run that fits), hashes, prefixes, or @last.",
     ),
 ]
 JobOrRun = Annotated[str, typer.Argument(metavar="JOB|RUN", help="A job or a run.")]

@@ -328,3 +328,27 @@ def test_waiting_is_possible_from_another_thread_than_submitting(stack: Stack) -
     thread.start()
     wait_for(lambda: not thread.is_alive())
     assert told == ["succeeded"]
+
+
+def test_a_handle_whose_run_went_on_without_its_calls_says_so(stack: Stack) -> None:
+    """Seen: of two programs with one `continue_as` the first was given the values of the second as its own."""
+    source = """
+        from cloudsend_cli import Client, SubmitOptions
+        from cloudsend_cli.errors import ConflictError
+
+        def same(x):
+            return x
+
+        if __name__ == "__main__":
+            options = SubmitOptions(continue_as="sweep")
+            first = Client().map(same, [{"x": 1}, {"x": 2}, {"x": 3}], options=options)
+            assert first.values(60) == [1, 2, 3]
+            second = Client().map(same, [{"x": 3}], options=options)
+            assert (second.run, second.values(60)) == (first.run, [3])
+            try:
+                first.values(60)
+            except ConflictError as problem:
+                print(problem)
+    """
+    told = run_program(stack, source)
+    assert told.endswith(" was continued without 2 of these 3 calls, which it has ended\n"), told

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloudsend_cli.config.context import FunctionTasks
 from cloudsend_cli.core.submission import Submitted
 from cloudsend_cli.engine.submit import Keep
-from cloudsend_cli.errors import UsageError, WaitTimeout
+from cloudsend_cli.errors import ConflictError, UsageError, WaitTimeout
 
 from .sections import read_pool
 from .tasks import Call, Pool, name_of, plan_tasks, show_value
@@ -69,19 +69,22 @@ def plan_work(work: Work, keep: Keep) -> tuple[dict[str, object], dict[str, Func
 
 
 class FunctionRun:
-    """Calls of a function that are on their way. May be used from several threads."""
+    """Calls of a function that are on their way. May be used from several threads.
 
-    def __init__(self, client: Client, submitted: Submitted, names: Sequence[str]) -> None:
+    `ids`: of the jobs, in the order of the calls; "" where another submission has replaced one already.
+    """
+
+    def __init__(self, client: Client, submitted: Submitted, ids: Sequence[str]) -> None:
         self._client = client
-        self._names = tuple(names)
+        self._ids = tuple(ids)
         self.submitted = submitted
         self.run = submitted.run
 
     def __repr__(self) -> str:
-        return f"<FunctionRun {self.run}: {len(self._names)} calls>"
+        return f"<FunctionRun {self.run}: {len(self._ids)} calls>"
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._ids)
 
     def wait(self, timeout: float | None = None) -> list[JobResult]:
         """All results in the order of the calls, once every one has ended and is home. WaitTimeout: they go on."""
@@ -89,9 +92,16 @@ class FunctionRun:
         return self.results()
 
     def results(self) -> list[JobResult]:
-        """Of all calls, in their order, as they are now."""
-        found = {result.name: result for result in self._client.results(self.run)}
-        return [found[name] for name in self._names if name in found]
+        """Of all calls, in their order, as they are now.
+
+        ConflictError: the run was continued, by this program or another, without some of these calls.
+        """
+        found = {result.id: result for result in self._client.results(self.run)}
+        gone = sum(id not in found for id in self._ids)
+        if gone:
+            told = f"run {self.run} was continued without {gone} of these {len(self)} calls, which it has ended"
+            raise ConflictError(told, hint="give each sweep a `continue_as` of its own")
+        return [found[id] for id in self._ids]
 
     def values(self, timeout: float | None = None) -> list[Any]:
         """What all calls returned, in their order. Raises the first exception, as `JobResult.value` does."""
@@ -99,8 +109,8 @@ class FunctionRun:
 
     def value(self, timeout: float | None = None) -> Any:
         """What the only call returned."""
-        if len(self._names) != 1:
-            raise UsageError(f"run {self.run} has {len(self._names)} calls", hint="use values()")
+        if len(self._ids) != 1:
+            raise UsageError(f"run {self.run} has {len(self._ids)} calls", hint="use values()")
         return self.values(timeout)[0]
 
     def events(self, timeout: float | None = None) -> Iterator[RunEvent]:
