@@ -23,6 +23,7 @@ VERBS: Final = ("using", "taking", "renting")  # of machines of the run, of thos
 BARE_VERBS: Final = ("use", "take", "rent")
 ALTERNATIVES: Final = 5  # that are shown of each kind of machine
 MACHINES: Final = 8  # ... and of what runs where
+JOBS: Final = 1000  # ... of which a table is read
 GROUPS: Final = {
     "kept": "kept: succeeded before with the same content",
     "attached": "attached: under way already",
@@ -166,8 +167,11 @@ def show_plan(session: Session, config: str | None, argv: tuple[str, ...], optio
     show_warnings(screen, plan.warnings)
     for warning in list_warnings(plan.nodes):
         screen.warn(warning)
-    rows = [(j.name, describe(j.resources), names.get(j.environment, ""), j.display) for j in plan.spec.jobs]
+    shown = plan.spec.jobs[:JOBS]
+    rows = [(j.name, describe(j.resources), names.get(j.environment, ""), j.display) for j in shown]
     screen.rows(("JOB", "ASKS FOR", "ENVIRONMENT", "COMMAND"), rows)
+    if len(plan.spec.jobs) > len(shown):
+        screen.say(f"{len(shown):,} of {len(plan.spec.jobs):,} jobs are shown; -o json has all")
     screen.write("\n")
     rented = rented_nodes(plan.nodes)
     if rented:

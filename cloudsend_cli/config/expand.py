@@ -54,7 +54,7 @@ class Expander:
             for entry in entries
             if entry.names
         ]
-        check_after(self.report, waiting)
+        check_after(self.report, waiting, [e.group.name for e in entries if e.numbered and e.group and not e.names])
         return [spec for entry in entries for spec in self._expand(entry)], groups
 
     def _group(self, entries: Sequence[Entry]) -> list[JobGroup]:

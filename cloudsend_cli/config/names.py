@@ -80,8 +80,10 @@ class Waiting:
         return [("after", *pair) for pair in self.after] + [("after_any", *pair) for pair in self.after_any]
 
 
-def check_after(report: Report, entries: Sequence[Waiting]) -> None:
+def check_after(report: Report, entries: Sequence[Waiting], empty: Sequence[str] = ()) -> None:
     """Report names that nothing has, patterns that fit nothing, and jobs that wait for each other.
+
+    `empty`: groups without tasks. What waits for all tasks of such a group waits for none, and a warning says so.
 
     All jobs of one entry wait for the same jobs, so that a cycle among entries is a cycle among jobs.
     """
@@ -96,12 +98,13 @@ def check_after(report: Report, entries: Sequence[Waiting]) -> None:
             names = found[pattern]
             own = [name for name in names if owner[name] == index]
             place = f"{entry.path}.{key}"
-            if not names:
-                what = "no job fits" if not _GLOB.isdisjoint(pattern) else "no job is called"
+            if not names and match_names(pattern, [f"{group}/0" for group in empty]):
+                report.warn(f"{place}: {clip(pattern)} has no tasks, and is not waited for", node.place, path=place)
+            elif not names:
                 hint = did_you_mean(pattern, owner)
-                if "{" in pattern:
-                    hint = f"parameters are not replaced in {key!r}; use a glob such as train-*"
-                report.error(f"{place}: {what} {clip(pattern)}", node.place, hint, place)
+                report.error(
+                    f"{place}: {_describe_unknown(pattern)}", node.place, _hint_braces(pattern, key) or hint, place
+                )
             elif pattern in owner and own:
                 report.error(f"{place}: the job {clip(pattern)} waits for itself", node.place, path=place)
             elif len(own) > 1:
@@ -111,6 +114,14 @@ def check_after(report: Report, entries: Sequence[Waiting]) -> None:
                 report.error(f"{place}: {clip(pattern)} fits only the job itself", node.place, path=place)
             entry.edges += sorted({owner[name] for name in names} - {index})
     _check_cycles(report, [*entries, *_list_stage_ends(entries)])
+
+
+def _describe_unknown(pattern: str) -> str:
+    return f"{'no job is called' if _GLOB.isdisjoint(pattern) else 'no job fits'} {clip(pattern)}"
+
+
+def _hint_braces(pattern: str, key: str) -> str:
+    return f"parameters are not replaced in {key!r}; use a glob such as train-*" if "{" in pattern else ""
 
 
 def _list_stage_ends(entries: Sequence[Waiting]) -> list[Waiting]:

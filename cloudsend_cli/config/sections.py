@@ -102,7 +102,7 @@ class SectionReader:
         limit = value_of(values, "max_parallel")
         entry = Entry(path, key, values, Sweep(), render_shell_line("true", ()), name, True, JobSpec("", (), ""))
         entry.section, entry.numbered = section, True
-        entry.group = JobGroup(name, NO_SLOT, limit if isinstance(limit, int) else None)
+        entry.group = JobGroup(name, NO_SLOT, limit if isinstance(limit, int) else None, section)
         call = values.get("Call")
         if call is None:
             self.report.error(f"{path}: a group needs 'Call', a shell command", node.place, path=path)

@@ -119,6 +119,10 @@ def explain(
     found = _explain_state(state, job, views, now, others)
     attempts = [*earlier, Earlier(job.attempt, job.node, job.reason)] if job.final else earlier
     more = (*describe_results(job, job_id(state.run.id, job.number)), *describe_losses(attempts))
+    if job.superseded_by > 0:
+        more += (f"superseded: {job_id(state.run.id, job.superseded_by)} has its name now, with other content",)
+    elif job.superseded_by:
+        more += ("superseded: it is no longer in the config",)
     return replace(found, reasons=(*found.reasons, *more))
 
 
@@ -214,7 +218,8 @@ def _why_not_yet(state: RunState, job: JobRecord) -> Iterator[str]:
     if state.is_gated(job):
         stage = state.stages.begun
         left = [j for j in jobs.values() if j.spec.stage == stage and not j.final]
-        section = left[0].spec.group.partition("/")[0] or str(stage)
+        name = left[0].spec.group
+        section = state.groups.get(name, JobGroup(name)).section or name.partition("/")[0] or str(stage)
         verb = "job of it has" if len(left) == 1 else "jobs of it have"
         yield f"waits for section {section}: {len(left)} {verb} not ended"
 

@@ -170,6 +170,7 @@ class JobGroup:
     name: str
     slots: tuple[Slot, ...] = ()  # (): the group has no pool
     max_parallel: int | None = None
+    section: str = ""  # that it belongs to; "": it is none of a section
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,14 +54,11 @@ class JobView:
     cpu_seconds: float | None = None
     unknown_since: float | None = None  # when its machine was last heard, while it is not
     silence: str = ""  # what is known of that
+    section: str = ""
     group: str = ""  # of a section: "section/group"
     slot: str | None = None  # the place of the group's pool that its newest attempt was given, as slot_text
     metrics: Mapping[str, str] = field(default_factory=dict)  # what its newest attempt reported, as it was written
     metrics_ignored: int = 0  # how many pairs of what it reported were not taken
-
-    @property
-    def section(self) -> str:
-        return self.group.rpartition("/")[0]
 
     @property
     def duration(self) -> float | None:
@@ -228,6 +225,9 @@ class Slots:
         group = name.rpartition("/")[0]
         return group if group in self._groups else ""
 
+    def section_of(self, group: str) -> str:
+        return self._groups[group].section if group in self._groups else ""
+
     def text(self, group: str, slot: int) -> str | None:
         """Such as `machine=0 gpu=1`; the number of a place that has no names; None where there is none."""
         found = self._groups.get(group)
@@ -239,6 +239,7 @@ class Slots:
 
 def job_view(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> JobView:
     node = state.nodes.get(job.node)
+    slots = Slots(state.run.groups)
     metrics, ignored = split_ignored(job.metrics)
     return JobView(
         id=job_id(state.run.id, job.number),
@@ -263,8 +264,9 @@ def job_view(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> 
         superseded=bool(job.superseded_by),
         maxrss=job.maxrss,
         cpu_seconds=job.cpu_seconds,
+        section=slots.section_of(job.spec.group),
         group=job.spec.group,
-        slot=Slots(state.run.groups).text(job.spec.group, job.slot),
+        slot=slots.text(job.spec.group, job.slot),
         metrics=metrics,
         metrics_ignored=ignored,
         **silence_of(job.state, job.node, views.get(job.node)),

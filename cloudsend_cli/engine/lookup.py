@@ -91,6 +91,7 @@ def job_view(row: JobRow, facts: RunFacts) -> JobView:
         superseded=bool(row.superseded_by),
         maxrss=row.maxrss,
         cpu_seconds=row.cpu_seconds,
+        section=facts.slots.section_of(group),
         group=group,
         slot=facts.slots.text(group, more.get("slot", -1)),
         metrics=metrics,

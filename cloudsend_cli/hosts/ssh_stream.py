@@ -74,6 +74,8 @@ class ChannelStream:
             return bytes(self._channel.recv(size))
         except TimeoutError:
             raise BlockingIOError from None
+        except EOFError:  # the connection was lost before the host could be told that there is room for more
+            return b""
 
     def send(self, data: bytes) -> int:
         """Fills the channel's window. Never waits for the connection: its buffer is asked before each packet."""
@@ -95,7 +97,7 @@ class ChannelStream:
         return sent
 
     def _drain_stderr(self) -> None:
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, EOFError):
             while self._channel.recv_stderr_ready() and (data := self._channel.recv_stderr(65536)):
                 self._stderr = (self._stderr + data)[-STDERR_KEPT:]
 

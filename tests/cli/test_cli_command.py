@@ -400,3 +400,13 @@ def test_a_run_whose_maestro_was_killed_is_said_to_wait_for_one(cloudsend: Comma
         assert "no maestro runs: open jobs are shown as last known" in cloudsend(*words.split()).stderr
     cloudsend("kill", "run", run)
     cloudsend("wait", run, status=1)
+
+
+def test_a_plan_of_many_jobs_is_shown_in_part(cloudsend: Command) -> None:
+    (cloudsend.folder / "many.yml").write_text("jobs: {name: j, run: 'true', repeat: 1200}\n")
+    done = cloudsend("run", "many.yml", "--dry-run")
+    assert (done.stdout.count("\nj-"), "1,000 of 1,200 jobs are shown; -o json has all\n" in done.stderr) == (
+        1000,
+        True,
+    )
+    assert len(cloudsend.json("run", "many.yml", "--dry-run")["jobs"]) == 1200

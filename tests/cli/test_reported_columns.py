@@ -22,6 +22,7 @@ FIRST = make_job(
     params={"lr": "0.1", "loss": "mse"},
     metrics={"loss": "0.50", "acc": "-1"},
     slot="gpu=0",
+    section="Search",
     group="Search/GTX 2080",
 )
 SECOND = make_job(2, hash=HASH, params={"lr": "=1+1", "": "-v"}, metrics={"epochs": "7"}, metrics_ignored=1200)

@@ -83,7 +83,10 @@ def test_the_config_of_the_seed(desk) -> None:
     assert {job.resources for job in spec.jobs} == {Resources(0)}
     assert [job.slot_args for job in spec.jobs] == [True] * 27 + [False] * 4
     four = tuple((("--machine", m), ("--gpu", g)) for m in "01" for g in "01")
-    assert spec.groups == (JobGroup(gpu, four), JobGroup(cpu, ((),)), JobGroup(dummy, ((),)))
+    assert [(g.name, g.slots, g.max_parallel) for g in spec.groups] == [
+        (gpu, four, None), (cpu, ((),), None), (dummy, ((),), None),
+    ]  # fmt: skip
+    assert [g.section for g in spec.groups] == [name.rpartition("/")[0] for name in (gpu, cpu, dummy)]
 
 
 def test_its_names_can_be_used_wherever_names_are(desk) -> None:
@@ -139,7 +142,7 @@ def test_a_group_takes_the_keys_of_a_job(desk, spelling: str) -> None:
     assert (job.workdir, job.environment, job.timeout, job.grace, job.retries) == ("w1", "key-ml", 3600, 3, 2)
     assert (job.retries_lost, job.persist, job.resources) == (5, ("keep",), Resources(2, 1_000_000_000))
     assert (job.slots, job.memory_factor, paths) == (("licence",), 1.5, ["data/x.csv"])
-    assert pool == JobGroup("S/G", ((("-m", "a"),),), 3)
+    assert pool == JobGroup("S/G", ((("-m", "a"),),), 3, "S")
 
 
 def test_words_of_a_call_and_values_name_files(desk) -> None:
@@ -219,6 +222,22 @@ sections:
     ]
     only = desk.load("sections: {A: {G: {Call: a, Param: {-x: []}}}}\n")
     assert only.spec.jobs == () and len(only.warnings) == 1
+
+
+def test_a_group_without_tasks_is_not_waited_for(desk) -> None:
+    text = "sections: {A: {g/x: {Call: a, Param: {-x: []}}}, B: {h: {Call: b, after: [A/g/x/*, 'A/*']}}}\n"
+    loaded = desk.load(text)
+    assert [job.name for job in loaded.spec.jobs] == ["B/h/0"]
+    told = [w.message for w in loaded.warnings]
+    assert [f"sections.B.h.after: 'A/{glob}*' has no tasks, and is not waited for" for glob in ("g/x/", "")] == told[
+        1:
+    ]
+    assert "no job fits 'C/*'" in desk.problems(text.replace("'A/*'", "'C/*'"))
+
+
+def test_a_section_is_known_apart_from_a_group_with_a_slash(desk) -> None:
+    (group,) = desk.load("sections: {S 1: {g/x: {Call: a}}}\n").spec.groups
+    assert (group.name, group.section) == ("S 1/g/x", "S 1")
 
 
 def test_jobs_and_sections_together(desk) -> None:
@@ -546,7 +565,7 @@ def test_a_function_brings_its_tasks(desk) -> None:
     functions = {"\0fit": FunctionTasks(tasks, ((("gpu", "0"),), (("gpu", "1"),)), (Output("value.pkl"),))}
     keys = {"Call": "\0fit", "upload": "data.csv", "output": "more/", "cpus": 2, "vars": {"A": 1}, "max_parallel": 1}
     jobs, pool = group(desk, keys, functions=functions)
-    assert pool == JobGroup("S/G", ((("gpu", "0"),), (("gpu", "1"),)), 1)
+    assert pool == JobGroup("S/G", ((("gpu", "0"),), (("gpu", "1"),)), 1, "S")
     assert [(job.name, job.argv, job.display, job.params) for job in jobs] == [
         (f"S/G/{n}", task.argv, task.display, task.params) for n, task in enumerate(tasks)
     ]

@@ -102,7 +102,7 @@ sections: {train: {b: {Call: f, max_parallel: 9}}}
     spec = desk.load(text).spec
     assert spec.groups == (
         JobGroup("train", (), 1), JobGroup("b", (), 2), JobGroup("b-2", (), 5), JobGroup("jobs[3]", (), 6),
-        JobGroup("train/b", ((),), 9),
+        JobGroup("train/b", ((),), 9, "train"),
     )  # fmt: skip
     assert [job.group for job in spec.jobs] == ["train"] * 2 + ["b"] * 3 + ["b-2"] * 2 + ["jobs[3]"] * 2 + [
         "", "train/b",

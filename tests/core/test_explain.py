@@ -226,6 +226,14 @@ def test_section_that_has_not_begun() -> None:
     assert why(bare, 2) == ["waits for section 1: 1 job of it has not ended"]
 
 
+def test_superseded_job_tells_what_has_its_name() -> None:
+    state = make(SPECS[0], SPECS[1])
+    done = replace(state.jobs[1], state="succeeded", superseded_by=2)
+    assert explain(state, done, {}, 0.0).reasons[-1] == "superseded: rtest1.2 has its name now, with other content"
+    gone = replace(done, superseded_by=-1)
+    assert explain(state, gone, {}, 0.0).reasons[-1] == "superseded: it is no longer in the config"
+
+
 @pytest.mark.parametrize(
     ("group", "running", "told"),
     [

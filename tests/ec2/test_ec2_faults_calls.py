@@ -50,9 +50,9 @@ def play_struck(stack: Ec2Stack, kind: str) -> None:
     stack.check_jobs(kept, 1)
     faults += struck("CreateTags", "TerminateInstances")
     wanted = [stack.machine(idle="60s"), stack.machine(idle="0")]
-    run = stack.submit(fresh=True, instances=wanted, jobs=[LEDGER])
+    run = stack.submit(fresh=True, instances=wanted, jobs=[{"run": LEDGER, "cpus": 2}] * 2)
     stack.follow_to_end(run)
-    stack.check_jobs(run, 1, earlier=1)
+    stack.check_jobs(run, 2, earlier=1)
     assert {fault.action for fault in faults} == {*CHANGING}
     missed = [fault.action for fault in faults if not fault.hits]
     assert not missed, f"not called: {missed}"

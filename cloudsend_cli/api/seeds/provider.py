@@ -157,6 +157,8 @@ class CloudSendProvider:
 
     def run_job(self, job: CloudSendJob, wait: bool = False) -> CloudSendProcess:
         """Submit one job as a run of its own, anew. Where a rented machine of an earlier run waits, it is taken."""
+        if not isinstance(job, CloudSendJob):
+            raise UsageError(f"run_job takes a job, not {job!r:.80}", hint="get_jobs() has them")
         index = self._objects().entry_of.get(job.get_name())
         if index is None:
             hint = "run_jobs runs all; jobs of a matrix or of sections cannot be picked"
