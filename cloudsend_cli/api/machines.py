@@ -227,12 +227,11 @@ def _terminate_rented(home: Directory, ref: str, *, force: bool) -> Released | N
         view = _find(home, ref)
     except NotFoundError:
         return None
+    if not force and (runs := renting.await_let_go(home, view)):
+        renting.refuse_in_use(view, runs, "given back")
     machine = renting.find_rented(home, view)
     if machine is None:
         return None
-    runs = renting.live_runs(home, view)
-    if runs and not force:
-        renting.refuse_in_use(view, runs, "given back")
     return replace(renting.terminate(home, machine), name=view.name)
 
 

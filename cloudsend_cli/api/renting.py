@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.costs import describe_rate
 from cloudsend_cli.core.machine_views import CheckView, InstanceView
-from cloudsend_cli.core.model import Finding, ProviderDefinition, Rented
+from cloudsend_cli.core.model import PENDING, RUNNING, Finding, ProviderDefinition, Rented
 from cloudsend_cli.core.paid import total_cost
 from cloudsend_cli.core.ports import Renter
 from cloudsend_cli.core.renting import ENDED, machine_cost, parse_note
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Note = Callable[[str], None]
 RUNS_LOOKED_AT = 50  # newest runs, for the providers that they had
+LET_GO_LIMIT = 10.0
+LOOK_AGAIN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,17 @@ def find_rented(home: Directory, view: InstanceView) -> Rented | None:
 def live_runs(home: Directory, view: InstanceView) -> list[str]:
     """Runs with something left to do that have the machine."""
     return sorted(set(view.runs) & set(list_known_runs(home).active)) if view.state not in ENDED else []
+
+
+def await_let_go(home: Directory, view: InstanceView) -> list[str]:
+    """`live_runs`. A run whose jobs have all ended lets the machine go in a moment, which is waited for."""
+    until = time.monotonic() + LET_GO_LIMIT
+    while runs := live_runs(home, view):
+        counts = [home.reader().run_row(run).counts for run in runs]
+        if any(count.get(PENDING) or count.get(RUNNING) for count in counts) or time.monotonic() > until:
+            break
+        time.sleep(LOOK_AGAIN)
+    return runs
 
 
 # ---- renting -------------------------------------------------------------------------------------------------------

@@ -231,7 +231,7 @@ def test_a_fork_storm_is_ended(agent: Client, host: Host) -> None:
     would one that is fast: what ended keeps its number until it was waited for, and all tests share the numbers.
     """
     chains = "for i in 1 2 3 4 5 6; do for j in 0 1 2 3 4 5 6 7 8 9; do c & done; done"
-    storm = "c() { sleep 0.03; c & }; " + chains + "; sleep 300"
+    storm = "c() { sleep 0.2; c & }; " + chains + "; sleep 300"
     agent.start(sh("a.1", storm, grace=0))
     agent.running("a.1")
     wait_for(lambda: len(host.jobs()) > 50)

@@ -59,7 +59,7 @@ def test_mappings_become_columns_that_all_rows_have() -> None:
 
 
 GROUPS = (
-    JobGroup("Search/GTX 2080", ((("--machine", "0"), ("--gpu", "0,1")), (("", "x"), ("n", "1")))),
+    JobGroup("Search/GTX 2080", ((("--machine", "0"), ("--gpu", "0,1")), (("", "x"), ("n", "1"))), section="Search"),
     JobGroup("Search/serial", ((),)),
     JobGroup("Search/none"),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from lab_probes import MakeHosts, OpenSsh
+from real_stack import wait_for
 from sshlab import LabHost
 from sshlab.sshd import make_key
 
@@ -82,7 +83,7 @@ def test_a_host_that_wants_both(with_password: Callable[..., LabHost], open_ssh:
 def test_a_host_that_asks_for_the_password_in_words(with_password: Callable[..., LabHost], open_ssh: OpenSsh) -> None:
     host = with_password(PasswordAuthentication="no", KbdInteractiveAuthentication="yes", UsePAM="yes")
     assert open_ssh(host, key=None, password=PASSWORD).connect()
-    assert "keyboard-interactive" in host.sshd_log()
+    wait_for(lambda: "keyboard-interactive" in host.sshd_log())
     with pytest.raises(AuthError, match="does not take the password of"):
         open_ssh(host, key=None, password="wrong").connect()
 
