@@ -227,11 +227,13 @@ def _terminate_rented(home: Directory, ref: str, *, force: bool) -> Released | N
         view = _find(home, ref)
     except NotFoundError:
         return None
-    if not force and (runs := renting.await_let_go(home, view)):
-        renting.refuse_in_use(view, runs, "given back")
     machine = renting.find_rented(home, view)
     if machine is None:
         return None
+    if not force:
+        if runs := renting.await_let_go(home, view):
+            renting.refuse_in_use(view, runs, "given back")
+        machine = renting.find_rented(home, view) or machine  # it may have ended meanwhile
     return replace(renting.terminate(home, machine), name=view.name)
 
 
