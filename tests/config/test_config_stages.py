@@ -185,3 +185,19 @@ def test_a_job_that_fits_nowhere(desk, form: str, keys: str, problem: str) -> No
         return
     path = "jobs" if form.startswith("jobs") else "sections.S.G"
     assert desk.problems(text, context=context).endswith(f"{path} {problem}")
+
+
+def test_a_group_without_tasks_is_not_waited_for(desk) -> None:
+    text = "sections: {A: {g/x: {Call: a, Param: {-x: []}}}, B: {h: {Call: b, after: [A/g/x/*, 'A/*']}}}\n"
+    loaded = desk.load(text)
+    assert [job.name for job in loaded.spec.jobs] == ["B/h/0"]
+    told = [w.message for w in loaded.warnings]
+    assert [f"sections.B.h.after: 'A/{glob}*' has no tasks, and is not waited for" for glob in ("g/x/", "")] == told[
+        1:
+    ]
+    assert "no job fits 'C/*'" in desk.problems(text.replace("'A/*'", "'C/*'"))
+
+
+def test_a_section_is_known_apart_from_a_group_with_a_slash(desk) -> None:
+    (group,) = desk.load("sections: {S 1: {g/x: {Call: a}}}\n").spec.groups
+    assert (group.name, group.section) == ("S 1/g/x", "S 1")
