@@ -469,8 +469,10 @@ class RunState:
         self._note_opened(job)
 
     def _note_opened(self, job: JobRecord) -> None:
+        if job.slot < 0:
+            return
         place = (job.spec.group, job.slot)
-        if job.slot >= 0 and place not in self.opened:
+        if place not in self.opened:
             self.opened.add(place)
             self.opened_last = max(self.opened_last, job.handed_at or 0.0)
 

@@ -255,25 +255,27 @@ class Submitter:
     def upload(self, path: str, data: bytes, *, keep: bool) -> Upload:
         """Bytes that are to be a file in the run directory."""
         sha256 = hashlib.sha256(data).hexdigest()
-        kept = self.state_dir / "files" / sha256
-        if keep and not kept.exists():
-            kept.parent.mkdir(mode=0o700, exist_ok=True)
-            temporary = kept.with_name(f".{sha256[:16]}-{os.getpid()}-{threading.get_ident()}")
-            temporary.write_bytes(data)
-            os.replace(temporary, kept)
-        return Upload(path, sha256, len(data), 0o600, str(kept))
+        if keep:
+            self._keep(sha256, lambda temporary: temporary.write_bytes(data))
+        return Upload(path, sha256, len(data), 0o600, str(self._place(sha256)))
 
     def _snapshot(self, path: Path, sha256: str) -> str:
-        size = path.stat().st_size
-        if size > LARGEST_SNAPSHOT:
+        if path.stat().st_size > LARGEST_SNAPSHOT:
             return str(path)
-        kept = self.state_dir / "files" / sha256
+        self._keep(sha256, lambda temporary: shutil.copyfile(path, temporary))
+        return str(self._place(sha256))
+
+    def _place(self, sha256: str) -> Path:
+        return self.state_dir / "files" / sha256
+
+    def _keep(self, sha256: str, write: Callable[[Path], object]) -> None:
+        """Content is kept once, and is there whole or not at all."""
+        kept = self._place(sha256)
         if not kept.exists():
             kept.parent.mkdir(mode=0o700, exist_ok=True)
             temporary = kept.with_name(f".{sha256[:16]}-{os.getpid()}-{threading.get_ident()}")
-            shutil.copyfile(path, temporary)
+            write(temporary)
             os.replace(temporary, kept)
-        return str(kept)
 
 
 def _list_renamed(state: RunState, changes: Changes) -> Iterator[tuple[Home, Home, str]]:
