@@ -174,18 +174,19 @@ class Submitter:
         nodes = self._plan_nodes(spec)
         secrets = {name: self.environ[name] for job in spec.jobs for name in job.secrets}
         since = store.newest_event()
-        old = self._earlier_run(store, spec, options)
-        if old is not None:
-            keep_secrets(old, secrets)
-            continued = self._continue(store, old, spec, nodes, announce)
-            return Submitted(old, continued, loaded.warnings, since)
-        announce(spec, nodes, None)
-        history = store.read_history(spec.project)
         for _ in range(20):
-            state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time(), history)
-            with contextlib.suppress(ConflictError):  # the id is taken: another one
+            old = self._earlier_run(store, spec, options)
+            if old is not None:
+                keep_secrets(old, secrets)
+                continued = self._continue(store, old, spec, nodes, announce)
+                return Submitted(old, continued, loaded.warnings, since)
+            announce(spec, nodes, None)
+            state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time(), store.read_history(spec.project))
+            events = [Event("submitted", state.run.id, spec.config_path)]
+            # The id is taken, or another process made the run of this config meanwhile, which is continued then.
+            with contextlib.suppress(ConflictError):
                 keep_secrets(state.run.id, secrets)
-                store.create_run(state, [Event("submitted", state.run.id, spec.config_path)])
+                store.create_run(state, events, first=_continues(spec, options))
                 return Submitted(state.run.id, None, loaded.warnings, since)
         raise ConflictError("no free run id was found in 20 tries", hint="try again")
 
@@ -211,7 +212,7 @@ class Submitter:
         return outcome[-1]
 
     def _earlier_run(self, store: SqliteStore, spec: RunSpec, options: SubmitOptions) -> str | None:
-        if options.fresh or not spec.recover or not spec.config_path:
+        if not _continues(spec, options):
             return None
         run = store.find_run_of_config(spec.project, spec.config_path)
         unreached = dict(store.run_row(run).run.settings).get(UNREACHED) if run is not None else None
@@ -286,6 +287,11 @@ def _list_renamed(state: RunState, changes: Changes) -> Iterator[tuple[Home, Hom
             results_dir, attempt = state.run.results_dir, attempt_id(state.run.id, number, job.attempt)
             places = [Home(results_dir, state.run.id, name) for name in (old.spec.name, job.spec.name)]
             yield places[0], places[1], attempt
+
+
+def _continues(spec: RunSpec, options: SubmitOptions) -> bool:
+    """Whether its config has one run, which goes on with each submission."""
+    return spec.recover and bool(spec.config_path) and not options.fresh
 
 
 def _path_of_mapping(options: SubmitOptions) -> str:

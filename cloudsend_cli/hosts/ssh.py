@@ -54,9 +54,10 @@ class SshHost:
 
     def open_shell(self, command: Sequence[str]) -> int:
         """The user's terminal there, by the system's ssh."""
-        from .ssh_shell import run_shell
+        from .ssh_shell import run_shell, wait_while_refused
 
         route = resolve(self.address, self._ssh_config)
+        wait_while_refused(route)
         with self._lock:
             if self._connection is None and is_rotation_due(self.address, route, self._known_hosts):
                 self._connected().close()

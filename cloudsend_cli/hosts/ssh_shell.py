@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,32 @@ from cloudsend_cli.errors import UnreachableError
 from .bootstrap import one_argument
 from .ssh_config import Route
 from .ssh_pins import read_pins
+
+BOOT = 60.0  # s from a machine's first refusal to its sshd: a start of EC2 needs 10 to 30
+CONNECT_LIMIT = 15  # s
+
+
+def wait_while_refused(route: Route, limit: float = BOOT) -> None:
+    """A rented machine that boots refuses connections until its sshd listens. What else is wrong, ssh itself will say.
+
+    Not ConnectionAttempts of ssh: behind a firewall that drops packets, each would last as long as the kernel tries.
+    """
+    if not route.alias or route.hops or route.proxy_command:
+        return
+    ends = time.monotonic() + limit
+    told = False
+    while time.monotonic() < ends:
+        try:
+            socket.create_connection((route.hostname, route.port), CONNECT_LIMIT).close()
+        except ConnectionRefusedError:
+            if not told:
+                sys.stderr.write(f"the machine refuses connections, as one that boots: trying for {limit:.0f} s\n")
+                told = True
+            time.sleep(0.5)
+        except OSError:
+            return
+        else:
+            return
 
 
 def run_shell(route: Route, known_hosts: Path, command: Sequence[str], config: Path | None) -> int:
@@ -73,7 +101,7 @@ def _common(route: Route, known: KnownFiles) -> list[str]:
     )
     if route.alias:
         # A rented machine, behind a firewall of its provider: one that does not let us in says nothing.
-        options += (f"HostKeyAlias={route.alias}", "CheckHostIP=no", "ConnectTimeout=15")
+        options += (f"HostKeyAlias={route.alias}", "CheckHostIP=no", f"ConnectTimeout={CONNECT_LIMIT}")
     for option in options:
         arguments += ["-o", option]
     return arguments

@@ -184,16 +184,19 @@ class Queries:
 
     def find_run_of_config(self, project: str, config_path: str) -> str | None:
         """The newest run of this project and config file."""
-        # REASON for the Python filter: both may hold what SQLite cannot, and are compared as records.
         with self._transaction() as db, self._decoding():
-            bodies = db.execute(
-                "SELECT version, body FROM runs JOIN run_records ON run = key WHERE config_path = ? ORDER BY key DESC",
-                (pack(config_path),),
-            ).fetchall()
-            for version, body in bodies:
-                run = decode_run(body, version)
-                if run.project == project and run.config_path == config_path:
-                    return run.id
+            return self._run_of_config(db, project, config_path)
+
+    def _run_of_config(self, db: sqlite3.Connection, project: str, config_path: str) -> str | None:
+        # REASON for the Python filter: both may hold what SQLite cannot, and are compared as records.
+        bodies = db.execute(
+            "SELECT version, body FROM runs JOIN run_records ON run = key WHERE config_path = ? ORDER BY key DESC",
+            (pack(config_path),),
+        ).fetchall()
+        for version, body in bodies:
+            run = decode_run(body, version)
+            if run.project == project and run.config_path == config_path:
+                return run.id
         return None
 
     def read_history(self, project: str) -> History:

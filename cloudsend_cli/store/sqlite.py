@@ -134,12 +134,17 @@ class SqliteStore(Queries):
 
     # ---- runs ------------------------------------------------------------------------------------------------------
 
-    def create_run(self, state: RunState, events: Sequence[Event] = ()) -> int:
-        """Write a whole new run; return its version. ConflictError: the id is taken."""
+    def create_run(self, state: RunState, events: Sequence[Event] = (), *, first: bool = False) -> int:
+        """Write a whole new run; return its version.
+
+        ConflictError: the id is taken, or, with `first`, its config has a run: another process was faster.
+        """
         run = state.run
         with self._transaction("BEGIN IMMEDIATE") as db:
             if db.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone():
                 raise ConflictError(f"there is a run {run.id} already", hint="try again: another id will be chosen")
+            if first and (other := self._run_of_config(db, run.project, run.config_path)):
+                raise ConflictError(f"run {other} of {run.config_path} is there already", hint="continue that one")
             version = run.version + 1
             inserted = db.execute(
                 "INSERT INTO runs (id, version, project, config_path, created_at, ended_at) VALUES (?, ?, ?, ?, ?, ?)",

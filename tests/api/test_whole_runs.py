@@ -77,6 +77,22 @@ def test_running_again_keeps_what_succeeded_and_retries_what_failed(stack: Stack
     assert [a["reason"] for a in stack.client.attempts(f"{run}.2")] == ["exit 1", ""]
 
 
+def test_c14_who_submits_the_same_config_at_the_same_time_continues_the_one_run(stack: Stack) -> None:
+    """Seen: both looked before either had committed, and there were two runs, with machines for each."""
+    config = stack.config(jobs=[{"name": "a", "run": "true"}])
+    faster: list[str] = []
+
+    def meanwhile(*plan: object) -> None:
+        if not faster:
+            faster.append("")
+            faster[0] = stack.client.submit(config).run
+
+    slower = stack.client.submit(config, announce=meanwhile)
+    assert [slower.run] == faster == [run.id for run in stack.client.list_runs()]
+    assert slower.continued is not None
+    assert stack.settle(slower.run).counts["succeeded"] == 1
+
+
 def test_results_of_a_renamed_job_go_by_its_new_name(stack: Stack) -> None:
     def jobs(*names: str) -> list[dict[str, str]]:
         return [{"name": name, "run": f"echo {n} > out", "output": "out"} for n, name in enumerate(names)]

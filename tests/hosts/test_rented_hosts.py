@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from ssh_steps import as_hop, greeted, open_agent, run_shell
 from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.errors import AuthError, ConfigError, HostKeyError, UnreachableError
 from cloudsend_cli.hosts.ssh import SshHost
+from cloudsend_cli.hosts.ssh_config import Route
+from cloudsend_cli.hosts.ssh_shell import wait_while_refused
 
 OpenHost = Callable[[HostAddress], SshHost]
 MakeServer = Callable[..., SshServer]
@@ -152,3 +157,36 @@ def test_a_shell_is_given_what_counts_and_nothing_more(
     assert run_shell(rented(server, other), known_hosts, ["echo", "in"]) == (0, b"in\n")
     known_hosts.write_text(f"{ALIAS} {other}\n")
     assert run_shell(rented(server), known_hosts, ["true"])[0] == 255
+
+
+class OpensWhenTold(io.StringIO):
+    """A machine whose sshd listens as soon as somebody has been told that it does not yet."""
+
+    def __init__(self, door: socket.socket) -> None:
+        super().__init__()
+        self.door = door
+
+    def write(self, text: str) -> int:
+        self.door.listen()
+        return super().write(text)
+
+
+def test_a_shell_waits_for_a_machine_that_boots(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))  # taken, and it does not listen: connections are refused
+        told = OpensWhenTold(door)
+        monkeypatch.setattr(sys, "stderr", told)
+        route = Route("m", "127.0.0.1", door.getsockname()[1], alias="cloudsend-m")
+        wait_while_refused(route)
+        assert told.getvalue() == "the machine refuses connections, as one that boots: trying for 60 s\n"
+        visitor, _ = door.accept()
+        visitor.close()
+
+
+def test_a_shell_does_not_wait_for_a_machine_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        told = OpensWhenTold(door)
+        monkeypatch.setattr(sys, "stderr", told)
+        wait_while_refused(Route("m", "127.0.0.1", door.getsockname()[1]))
+        assert told.getvalue() == ""

@@ -59,6 +59,16 @@ def test_an_id_that_is_taken_is_a_conflict(store: SqliteStore, run: RunState, ma
     assert len(store.load("abc123").jobs) == 3
 
 
+def test_the_first_run_of_a_config_is_the_first(store: SqliteStore, run: RunState, make_run: MakeRun) -> None:
+    with pytest.raises(ConflictError, match="run abc123 of"):
+        store.create_run(make_run("abc124"), first=True)
+    store.create_run(make_run("abc124"))
+    elsewhere = make_run("abc125")
+    elsewhere.run = replace(elsewhere.run, config_path="/other.yml")
+    store.create_run(elsewhere, first=True)
+    assert store.find_run_of_config(run.run.project, run.run.config_path) == "abc124"
+
+
 def test_what_is_not_there_is_not_found(store: SqliteStore, run: RunState) -> None:
     for ask in (
         lambda: store.load("nobody"),
