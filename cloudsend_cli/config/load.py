@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, RunSpec
 from cloudsend_cli.errors import ConfigError, Problem
@@ -35,6 +35,7 @@ __all__ = [
     "FunctionTask",
     "FunctionTasks",
     "LoadContext",
+    "LoadOptions",
     "Loaded",
     "ProviderInfo",
     "load_command",
@@ -77,49 +78,46 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wishes:
-    """What the command line says besides the file."""
+class LoadOptions:
+    """What is said besides the config: by its surroundings, and by the command line."""
 
+    environ: Mapping[str, str]
+    context: LoadContext
     overrides: Sequence[str] = ()
-    name: str | None = None
+    name: str | None = None  # the project's; of a command, its job's
     provider: str | None = None
     max_parallel: int | None = None
 
 
-def load_config(  # noqa: PLR0913 the command line's options
-    path: str,
-    *,
-    overrides: Sequence[str] = (),
-    name: str | None = None,
-    provider: str | None = None,
-    max_parallel: int | None = None,
-    environ: Mapping[str, str],
-    context: LoadContext,
-) -> Loaded:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A config that has been read. `argv` replaces the command of its only job."""
+
+    root: Node
+    folder: str  # where its relative paths begin
+    config_path: str = ""
+    problems: list[Problem] = field(default_factory=list)
+    argv: Sequence[str] | None = None
+
+
+def load_config(path: str, options: LoadOptions) -> Loaded:
     """Read a YAML, JSON or Python config. Raises one ConfigError with all problems; then nothing was started.
 
-    `name` is the project's name. A `.py` config is executed here, and only here.
+    A `.py` config is executed here, and only here.
     """
     absolute = os.path.abspath(path)
-    wishes = _Wishes(overrides, name, provider, max_parallel)
     with _no_collections():
-        root, problems = read_document(path, absolute, context.take_functions)
-        report = Report(problems=problems)
-        return _load(root, absolute, os.path.dirname(absolute), wishes, environ, context, report, None)
+        root, problems = read_document(path, absolute, options.context.take_functions)
+        return _load(_Source(root, os.path.dirname(absolute), absolute, problems), options)
 
 
-def load_mapping(  # noqa: PLR0913 the command line's options
+def load_mapping(
     config: Mapping[str, object],
+    options: LoadOptions,
     *,
     folder: str | os.PathLike[str],
     file: str = "config",
     config_path: str = "",
-    overrides: Sequence[str] = (),
-    name: str | None = None,
-    provider: str | None = None,
-    max_parallel: int | None = None,
-    environ: Mapping[str, str],
-    context: LoadContext,
 ) -> Loaded:
     """Like `load_config`, of Python data: relative paths are below `folder`, and problems name `file` alone.
 
@@ -127,12 +125,27 @@ def load_mapping(  # noqa: PLR0913 the command line's options
     """
     from .python_document import build_nodes
 
-    wishes = _Wishes(overrides, name, provider, max_parallel)
     with _no_collections():
         root = build_nodes(config, file)
         if not isinstance(root, MappingNode):
             raise fail("expected a mapping with keys such as 'jobs'", root.place)
-        return _load(root, config_path, os.path.abspath(folder), wishes, environ, context, Report(), None)
+        return _load(_Source(root, os.path.abspath(folder), config_path), options)
+
+
+def load_command(argv: Sequence[str], options: LoadOptions, *, cwd: str | os.PathLike[str]) -> Loaded:
+    """One job of exactly these arguments, without a shell. Files that it names are sent."""
+    place = Place("command line")
+    for word in argv:
+        if "\0" in word or not is_text(word):
+            raise fail(f"the argument {show_text(word)!r} is not valid text", place)
+    if not argv or not argv[0]:
+        raise fail("no command is given", place, "write: cloudsend run -- python train.py")
+    entries: list[tuple[Scalar, Node]] = [(Scalar("run", False, place), Scalar("command", False, place))]
+    if options.name is not None:
+        entries.append((Scalar("name", False, place), Scalar(options.name, False, place)))
+    job = MappingNode(entries, place, len(entries))
+    root = MappingNode([(Scalar("jobs", False, place), Items([job], place))], place, 1)
+    return _load(_Source(root, os.path.abspath(cwd), argv=argv), replace(options, name=None))
 
 
 @contextlib.contextmanager
@@ -147,49 +160,15 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def load_command(  # noqa: PLR0913 the command line's options
-    argv: Sequence[str],
-    *,
-    cwd: str | os.PathLike[str],
-    overrides: Sequence[str] = (),
-    name: str | None = None,
-    provider: str | None = None,
-    max_parallel: int | None = None,
-    environ: Mapping[str, str],
-    context: LoadContext,
-) -> Loaded:
-    """One job of exactly these arguments, without a shell; `name` is the job's. Files that it names are sent."""
-    place = Place("command line")
-    for word in argv:
-        if "\0" in word or not is_text(word):
-            raise fail(f"the argument {show_text(word)!r} is not valid text", place)
-    if not argv or not argv[0]:
-        raise fail("no command is given", place, "write: cloudsend run -- python train.py")
-    entries: list[tuple[Scalar, Node]] = [(Scalar("run", False, place), Scalar("command", False, place))]
-    if name is not None:
-        entries.append((Scalar("name", False, place), Scalar(name, False, place)))
-    job = MappingNode(entries, place, len(entries))
-    root = MappingNode([(Scalar("jobs", False, place), Items([job], place))], place, 1)
-    wishes = _Wishes(overrides, None, provider, max_parallel)
-    return _load(root, "", os.path.abspath(cwd), wishes, environ, context, Report(), argv)
-
-
 # ---- the document --------------------------------------------------------------------------------
 
 
-def _load(  # noqa: PLR0913, PLR0917 one call from each way in
-    root: Node,
-    config_path: str,
-    folder: str,
-    wishes: _Wishes,
-    environ: Mapping[str, str],
-    context: LoadContext,
-    report: Report,
-    argv: Sequence[str] | None,
-) -> Loaded:
-    root = apply_overrides(root, wishes.overrides)
+def _load(source: _Source, options: LoadOptions) -> Loaded:
+    root, folder = apply_overrides(source.root, options.overrides), source.folder
+    context, environ = options.context, options.environ
+    report = Report(problems=source.problems)
     top = check_mapping(report, root, TOP, "", (JOB, INSTANCE, ENVIRONMENT), free="x-")
-    _check_wishes(report, wishes)
+    _check_options(report, options)
     warn_no_effect(report, top, "")
     results = _results_dir(top, folder)
     uploads = Uploads(
@@ -198,9 +177,9 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         snapshot=context.snapshot,
         cache=context.hash_cache,
     )
-    project = _project(top, wishes, folder)
+    project = _project(top, options, folder)
     providers = Providers(report, context)
-    chosen = providers.choose(top.get("provider"), wishes.provider)
+    chosen = providers.choose(top.get("provider"), options.provider)
     run = read_run_keys(top, project)
     machines = InstanceReader(report, context, providers, chosen, run).read(_node(top, "instances"))
     if machines.types and not machines.types & RENTED_TYPES:
@@ -220,7 +199,7 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         _value(top, "mutualize_uploads") is False,
         seed if seed is not None else 0,
     )
-    entries = _read_entries(reader, root, top, argv, context.functions)
+    entries = _read_entries(reader, root, top, source.argv, context.functions)
     jobs, groups = Expander(report, uploads).expand(entries, root)
     for environment in environments:
         if environment.spec.name not in reader.used and not report.problems:
@@ -230,13 +209,13 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         raise ConfigError(sorted_problems(report.problems))
     spec = RunSpec(
         project=project,
-        config_path=config_path,
+        config_path=source.config_path,
         jobs=tuple(jobs),
         groups=tuple(groups),
         environments=_used_builds(builds, reader.used),
         instances=machines.instances,
         results_dir=results,
-        max_parallel=wishes.max_parallel if wishes.max_parallel is not None else _whole(top, "max_parallel"),
+        max_parallel=options.max_parallel if options.max_parallel is not None else _whole(top, "max_parallel"),
         budget=run.budget,
         base_env=base_env,
         providers=machines.providers,
@@ -246,7 +225,7 @@ def _load(  # noqa: PLR0913, PLR0917 one call from each way in
         warnings=tuple(f"{w.place}: {w.message}" if w.place else w.message for w in report.warnings),
     )
     specs = tuple(environment.spec for environment in environments)
-    chose = _origin_of_provider(top, wishes, chosen)
+    chose = _origin_of_provider(top, options, chosen)
     return Loaded(spec, tuple(report.warnings), specs, root, (*chose, *machines.origins))
 
 
@@ -267,11 +246,11 @@ def _setting(given: Given) -> str:
     return show_number(given.value) if isinstance(given.value, float) else str(given.value)
 
 
-def _check_wishes(report: Report, wishes: _Wishes) -> None:
-    if wishes.name is not None:
-        word_value(report, Scalar(wishes.name, False, Place("--name")), "name")
-    if wishes.max_parallel is not None and wishes.max_parallel < 1:
-        report.error(f"'{wishes.max_parallel}' must be at least 1", Place("--max-parallel"))
+def _check_options(report: Report, options: LoadOptions) -> None:
+    if options.name is not None:
+        word_value(report, Scalar(options.name, False, Place("--name")), "name")
+    if options.max_parallel is not None and options.max_parallel < 1:
+        report.error(f"'{options.max_parallel}' must be at least 1", Place("--max-parallel"))
 
 
 def sorted_problems(problems: Sequence[Problem]) -> list[Problem]:
@@ -330,10 +309,10 @@ def _render_environments(
 
 
 def _origin_of_provider(
-    top: Values, wishes: _Wishes, chosen: Sequence[ProviderInfo]
+    top: Values, options: LoadOptions, chosen: Sequence[ProviderInfo]
 ) -> Iterator[tuple[str, str, str]]:
-    if wishes.provider is not None:
-        yield "provider", wishes.provider, "--provider"
+    if options.provider is not None:
+        yield "provider", options.provider, "--provider"
     elif "provider" not in top and chosen and chosen[0].type != "local":
         yield "provider", chosen[0].name, "the only one configured"
 
@@ -348,9 +327,9 @@ def _results_dir(top: Values, folder: str) -> str:
     return os.path.normpath(os.path.join(folder, os.path.expanduser(text)))
 
 
-def _project(top: Values, wishes: _Wishes, folder: str) -> str:
-    if wishes.name is not None:
-        return wishes.name
+def _project(top: Values, options: LoadOptions, folder: str) -> str:
+    if options.name is not None:
+        return options.name
     given = _value(top, "project")
     return given if isinstance(given, str) else plain_name(os.path.basename(folder), "project")
 

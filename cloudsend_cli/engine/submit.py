@@ -18,6 +18,7 @@ from cloudsend_cli.config.load import (
     FunctionTasks,
     LoadContext,
     Loaded,
+    LoadOptions,
     ProviderInfo,
     load_command,
     load_config,
@@ -101,42 +102,19 @@ class Submitter:
     def _load(
         self, config: Config | None, argv: Sequence[str], options: SubmitOptions, context: LoadContext, folder: str
     ) -> Loaded:
+        asked = LoadOptions(
+            self.environ, context, options.overrides, options.name, options.provider, options.max_parallel
+        )
         take = context.take_functions
         if isinstance(config, Mapping):
             plain = take(config) if take is not None else config
-            return load_mapping(
-                plain if isinstance(plain, Mapping) else config,
-                folder=folder,
-                config_path=_path_of_mapping(options),
-                overrides=options.overrides,
-                name=options.name,
-                provider=options.provider,
-                max_parallel=options.max_parallel,
-                environ=self.environ,
-                context=context,
-            )
+            plain = plain if isinstance(plain, Mapping) else config
+            return load_mapping(plain, asked, folder=folder, config_path=_path_of_mapping(options))
         if options.continue_as or options.folder:
             raise UsageError("continue_as and folder are for dicts", hint="a config file has its path")
         if config is not None:
-            return load_config(
-                config,
-                overrides=options.overrides,
-                name=options.name,
-                provider=options.provider,
-                max_parallel=options.max_parallel,
-                environ=self.environ,
-                context=context,
-            )
-        return load_command(
-            argv,
-            cwd=str(self.cwd),
-            overrides=options.overrides,
-            name=options.name,
-            provider=options.provider,
-            max_parallel=options.max_parallel,
-            environ=self.environ,
-            context=context,
-        )
+            return load_config(config, asked)
+        return load_command(argv, asked, cwd=str(self.cwd))
 
     def plan(
         self,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from cloudsend_cli.config.aws_entry import implicit_aws
-from cloudsend_cli.config.load import LoadContext, Loaded, ProviderInfo, load_config
-from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, JobSpec, Resources
+from cloudsend_cli.config.load import LoadContext, Loaded, LoadOptions, ProviderInfo, load_config, load_mapping
+from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, JobGroup, JobSpec, Resources, RunSpec
 from cloudsend_cli.errors import ConfigError
 
 ENVIRON = {"PATH": "/usr/bin:/bin", "HOME": "/home/me", "TOKEN": "s3cret", "LC_ALL": "C.UTF-8", "EDITOR": "vi"}
@@ -45,6 +46,9 @@ class Desk:
     def context(self, **changes: object) -> LoadContext:
         return context(**changes)
 
+    def options(self, **changes: object) -> LoadOptions:
+        return LoadOptions(**{"environ": self.environ, "context": context(), **changes})  # type: ignore[arg-type]
+
     def write(self, name: str, text: str | bytes = "x\n") -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +60,21 @@ class Desk:
             self.write(name, text)
         if "project" in options:
             options["name"] = options.pop("project")
-        given = {"environ": self.environ, "context": context(), **options}
-        return load_config(name, **given)  # type: ignore[arg-type]
+        return load_config(name, self.options(**options))
+
+    def load_data(self, config: dict[str, object], **changes: object) -> RunSpec:
+        """A config of Python data, in a context with these changes."""
+        return load_mapping(config, self.options(context=context(**changes)), folder=self.folder).spec
+
+    def group(self, keys: dict[str, object], **changes: object) -> tuple[tuple[JobSpec, ...], JobGroup]:
+        """Of the only group of the only section: its tasks and itself."""
+        spec = self.load_data({"sections": {"S": {"G": keys}}}, **changes)
+        return spec.jobs, spec.groups[0]
+
+    def words_of(self, argv: Sequence[str]) -> list[str]:
+        """What a command that shows its arguments is given, by the words that a real shell hands to it."""
+        done = subprocess.run(argv, check=True, capture_output=True, timeout=30, stdin=subprocess.DEVNULL)
+        return done.stdout.decode().split("\0")[:-1]
 
     def jobs(self, text: str, **options: object) -> tuple[JobSpec, ...]:
         return self.load(text, **options).spec.jobs

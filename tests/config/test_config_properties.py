@@ -147,7 +147,7 @@ def test_arbitrary_overrides(desk, overrides: list[str]) -> None:
 @given(st.lists(st.text(max_size=10), max_size=4))
 def test_arbitrary_commands_are_kept_exactly_or_refused(desk, argv: list[str]) -> None:
     try:
-        loaded = load_command(argv, cwd=desk.folder, environ={}, context=desk.context())
+        loaded = load_command(argv, desk.options(environ={}), cwd=desk.folder)
     except ConfigError as error:
         assert all(problem.message for problem in error.problems)
     else:

@@ -106,16 +106,15 @@ def test_origins_say_where_each_value_comes_from(desk) -> None:
 def test_a_command_is_one_job_of_exactly_these_arguments(desk) -> None:
     desk.write("train.py")
     argv = ["python", "train.py", "--name", "a b", "$HOME", "{x}", ""]
-    loaded = load_command(argv, cwd=desk.folder, environ=desk.environ, context=desk.context(), name="mine")
+    loaded = load_command(argv, desk.options(name="mine"), cwd=desk.folder)
     (job,) = loaded.spec.jobs
     assert job.argv == tuple(argv)
     assert job.display == "python train.py --name 'a b' '$HOME' '{x}' ''"
     assert (job.name, [u.path for u in job.uploads]) == ("mine", ["train.py"])
     assert loaded.spec.config_path == ""
     assert loaded.spec.results_dir == str(desk.folder / "results")
-    loaded = load_command(
-        argv, cwd=str(desk.folder), environ={}, context=desk.context(), overrides=["jobs[0].cpus=2"], max_parallel=3
-    )
+    options = desk.options(environ={}, overrides=["jobs[0].cpus=2"], max_parallel=3)
+    loaded = load_command(argv, options, cwd=str(desk.folder))
     assert (loaded.spec.jobs[0].name, loaded.spec.jobs[0].resources.cpus) == ("train", 2)
     assert loaded.spec.max_parallel == 3
 
@@ -123,7 +122,7 @@ def test_a_command_is_one_job_of_exactly_these_arguments(desk) -> None:
 @pytest.mark.parametrize("argv", [[], [""], ["a\0b"], ["\udcff"]])
 def test_commands_that_cannot_be(desk, argv: list[str]) -> None:
     with pytest.raises(ConfigError):
-        load_command(argv, cwd=desk.folder, environ={}, context=desk.context())
+        load_command(argv, desk.options(environ={}), cwd=desk.folder)
 
 
 # ---- providers.yml -----------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_the_dict_of_the_documents_has_none_wherever_nothing_is_asked_for(desk) 
         "provider": "aws", "job_assign": None, "recover": True, "print_deploy": False, "mutualize_uploads": True,
         "instances": [instance], "environments": [environment], "jobs": [job],
     }  # fmt: skip
-    spec = load_mapping(config, folder=desk.folder, environ=desk.environ, context=desk.context()).spec
+    spec = load_mapping(config, desk.options(), folder=desk.folder).spec
     assert [one.provider for one in spec.instances] == ["aws"]
     assert [len(one.outputs) for one in spec.jobs] == [1, 1]
 
