@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
-from .check import Report, clip, describe_node
-from .document import Items, Mapping, Node, Scalar, describe_bad_text, is_null
+from .check import Report, clip, describe_node, items_of
+from .document import Items, Mapping, Node, Place, Scalar, describe_bad_text, is_null
 from .files import FileProblem
 from .schema import MAX_JOBS
 from .values import parse_whole
@@ -18,7 +18,10 @@ _HINT = "write {range: [first, last, step]}, {log: [first, last, how many]} or {
 
 
 class ValueReader:
-    """Reads values as they were written. With `spelled`, Python's values are texts as `str` makes them, also None."""
+    """Reads values as they were written. With `spelled`, Python's values are texts as `str` makes them, also None.
+
+    `empty` and `repeated` say what an empty list does, and a value that is given several times; "": what is wanted.
+    """
 
     def __init__(
         self,
@@ -27,25 +30,42 @@ class ValueReader:
         *,
         spelled: bool = False,
         empty: str = "makes no jobs",
+        repeated: str = "counts once",
     ) -> None:
         self.report = report
         self.list_files = list_files
         self.spelled = spelled
         self.empty = empty
+        self.repeated = repeated
 
     def read(self, node: Node, path: str) -> list[str] | None:
         """The values in order, None when something was reported. One value stands for a list of one."""
         if isinstance(node, Mapping):
             return self._made(node, path)
+        items = items_of(node)
         found: list[str] = []
-        for item in node.items if isinstance(node, Items) else [node]:
+        for item in items:
             text = self.text(item, path)
             if text is None:
                 return None
             found.append(text)
         if not found:
             self.report.warn(f"{path}: an empty list {self.empty}", node.place, path=path)
+        self.warn_repeated(items, found, path)
         return found
+
+    def warn_repeated(self, items: Sequence[Node], texts: Sequence[str], path: str) -> None:
+        """Of each of `texts` that is there several times, where it stands for the second time."""
+        if not self.repeated or len(set(texts)) == len(texts):
+            return
+        places: dict[str, list[Place]] = {}
+        for item, text in zip(items, texts, strict=True):
+            places.setdefault(text, []).append(item.place)
+        for text, given in places.items():
+            if len(given) > 1:
+                times = "twice" if len(given) == 2 else f"{len(given):,} times"
+                hint = f"first given on line {given[0].line}" if given[0].line else ""
+                self.report.warn(f"{path}: {clip(text)} is given {times}, and {self.repeated}", given[1], hint, path)
 
     def text(self, node: Node, path: str) -> str | None:
         said = node.said if isinstance(node, Scalar) and self.spelled else ""
@@ -78,10 +98,14 @@ class ValueReader:
             self.report.error(f"{path}: {kind!r} takes {count} numbers", value.place, _HINT, path)
             return None
         try:
-            return expand_range(texts) if kind == "range" else expand_log(texts)
+            found = expand_range(texts) if kind == "range" else expand_log(texts)
         except ValueError as problem:
             self.report.error(f"{path}: {problem}", value.place, _HINT, path)
             return None
+        if kind == "log" and len(found) < parse_whole(texts[2]):
+            message = f"{path}: makes only {len(found):,} values that differ in six digits"
+            self.report.warn(message, value.place, path=path)
+        return found
 
     def _named(self, node: Node, path: str) -> list[str] | None:
         """Files of one glob, or of several in their order, each once."""
@@ -90,7 +114,7 @@ class ValueReader:
             return None
         found: dict[str, None] = {}
         before = len(self.report.problems)
-        for item in node.items if isinstance(node, Items) else [node]:
+        for item in items_of(node):
             text = self.text(item, path)
             try:
                 found.update(dict.fromkeys(self.list_files(text) if text else ()))

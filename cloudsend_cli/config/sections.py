@@ -189,7 +189,11 @@ class SectionReader:
             return []
         places = given.name == "Async"
         reader = ValueReader(
-            self.report, list_files, spelled=True, empty="makes no places" if places else "makes no tasks"
+            self.report,
+            list_files,
+            spelled=True,
+            empty="makes no places" if places else "makes no tasks",
+            repeated="" if places else "so are its tasks",
         )
         axes: list[tuple[str, list[str]]] = []
         for key, value in node.entries:

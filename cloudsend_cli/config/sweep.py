@@ -106,9 +106,14 @@ class _MatrixReader:
     ) -> Sweep | None:
         rows = self.rows(axes, names, operators["exclude"])
         for index, group in enumerate(operators["include"]):
-            row = self.included(group, names, f"{self.path}.include[{index}]")
-            if row is not None:
-                rows[row] = None
+            path = f"{self.path}.include[{index}]"
+            row = self.included(group, names, path)
+            if row is None:
+                continue
+            if row in rows and self.sample is None:
+                message = f"{path}: this combination is there already, and counts once"
+                self.report.warn(message, group.place, path=path)
+            rows[row] = None
         if not rows and not self.failed:
             self.report.warn(f"{self.path}: leaves no jobs", node.place, path=self.path)
         return None if self.failed else Sweep(names, tuple(rows))
@@ -138,17 +143,25 @@ class _MatrixReader:
             return []
         columns: list[list[str]] = []
         names: list[str] = []
+        items: list[Node] = []
         for key, value in node.entries:
             if self.declare(key, path):
                 names.append(key.text)
-                items = value.items if isinstance(value, Items) else None
-                texts = [self.reader.text(i, path) for i in items] if items is not None else self.values(value, path)
-                columns.append([text for text in texts if text is not None])
+                if isinstance(value, Items):
+                    items = items or value.items
+                    texts = (self.reader.text(item, path) for item in value.items)
+                    columns.append([text for text in texts if text is not None])
+                else:
+                    columns.append(self.values(value, path))
         if len({len(column) for column in columns}) > 1:
             sizes = ", ".join(f"{n} has {len(c)}" for n, c in zip(names, columns, strict=True))
             self.report.error(f"{path}: lists side by side need equal lengths; {sizes}", node.place, path=path)
             return []
-        return [_Axis(tuple(names), list(dict.fromkeys(zip(*columns, strict=True))))]
+        rows = list(zip(*columns, strict=True))
+        if len(items) == len(rows):
+            shown = [", ".join(f"{name}: {text}" for name, text in zip(names, row, strict=True)) for row in rows]
+            self.reader.warn_repeated(items, shown, path)
+        return [_Axis(tuple(names), list(dict.fromkeys(rows)))]
 
     def rows(self, axes: list[_Axis], names: tuple[str, ...], excludes: list[Node]) -> dict[tuple[str, ...], None]:
         conditions = [
