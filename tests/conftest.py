@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -44,6 +46,20 @@ CAMPAIGN_PROPERTY = "campaign that was played in part"
 # reach the commands under test. Under nohup it is SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def name_python() -> None:
+    """Jobs start python3: where that is a script that looks for one, as pyenv has, it takes longer than they do."""
+    found, real = shutil.which("python3"), Path(sys.base_prefix, "bin", "python3")
+    if found is None or not real.exists():
+        return
+    with open(found, "rb") as file:
+        is_script = file.read(2) == b"#!"
+    if is_script:
+        os.environ["PATH"] = f"{real.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+name_python()
 LAST_LINE = pytest.StashKey[str]()
 Stats = dict[str, list[pytest.TestReport | pytest.CollectReport]]
 

@@ -8,16 +8,14 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from fnmatch import filter as matching
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import warm_commands
 
 ROOT = Path(__file__).parent.parent
-CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
 
 
 def _generator() -> ModuleType:
@@ -63,19 +61,18 @@ def test_the_readmes_tour(state_dir: Path, tmp_path: Path) -> None:
     try:
         for command in _tour():
             wanted = 1 if "failures.yml" in command else 0
-            words = shlex.split(command.replace("cloudsend", shlex.join(CLOUDSEND), 1))
-            done = subprocess.run(
-                words, check=False, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120
-            )
+            name, *words = shlex.split(command)
+            assert name == "cloudsend"
+            done = warm_commands.run(words, environ=environ, folder=tmp_path, timeout=120)
             assert done.returncode == wanted, f"$ {command}\n{done.stdout}{done.stderr}"
     finally:
-        subprocess.run([*CLOUDSEND, "maestro", "stop"], check=False, env=environ, capture_output=True, timeout=60)
+        warm_commands.run(["maestro", "stop"], environ=environ, folder=tmp_path)
 
 
 def test_examples_are_valid(state_dir: Path) -> None:
     for path in sorted((ROOT / "examples").glob("*.yml")):
-        words = [*CLOUDSEND, "--state-dir", str(state_dir), "validate", str(path)]
-        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+        words = ["--state-dir", str(state_dir), "validate", str(path)]
+        done = warm_commands.run(words, environ=os.environ, folder=ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

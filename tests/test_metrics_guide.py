@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_commands
 
 from cloudsend_cli.cli.listing import COLUMNS_MOST
 from cloudsend_cli.core.metrics import LINE_MOST, NAME_MOST, NAMES_MOST, VALUE_MOST
@@ -18,7 +19,6 @@ from cloudsend_cli.engine.homelogs import SMALL
 from cloudsend_cli.engine.reports import FILE_MOST
 
 PAGE = (Path(__file__).parent.parent / "docs" / "guides" / "metrics.md").read_text(encoding="utf-8")
-CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
 
 
 def block(language: str) -> str:
@@ -34,12 +34,16 @@ def folder(tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return warm_commands.run(words, environ=os.environ, folder=folder)
+
+
 def test_the_guide(folder: Path) -> None:
     said = {}
     for line in block("sh").splitlines():
         words = line.partition("#")[0].split()
         assert words[0] == "cloudsend"
-        done = subprocess.run([*CLOUDSEND, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
+        done = command(folder, *words[1:])
         assert done.returncode == 0, done.stdout + done.stderr
         said[" ".join(words[1:])] = done.stdout
     wide = said["list jobs --wide"].splitlines()
@@ -57,10 +61,10 @@ def test_the_guide(folder: Path) -> None:
         assert [row["metric.loss"] for row in csv.DictReader(file)] == [job["metrics"]["loss"] for job in jobs]
     run = table.parent.name
     for words in (["fetch", run], ["fetch", run, "-d", "DIR"]):
-        assert subprocess.run([*CLOUDSEND, *words], cwd=folder, check=False, capture_output=True).returncode == 0
+        assert command(folder, *words).returncode == 0
     assert (folder / "DIR" / run / "results.csv").read_bytes() == table.read_bytes()
     assert json.loads((folder / "DIR" / run / "results.json").read_text())[2]["metrics"]["loss"] == "0.2500"
-    subprocess.run([*CLOUDSEND, "maestro", "stop"], check=False, capture_output=True, timeout=60)
+    command(folder, "maestro", "stop")
 
 
 def test_numbers_on_the_page_are_those_of_the_code() -> None:

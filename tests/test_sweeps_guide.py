@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_commands
 
 ROOT = Path(__file__).parent.parent
-CLOUDSEND = [sys.executable, "-m", "cloudsend_cli"]
 BLOCKS = re.findall(
     r"```yaml\n(.*?)```", (ROOT / "docs" / "guides" / "sweeps.md").read_text(encoding="utf-8"), re.DOTALL
 )
@@ -42,14 +41,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOUDSEND_HOME", home)
         yield folder
-        subprocess.run([*CLOUDSEND, "maestro", "stop"], check=False, capture_output=True, timeout=60)
+        warm_commands.run(["maestro", "stop"], environ=os.environ, folder=folder)
     shutil.rmtree(home, ignore_errors=True)
 
 
 def run(folder: Path, config: str) -> dict[str, Any]:
     """The run of a config, every job of which has to succeed."""
-    words = [*CLOUDSEND, "run", config, "-o", "json"]
-    done = subprocess.run(words, check=False, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = warm_commands.run(["run", config, "-o", "json"], environ=os.environ, folder=folder, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert {job["state"] for job in found["jobs"]} == {"succeeded"}
