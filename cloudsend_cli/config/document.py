@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cloudsend_cli.core.limits import WORD_MOST
 from cloudsend_cli.errors import ConfigError, Problem
 
 MAX_BYTES = 10_000_000
 MAX_DEPTH = 60
 MAX_ALIASED = 200_000  # nodes that exist only because an alias repeats them
+SHORTER = "write it to a file, name that in 'upload', and give its path"
 
 
 class Place(NamedTuple):
@@ -110,6 +112,17 @@ def describe_bad_text(text: str) -> str:
         except UnicodeEncodeError:
             return "is not valid Unicode"
     return ""
+
+
+def describe_long(text: str, name: str = "") -> str:
+    """Why no program can be given `text` as an argument, or as the variable `name`; "" when one can."""
+    if len(text) + len(name) < WORD_MOST // 4:
+        return ""
+    size = len((f"{name}={text}" if name else text).encode("utf-8", "surrogatepass"))
+    if size <= WORD_MOST:
+        return ""
+    kind = "variable, with its name" if name else "argument"
+    return f"takes {size:,} bytes; Linux passes at most {WORD_MOST:,} as one {kind}"
 
 
 def show_text(text: str) -> str:

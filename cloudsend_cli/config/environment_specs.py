@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cloudsend_cli.core.model import EnvironmentSpec
 
 from .check import Given, Report, Values, check_mapping, clip, list_value, word_value
-from .document import Items, Node, Place, Scalar, is_null
+from .document import SHORTER, Items, Node, Place, Scalar, describe_long, is_null
 from .schema import ENVIRONMENT, INSTANCE, JOB, TOP
 
 NO_ENVIRONMENT = "none"
@@ -77,6 +77,7 @@ class EnvironmentReader:
         conda, conda_file, conda_directory = self._source(values.get("conda"))
         setup, setup_is_file = self._setup(values.get("setup"))
         pairs, secrets = read_vars(self.report, values.get("vars"), self.environ)
+        self._check_long(values.get("vars"))
         allow = values["allow_system_packages"].value if "allow_system_packages" in values else None
         spec = EnvironmentSpec(
             name=name,
@@ -96,6 +97,13 @@ class EnvironmentReader:
         )
         keys = {key: given.node.place for key, given in values.items()}
         return Environment(spec, secrets, node.place, path, keys)
+
+    def _check_long(self, given: Given | None) -> None:
+        for name, text, node in given.value if given is not None and isinstance(given.value, list) else ():
+            long = describe_long(text or "", name)
+            if given is not None and long:
+                message = f"{given.path}: the variable {name} {long}"
+                self.report.error(message, node.place, SHORTER, given.path)
 
     def _source(self, given: Given | None) -> tuple[tuple[str, ...], str, str]:
         """(packages, file, directory): a list is packages, one text is a path when it looks like one or exists."""
@@ -164,6 +172,9 @@ def read_vars(
             pairs.append((name, text))
         elif name in environ:
             secrets.append(name)
+            long = describe_long(environ[name], name)
+            if long:
+                report.error(f"{given.path}: {name} of your shell {long}", node.place, SHORTER, given.path)
         else:
             message = f"{given.path}: {name} has no value here and is not set in your shell"
             report.error(message, node.place, f"export {name}=… and try again, or give a value", given.path)

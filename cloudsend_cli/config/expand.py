@@ -7,9 +7,11 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from cloudsend_cli.core.model import JobGroup, JobSpec, Output, Upload
 
+from .bounds import Bounds
 from .check import Report, clip
 from .context import FunctionTasks
 from .document import Node
@@ -26,6 +28,7 @@ class Expander:
     def __init__(self, report: Report, uploads: Uploads) -> None:
         self.report = report
         self.uploads = uploads
+        self.bounds = Bounds(report)
         self._outputs: dict[tuple[str, bool], Output] = {}
         self._output_sets: dict[tuple[Output, ...], tuple[Output, ...]] = {}
         self._persisted: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -55,7 +58,8 @@ class Expander:
             if entry.names
         ]
         check_after(self.report, waiting, [e.group.name for e in entries if e.numbered and e.group and not e.names])
-        return [spec for entry in entries for spec in self._expand(entry)], groups
+        jobs = [job for e in entries for job in itertools.takewhile(partial(self.bounds.hold, e), self._expand(e))]
+        return jobs, groups
 
     def _group(self, entries: Sequence[Entry]) -> list[JobGroup]:
         """The groups of sections, and one for each entry of `jobs:` that limits its jobs."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
 from .check import Report, clip, describe_node, items_of
-from .document import Items, Mapping, Node, Place, Scalar, describe_bad_text, is_null
+from .document import SHORTER, Items, Mapping, Node, Place, Scalar, describe_bad_text, describe_long, is_null
 from .files import FileProblem
 from .schema import MAX_JOBS
 from .values import parse_whole
@@ -76,8 +76,9 @@ class ValueReader:
             return None
         text = said or node.text
         bad = describe_bad_text(text)
-        if bad:
-            self.report.error(f"{path}: {clip(text)} {bad}", node.place, path=path)
+        long = describe_long(text)
+        if bad or long:
+            self.report.error(f"{path}: {clip(text)} {bad or long}", node.place, SHORTER if long else "", path)
             return None
         return text
 

@@ -14,7 +14,7 @@ from .calls import Call, parse_call
 from .check import Given, check_mapping, clip, describe_node
 from .commands import Command, ScriptProblem, read_words, render_shell_line, split_words
 from .context import FunctionTasks
-from .document import Items, Mapping, Node, Scalar, describe_bad_text, is_null, show_text
+from .document import SHORTER, Items, Mapping, Node, Scalar, describe_bad_text, describe_long, is_null, show_text
 from .entries import Entry, EntryReader, value_of
 from .names import describe_bad_name
 from .points import ListFiles, ValueReader
@@ -197,18 +197,34 @@ class SectionReader:
         )
         axes: list[tuple[str, list[str]]] = []
         for key, value in node.entries:
-            path = f"{given.path}.{show_text(key.text)}"
-            bad = describe_bad_text(key.text)
-            if bad:
-                self.report.error(f"{path}: the argument {bad}", key.place, path=path)
-            elif key.text != "".join(key.text.split()):
-                message = f"{path}: this is one argument, with its spaces"
-                self.report.warn(message, key.place, "write what is the same for all tasks into 'Call'", path)
+            path = self._check_argument(key, given)
+            if not path:
+                continue
             if places and not key.text and isinstance(value, Items) and not value.items:
                 axes.append(("", []))  # the seeds' way to say: no places
                 continue
-            axes.append((key.text, reader.read(value, path) or []))
+            texts = reader.read(value, path) or []
+            long = next((bad for text in texts if (bad := describe_long(text, f"CLOUDSEND_SLOT_{key.text}"))), "")
+            if places and long:
+                self.report.error(f"{path}: a value {long}", value.place, SHORTER, path)
+            axes.append((key.text, texts))
         return axes
+
+    def _check_argument(self, key: Scalar, given: Given) -> str:
+        """The path under which its values are spoken of; "": it is none that could be passed."""
+        long = describe_long(key.text)
+        if long:
+            message = f"{given.path}: the argument {clip(key.text)} {long}"
+            self.report.error(message, key.place, SHORTER, given.path)
+            return ""
+        path = f"{given.path}.{show_text(key.text)}"
+        bad = describe_bad_text(key.text)
+        if bad:
+            self.report.error(f"{path}: the argument {bad}", key.place, path=path)
+        elif key.text != "".join(key.text.split()):
+            message = f"{path}: this is one argument, with its spaces"
+            self.report.warn(message, key.place, "write what is the same for all tasks into 'Call'", path)
+        return path
 
     # ---- the command -------------------------------------------------------------------------------------
 

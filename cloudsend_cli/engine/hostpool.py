@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cloudsend_cli.agent.client import Frame
 from cloudsend_cli.core.actions import AttemptStart
+from cloudsend_cli.core.limits import REQUEST_MOST
 from cloudsend_cli.core.metrics import Metrics
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, Resources, Upload
 from cloudsend_cli.core.naming import parse_attempt_id
@@ -23,7 +24,7 @@ from .hostlink import HostLink
 from .reports import LARGE, LogFiles, begin_apart, files_at_home, files_here, read_metrics, tell_with_metrics
 from .results import Home, list_uploads
 from .transfer import DISK_FULL, fetch_files, send_files
-from .wire import MOST_WIRE, Json, clip, parse_status, render_spec, split_frames, wire_size
+from .wire import Json, clip, parse_status, render_spec, split_frames, wire_size
 
 TOO_LARGE = "bad-spec: its command, variables and file list are too large for one request"
 UPLOAD_MISSING = "upload-missing"
@@ -408,7 +409,7 @@ class RunHosts:
         for start in attempts:
             given = (*start.spec.uploads, *start.resume)
             bad = next((refused[u.sha256] for u in given if u.sha256 in refused), "")
-            if not bad and wire_size(wires[start.attempt]) > MOST_WIRE:
+            if not bad and wire_size(wires[start.attempt]) > REQUEST_MOST:
                 bad = TOO_LARGE
             if bad:
                 news[start.attempt] = AttemptStatus("refused", cause=bad)

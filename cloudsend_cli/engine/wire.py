@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from cloudsend_cli.core.actions import AttemptStart
+from cloudsend_cli.core.limits import REQUEST_MOST
 from cloudsend_cli.core.losses import LIFETIMES
 from cloudsend_cli.core.model import AttemptStatus, HostView, JobSpec, Resources, Slot, Upload, Vitals
 from cloudsend_cli.core.naming import job_hash, parse_attempt_id
@@ -118,7 +119,6 @@ def render_about(spec: JobSpec, about_run: Mapping[str, object]) -> Json:
 
 
 MOST_ABOUT = 8000
-MOST_WIRE = 900_000  # a frame holds at most 1 MiB
 
 
 def wire_size(wire: Json) -> int:
@@ -134,7 +134,7 @@ def split_frames(wires: list[Json]) -> list[list[Json]]:
         size = wire_size(wire)
         if size > room:
             frames.append([])
-            room = MOST_WIRE
+            room = REQUEST_MOST
         frames[-1].append(wire)
         room -= size
     return frames
