@@ -22,7 +22,18 @@ GREETING = b"cloudsend-agent-1 "
 REFUSAL = b"cloudsend-agent-error "
 READ_SIZE = 256 << 10
 READS_PER_TURN = 64
-AGENT_MAIN = b"import sys\n\nfrom host.main import main\n\nsys.exit(main(sys.argv))\n"
+AGENT_MAIN = b"""import os
+import sys
+
+if os.environ.get("CLOUDSEND_AGENT_COMPILED"):
+    from host.loading import load_compiled
+
+    load_compiled()
+
+from host.main import main
+
+sys.exit(main(sys.argv))
+"""
 
 
 def plain(text: object, most: int = MAX_WORDS) -> str:

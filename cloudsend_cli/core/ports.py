@@ -184,8 +184,8 @@ class Host(Protocol):
     warning: str  # what the last login has found that the user should mend, or ""
     patience: float  # seconds without a word after which the channel is taken for dead; the agent speaks every 5 s
 
-    def open_agent(self, source: bytes, sha256: str) -> ByteStream:
-        """Put the agent there if it differs and attach to it.
+    def open_agent(self, source: bytes, sha256: str, compiled: Callable[[], bytes] | None = None) -> ByteStream:
+        """Put the agent there if it differs and attach to it. `compiled` is for hosts of the same Python.
 
         UnreachableError never means that anything died. AuthError, HostKeyError and UnfitError: trying again at once
         does not help; nothing was started.

@@ -18,6 +18,7 @@ from cloudsend_cli.agent.client import (
     agent_sha256,
     agent_source,
 )
+from cloudsend_cli.agent.compiled import agent_compiled
 from cloudsend_cli.core.ports import ByteStream, Host
 from cloudsend_cli.errors import UnfitError, UnreachableError
 
@@ -113,7 +114,7 @@ def _open(host: Host) -> ByteStream:
     begun = time.monotonic()
     for left in reversed(range(TRIES)):
         try:
-            return host.open_agent(agent_source(), agent_sha256())
+            return host.open_agent(agent_source(), agent_sha256(), agent_compiled)
         except UnreachableError as problem:
             if not left or time.monotonic() - begun > TRIES_LIMIT:
                 raise

@@ -24,6 +24,7 @@ from cloudsend_cli.agent.client import (
     agent_source,
     plain,
 )
+from cloudsend_cli.agent.compiled import agent_compiled
 from cloudsend_cli.core.model import UNBOUNDED, HostAddress, HostView, Resources, Vitals, list_known
 from cloudsend_cli.core.ports import Host
 from cloudsend_cli.errors import CloudsendError, UnfitError
@@ -210,7 +211,7 @@ class HostLink:
 
     def _connect(self) -> None:
         self._run_inbox()
-        stream = self._host.open_agent(agent_source(), agent_sha256())
+        stream = self._host.open_agent(agent_source(), agent_sha256(), agent_compiled)
         channel = AgentChannel(stream)
         try:
             hello, early = ask_now(channel, self._hello(), lambda: self._stopping)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostAddress
@@ -17,6 +18,7 @@ from cloudsend_cli.errors import UnreachableError
 # The agent outlives the shell that started it, so it starts with what a login has, not with the shell's variables.
 AGENT_ENVIRONMENT = ("HOME", "PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
 AGENT_SETTINGS = ("CLOUDSEND_BOOT_ID", "CLOUDSEND_AGENT_IDLE", "CLOUDSEND_RENTED_DIR")
+COMPILED = "CLOUDSEND_AGENT_COMPILED"
 BRIDGE_LIMIT = 1.0
 
 
@@ -59,10 +61,13 @@ class LocalHost:
     def __init__(self, address: HostAddress) -> None:
         self.address = address
 
-    def open_agent(self, source: bytes, sha256: str) -> SocketStream:
+    def open_agent(self, source: bytes, sha256: str, compiled: Callable[[], bytes] | None = None) -> SocketStream:
         home = Path(self.address.home)
         try:
             path = _put_agent(home, source, sha256)
+            environ = _agent_environment()
+            if compiled is not None and (code := compiled()):
+                environ[COMPILED] = _put_compiled(path, code)
             ours, theirs = socket.socketpair()
             with theirs:
                 process = subprocess.Popen(
@@ -70,7 +75,7 @@ class LocalHost:
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=subprocess.DEVNULL,
-                    env=_agent_environment(),
+                    env=environ,
                     cwd="/",
                     start_new_session=True,
                 )
@@ -101,8 +106,24 @@ def _put_agent(home: Path, source: bytes, sha256: str) -> Path:
     with contextlib.suppress(FileNotFoundError):
         if path.read_bytes() == source:
             return path
-    temporary = home / f".agent-{os.getpid()}-{threading.get_ident()}"
-    temporary.write_bytes(source)
+    _write_whole(path, source)
+    return path
+
+
+def _put_compiled(agent: Path, code: bytes) -> str:
+    """The agent's modules as this Python has compiled them, beside its file, which can do without. Their sha256."""
+    digest = hashlib.sha256(code).hexdigest()
+    path = agent.with_name(f"{agent.stem}-{digest[:16]}.code")
+    with contextlib.suppress(OSError):
+        if not path.exists():
+            for older in agent.parent.glob("agent-*.code"):
+                older.unlink(missing_ok=True)
+            _write_whole(path, code)
+    return digest
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".agent-{os.getpid()}-{threading.get_ident()}")
+    temporary.write_bytes(data)
     os.chmod(temporary, 0o600)
     os.replace(temporary, path)
-    return path

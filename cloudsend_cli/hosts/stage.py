@@ -9,9 +9,7 @@ import hashlib
 import json
 import os
 import pwd
-import socket
 import stat
-import subprocess
 import sys
 import time
 
@@ -51,7 +49,7 @@ def machine_name():
             ident = reader.read(256).strip()
     except OSError:
         ident = b""
-    name = os.fsencode(socket.gethostname())
+    name = os.fsencode(os.uname().nodename)
     return hashlib.sha256(ident + b"\n" + name).hexdigest()[:12]
 
 
@@ -194,7 +192,7 @@ def find_facts(home):
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "executable": sys.executable,
-        "hostname": socket.gethostname(),
+        "hostname": os.uname().nodename,
         "user": pwd.getpwuid(os.geteuid()).pw_name,
         "os": find_system(),
         "boot": read_text("/proc/sys/kernel/random/boot_id").strip(),
@@ -235,6 +233,8 @@ def find_gpus():
         return len(os.listdir("/proc/driver/nvidia/gpus"))
     except OSError:
         pass
+    import subprocess
+
     try:
         done = subprocess.run(
             ["nvidia-smi", "-L"],

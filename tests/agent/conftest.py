@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, agent_source
+from cloudsend_cli.agent.compiled import COMPILED, agent_compiled
 
 FINAL = ("exited", "lost", "cancelled", "stale")
 DEADLINE = 30.0
@@ -45,7 +47,8 @@ class Client:
         if rcvbuf:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         command = [*via, python, "-I", "-S", "-B", str(agent), "attach", str(home)]
-        self.process = subprocess.Popen(command, stdin=far, stdout=far, env={**os.environ, **(env or {})})
+        environ = {**os.environ, COMPILED: hashlib.sha256(agent_compiled()).hexdigest(), **(env or {})}
+        self.process = subprocess.Popen(command, stdin=far, stdout=far, env=environ)
         far.close()
         near.setblocking(False)
         self.socket = near
@@ -129,8 +132,6 @@ class Client:
         return self.call("read", attempt=ident, stream=name, offset=0, length=1 << 20).payload
 
     def put(self, data: bytes, mode: int = 0o644, sha: str | None = None) -> str:
-        import hashlib
-
         sha = sha or hashlib.sha256(data).hexdigest()
         for at in range(0, len(data) or 1, 256 << 10):
             chunk = data[at : at + (256 << 10)]
@@ -226,9 +227,11 @@ def sh(ident: str, script: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def agent_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is put on hosts, as it is put there."""
+    """What is put on hosts, as it is put there; beside it the compiled modules that this machine gets as well."""
     path = tmp_path_factory.mktemp("agent") / "agent.pyz"
     path.write_bytes(agent_source())
+    digest = hashlib.sha256(agent_compiled()).hexdigest()
+    path.with_name(f"agent-{digest[:16]}.code").write_bytes(agent_compiled())
     return path
 
 
