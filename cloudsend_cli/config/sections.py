@@ -11,7 +11,7 @@ from dataclasses import replace
 from cloudsend_cli.core.model import JobGroup, JobSpec, Slot
 
 from .calls import Call, parse_call
-from .check import Given, check_mapping, clip, describe_node
+from .check import Given, Values, check_mapping, clip, describe_node
 from .commands import Command, ScriptProblem, read_words, render_shell_line, split_words
 from .context import FunctionTasks
 from .document import SHORTER, Items, Mapping, Node, Scalar, describe_bad_text, describe_long, is_null, show_text
@@ -149,6 +149,7 @@ class SectionReader:
         values = entry.values
         if "Async" in values and entry.group is not None:
             entry.group = replace(entry.group, slots=self._slots(values["Async"]))
+            self._warn_of_both(values)
         matrix, param = values.get("matrix"), values.get("Param")
         if matrix is not None and param is not None:
             message = f"{matrix.path}: a group has 'Param' or 'matrix', not both"
@@ -167,6 +168,19 @@ class SectionReader:
             names = name_parameters(entry.keys)
             entry.unset = frozenset(name for name in names if not _can_be_variable(name))
             entry.sweep = Sweep(names, tuple(itertools.product(*lists)))
+
+    def _warn_of_both(self, values: Values) -> None:
+        """An argument of a task and of its place is given twice, as in the seeds: some commands want that."""
+        own, places = (values[key].node if key in values else None for key in ("Param", "Async"))
+        if not isinstance(own, Mapping) or not isinstance(places, Mapping):
+            return
+        lines = {key.text: key.place for key, _ in own.entries if key.text}
+        for key, _ in places.entries:
+            if key.text in lines:
+                path = f"{values['Async'].path}.{show_text(key.text)}"
+                where = f" on line {lines[key.text].line}" if lines[key.text].line else ""
+                message = f"{path}: 'Param' has it too{where}: tasks get both, that of their place last"
+                self.report.warn(message, key.place, "many commands heed only the last; leave one out", path)
 
     def _slots(self, given: Given) -> tuple[Slot, ...]:
         axes = self._axes(given, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 
 import pytest
@@ -11,6 +12,7 @@ from cloudsend_cli.config.sections import name_parameters
 from cloudsend_cli.core.model import JobGroup, Output, Resources
 from cloudsend_cli.core.naming import match_names, safe_component
 from cloudsend_cli.core.refs import parse_job_ref
+from cloudsend_cli.engine.wire import render_slot
 
 SEARCH = "Section: Search for Decay, Epoch, and Dataset Size"
 README = f"""
@@ -241,6 +243,30 @@ def test_places_of_a_pool(desk, places: object, slots: list[list[tuple[str, str]
     assert [list(slot) for slot in pool.slots] == slots
     assert job.slot_args is any(slots)
     assert job.argv == (("/bin/sh", "-c", 'a "$@"', "sh") if any(slots) else ("/bin/sh", "-c", "a"))
+
+
+def test_an_argument_of_a_task_and_of_its_place_is_given_twice(desk) -> None:
+    text = """
+sections:
+  S:
+    G:
+      Call: %s
+      Param:
+        --gpu: [a, b]
+        '': [own]
+      Async: {--gpu: [0, 1], '': [place]}
+"""
+    loaded = desk.load(text % json.dumps(WORDS))
+    places = loaded.spec.groups[0].slots
+    assert [desk.words_of([*job.argv, *render_slot(places[1])]) for job in loaded.spec.jobs] == [
+        ["--gpu", "a", "own", "--gpu", "1", "place"],
+        ["--gpu", "b", "own", "--gpu", "1", "place"],
+    ]
+    (warning,) = loaded.warnings
+    assert (str(warning.place), warning.message) == (
+        "config.yml:9:15",
+        "sections.S.G.Async.--gpu: 'Param' has it too on line 7: tasks get both, that of their place last",
+    )
 
 
 def test_no_places_are_told(desk) -> None:
