@@ -88,7 +88,7 @@ def test_where_no_environment_chooses_the_right_python_is_looked_for(tmp_path: P
 
 
 PICKLED = """
-    import sys
+    import functools, sys
     from pathlib import Path
     from cloudsend_cli.api.functions.bundle import build_bundle
     from cloudsend_cli.api.functions.pickling import pickle_value
@@ -99,9 +99,15 @@ PICKLED = """
             import json
             return json.dumps([by, sorted(self.kinds), by in {"x", "y"}])
 
+    @functools.lru_cache(maxsize=7)
+    def count(n):
+        return n and 1 + count(n - 1)
+
     def outer(thing):
+        count(len(sys.argv))
         def inner(by):
             try:
+                assert count.cache_info() == (0, 0, 7, 0) and count(3) == 3 and count.cache_info().currsize == 4
                 return [thing.grow(b) for b in by]
             finally:
                 pass

@@ -105,6 +105,66 @@ def test_local_modules_go_along_with_what_they_import(stack: Stack) -> None:
     assert sent <= {"model.py", "lib", "late.py", "__pycache__"}, sent
 
 
+def test_functions_behind_a_cache_go_there_with_an_empty_one(stack: Stack) -> None:
+    write(stack.files / "tables.py", "import functools\n@functools.cache\ndef look_up(x):\n    return x + 1\n")
+    source = """
+        import functools
+        import tables
+        from cloudsend_cli import Client, SubmitOptions
+
+        @functools.lru_cache(maxsize=50, typed=True)
+        def fibonacci(n):
+            "As it stands."
+            return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+        fibonacci.unit = functools.partial(int, "7")
+
+        class Shape:
+            def __init__(self, side):
+                self.side = side
+
+            @functools.cache
+            def area(self):
+                return self.side**2
+
+            @functools.cached_property
+            def width(self):
+                return self.side / 2
+
+            @staticmethod
+            @functools.lru_cache
+            def name(x):
+                return f"shape {x}"
+
+        def use(shape):
+            before = fibonacci.cache_info()
+            found = fibonacci(30), fibonacci.unit(), fibonacci.__doc__, fibonacci.cache_parameters()
+            again = shape.area(), shape.area(), shape.width, Shape.name(1), tables.look_up(2)
+            return before, fibonacci.cache_info().currsize, found, again, Shape.area.cache_info().hits
+
+        def ask(function, *args):
+            run = client.submit_function(function, args, options=SubmitOptions(continue_as="cached"))
+            return run, run.value(timeout=60)
+
+        if __name__ == "__main__":
+            client = Client()
+            shape = Shape(3)
+            first, value = ask(use, shape)
+            before, size, found, again, hits = value
+            assert before == (0, 0, 50, 0) and size == 31, (before, size)
+            assert found == (832040, 7, "As it stands.", {"maxsize": 50, "typed": True}), found
+            assert again == (9, 9, 1.5, "shape 1", 3) and hits == 1, (again, hits)
+            assert fibonacci(20) == 6765 and Shape.name(2) == "shape 2"  # what is in a cache here makes no other job
+            same, _ = ask(use, Shape(3))
+            assert same.results()[0].id == first.results()[0].id and same.results()[0].attempt == 1
+            assert ask(fibonacci, 10)[1] == 55
+            assert ask(shape.area)[1] == 9
+            assert ask(tables.look_up, 4)[1] == 5
+            print("all came back")
+    """
+    assert run_program(stack, source) == "all came back\n"
+
+
 def test_fifty_megabytes_come_home_and_large_arguments_go_there(stack: Stack) -> None:
     source = """
         from cloudsend_cli import Client

@@ -6,20 +6,24 @@ by: a sweep that is run again keeps what is there.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import itertools
 import pickle
 import sys
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from operator import methodcaller
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from cloudsend_cli.errors import UsageError
 
 Reduced = Any  # what the protocol of pickle calls a reduce value
+CACHED = functools._lru_cache_wrapper
+MAIN = frozenset({"__main__", "__mp_main__"})  # of the user's program
 PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
@@ -75,18 +79,47 @@ def _pickler_class() -> Any:
             return (type(obj).__name__, number, sorted(obj, key=_order))  # type: ignore[call-overload]
 
         def reducer_override(self, obj: object) -> Reduced:
-            if isinstance(obj, CodeType):
-                self.modules.update(_list_imports(obj))
-            if isinstance(obj, ModuleType):
-                self.modules.add(obj.__name__)
+            if (ours := _reduce_cached(obj)) is not None:
+                return ours
+            self.modules.update(_list_modules(obj))
             if isinstance(obj, type):
                 _name_class(obj)
             reduced = super().reducer_override(obj)
-            if reduced is NotImplemented and isinstance(obj, (type, FunctionType)):
+            if reduced is NotImplemented and isinstance(obj, (type, FunctionType, CACHED)):
                 self.modules.add(obj.__module__ or "")
             return reduced
 
     return NotingPickler
+
+
+def _reduce_cached(obj: Any) -> Reduced:
+    """A function behind `functools.lru_cache`, by value where the function would be, without its cache; else None."""
+    if isinstance(obj, functools.cached_property):  # until Python 3.12 it has a lock
+        return functools.cached_property, (obj.func,), {k: v for k, v in vars(obj).items() if k != "lock"}
+    if not isinstance(obj, CACHED) or not hasattr(obj, "__wrapped__") or _is_found_there(obj):
+        return None
+    state = {key: value for key, value in vars(obj).items() if key != "cache_parameters"}
+    return methodcaller("__call__", obj.__wrapped__), (_Decorator(**obj.cache_parameters()),), state
+
+
+class _Decorator:
+    """Becomes `functools.lru_cache(…)` where it is read: what that returns cannot be pickled."""
+
+    def __init__(self, maxsize: int | None, typed: bool) -> None:
+        self._parameters = (maxsize, typed)
+
+    def __reduce__(self) -> Reduced:
+        return functools.lru_cache, self._parameters
+
+
+def _is_found_there(obj: Any) -> bool:
+    """Whether its module has it by its name, and will have it on a machine."""
+    if obj.__module__ in MAIN or obj.__module__ not in sys.modules:
+        return False
+    found: object = sys.modules[obj.__module__]
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is obj
 
 
 def _is_disorderly(items: Set[object]) -> bool:
@@ -100,6 +133,12 @@ def _is_plain(item: object) -> bool:
 
 def _order(item: object) -> tuple[str, str]:
     return type(item).__name__, repr(item)
+
+
+def _list_modules(obj: object) -> Iterable[str]:
+    if isinstance(obj, ModuleType):
+        return (obj.__name__,)
+    return _list_imports(obj) if isinstance(obj, CodeType) else ()
 
 
 def _list_imports(code: CodeType) -> Iterator[str]:
@@ -120,7 +159,11 @@ def _name_class(kind: type) -> None:
 
     try:
         by_class, by_id = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS, cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID
-        if kind in by_class or cloudpickle._should_pickle_by_reference(kind):
+        if cloudpickle._should_pickle_by_reference(kind):
+            return
+        with contextlib.suppress(AttributeError):  # what Python notes there when the first object of it is pickled
+            del kind.__slotnames__  # type: ignore[attr-defined]
+        if kind in by_class:
             return
         with cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK:
             for count in itertools.count():
