@@ -49,6 +49,7 @@ class FunctionTask:
     display: str
     params: tuple[tuple[str, str], ...] = ()
     uploads: tuple[Upload, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from cloudsend_cli.core.model import JobGroup, JobSpec, Output, Upload
 from .bounds import Bounds
 from .check import Report, clip
 from .context import FunctionTasks
-from .document import Node
-from .entries import Entry, list_pairs
+from .document import Node, Place
+from .entries import Entry
 from .files import Uploads
+from .given import list_pairs
 from .names import MOST, NameBook, Waiting, check_after, describe_bad_name, suffix_of
 from .schema import MAX_JOBS
 from .templates import UnsafeValue, parse_template
@@ -85,7 +86,7 @@ class Expander:
 
     def _name(self, entries: Sequence[Entry]) -> None:
         book = NameBook()
-        places: dict[str, int] = {}
+        places: dict[str, Place] = {}
         for entry in entries:
             if entry.numbered:
                 self._take_names(entry, book)
@@ -99,11 +100,11 @@ class Expander:
             if bad:
                 self.report.error(f"{path}: the name {clip(entry.base)} {bad}", node.place, path=path)
             elif not book.take(entry.base):
-                line = places.get(entry.base, 0)
-                hint = f"first given on line {line}" if line else "names must differ"
+                first = places.get(entry.base)
+                hint = (first.as_first if first else "") or "names must differ"
                 self.report.error(f"{path}: a second job is called {clip(entry.base)}", node.place, hint, path)
             else:
-                places[entry.base] = node.place.line
+                places[entry.base] = node.place
         for entry in entries:
             if not entry.numbered and not (entry.explicit and entry.single):
                 entry.names = list(self._made_names(entry, book))
@@ -216,7 +217,7 @@ class Expander:
                 name=name,
                 argv=task.argv,
                 display=task.display,
-                env=env,
+                env=env + task.env,
                 uploads=self.uploads.join(_distinct([task.uploads, *parts]), entry.node, entry.path),
                 outputs=outputs,
                 workdir=workdir,

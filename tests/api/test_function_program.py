@@ -51,7 +51,7 @@ def lay_out(folder: Path) -> Path:
 
 def execute(python: Path, folder: Path, version: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(python), ".cloudsend/call.pyz", version, ""],
+        [str(python), ".cloudsend/call.pyz", version],
         cwd=folder,
         env={"PATH": os.environ["PATH"], "HOME": str(folder), **environ},
         capture_output=True,
@@ -146,6 +146,33 @@ def test_what_is_sent_is_the_same_to_the_byte_in_each_process(tmp_path: Path) ->
             tuple((tmp_path / ".cloudsend" / name).read_bytes() for name in ("call.pyz", "function", "arguments"))
         )
     assert len(seen) == 1
+
+
+def test_what_other_users_see_of_a_call_has_none_of_its_arguments(stack: Stack) -> None:
+    source = """
+        import subprocess, sys
+        from pathlib import Path
+        from cloudsend_cli import Client
+
+        def look(password, more=""):
+            import os
+            shown = [Path("/proc", str(p), "cmdline").read_bytes() for p in (os.getpid(), os.getppid())]
+            inherited = subprocess.run(["env"], capture_output=True, check=True).stdout
+            return shown, sorted(os.environ), inherited, more
+
+        if __name__ == "__main__":
+            client = Client()
+            run = client.map(look, [{"password": "geheim"}, {"password": "geheim", "more": "large " * 1000}])
+            for value, job in zip(run.values(timeout=60), client.list_jobs(run.run)):
+                shown, names, inherited, _ = value
+                assert shown[0].split(b"\\0")[1:] == [b".cloudsend/call.pyz", sys.argv[1].encode(), b""], shown
+                assert "CLOUDSEND_CALL" not in names and b"CLOUDSEND_CALL" not in inherited, names
+                assert job.command.startswith("look(password='geheim'") and len(job.command) < 200, job.command
+            again = client.map(look, [{"password": "geheim"}])
+            assert client.find_job(again.results()[0].id).hash == client.list_jobs(run.run)[0].hash
+            print("unseen")
+    """
+    assert run_program(stack, source, VERSION) == "unseen\n"
 
 
 def test_the_wrong_python_of_a_group_is_told_by_its_result(stack: Stack) -> None:

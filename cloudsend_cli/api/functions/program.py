@@ -1,7 +1,8 @@
 """What executes a function on a machine: `__main__` of a zip that has cloudpickle beside it. Standard library alone.
 
 Python from 2.7 on can read this file, so that one of another version than the caller's gets as far as to say so.
-Its arguments: the version that it needs (with a `+`: look for that one), and the call's arguments, if they are few.
+Its argument: the version that it needs (with a `+`: look for that one). The call's arguments stand in the variable
+CALL, where they are short, else in the file `arguments` beside it: what other users see of a process is its command.
 
 The last thing that it writes is the file `value` beside it: a line of JSON, then what was pickled. Whatever takes long
 to import is imported where it is needed: most calls take less time than that.
@@ -12,6 +13,7 @@ import sys
 
 FOLDER = os.path.dirname(os.path.abspath(sys.argv[0]))
 MESSAGE_MOST = 10000
+CALL = "CLOUDSEND_CALL"
 
 
 def check_python(wanted):
@@ -24,7 +26,7 @@ def check_python(wanted):
         for folder in os.environ.get("PATH", "").split(os.pathsep):
             other = os.path.join(folder, "python" + version)
             if folder and os.access(other, os.X_OK) and not os.path.isdir(other):
-                os.execv(other, [other, sys.argv[0], version] + sys.argv[2:])
+                os.execv(other, [other, sys.argv[0], version])
     where = "%s on %s is Python %s" % (sys.executable, os.uname()[1], have)
     what = "the function was sent from Python %s, and %s" % (version, where)
     hint = "give its group an environment with that Python (conda: python=%s), or the key python" % version
@@ -110,10 +112,11 @@ def loads(data):
     return Reader(io.BytesIO(data)).load()
 
 
-def unpack(packed):
+def unpack():
     """(function, arguments, named arguments), with those of the slot that it holds."""
     import binascii
 
+    packed = os.environ.pop(CALL, "")  # not for what the function starts
     arguments = binascii.a2b_base64(packed) if packed else read("arguments")
     function = loads(read("function"))
     args, named = loads(arguments)
@@ -168,7 +171,7 @@ def main():
     sys.meta_path.insert(0, Bundled)
     sys.path[0:1] = [os.path.join(FOLDER, "modules"), os.path.dirname(FOLDER)]
     try:
-        function, args, named = unpack(sys.argv[2])
+        function, args, named = unpack()
     except Exception as problem:
         report(problem, "unreadable")
         return 1

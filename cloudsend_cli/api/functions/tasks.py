@@ -1,4 +1,4 @@
-"""Calls of a function as commands with files: the function is sent once, small arguments stand in the command."""
+"""Calls of a function as commands with files: the function is sent once, short arguments stand in a variable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .bundle import build_bundle
 from .modules import find_sources
 from .pickling import pickle_value
 
-INLINE_MOST = 2000  # bytes of pickled arguments that stand in the command
+CALL_VARIABLE = "CLOUDSEND_CALL"  # see program.py
+INLINE_MOST = 2000  # bytes of pickled arguments that stand in that variable
 SHOWN_MOST = 120
 PLAIN = (bool, int, float, complex, type(None))
 
@@ -71,13 +72,13 @@ def plan_tasks(
         shared.append(keep(f"{FOLDER}/modules/{place}", _read(file)))
     uploads = tuple(sorted(shared, key=lambda upload: upload.path))
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    argv = (python or ANY_PYTHON, f"{FOLDER}/call.pyz", version)
     tasks = []
     for call, part in zip(calls, arguments, strict=True):
         small = len(part.data) <= INLINE_MOST
         given = uploads if small else _with(uploads, keep(f"{FOLDER}/arguments", part.data))
-        packed = base64.b64encode(part.data).decode() if small else ""
-        argv = (python or ANY_PYTHON, f"{FOLDER}/call.pyz", version, packed)
-        tasks.append(FunctionTask(argv, _display(name, call), call.params, given))
+        env = ((CALL_VARIABLE, base64.b64encode(part.data).decode()),) if small else ()
+        tasks.append(FunctionTask(argv, _display(name, call), call.params, given, env))
     return FunctionTasks(tuple(tasks), pool.slots, (Output(VALUE),))
 
 
