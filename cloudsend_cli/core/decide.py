@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .actions import (
     AckAttempts,
@@ -33,6 +33,7 @@ from .model import FAILED, PENDING, RUNNING, Observation, Policy, Resources
 from .naming import attempt_id, parse_attempt_id
 from .places import Place, best_place, keep_drawn, list_places
 from .pools import Rooms
+from .records import replace
 from .silence import DENIED
 from .state import FETCHED, RESUME, Changes, JobClass, JobRecord, RunState
 
@@ -95,6 +96,8 @@ def _hand_out(draft: Draft) -> None:
 
 
 def _fill(draft: Draft, places: list[Place]) -> None:
+    if not draft.state.ready:
+        return
     room = draft.policy.hand_out_most
     if draft.run.max_parallel is not None:
         room = min(room, draft.run.max_parallel - _count_running(draft))

@@ -6,13 +6,12 @@ long jobs that leaves some waiting behind others although there is room elsewher
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .assignment import rank_of
 from .decide_builds import environment_ready
 from .draft import Draft
 from .naming import attempt_id
 from .places import Place
+from .records import replace
 from .state import JobRecord, job_class
 
 
@@ -24,9 +23,11 @@ def take_back(draft: Draft, places: list[Place]) -> None:
     """
     if draft.state.seed is not None:
         return
+    crowded = [p for p in places if not p.used.fits_in(p.capacity)]
+    if not crowded:
+        return
     idle = [p for p in places if p.held < p.most and p.free.cpus > 0 and not draft.starts.get(p.name)]
-    crowded = [p for p in places if _list_short(p)]
-    if not idle or not crowded:
+    if not idle:
         return
     for place in sorted(crowded, key=lambda p: p.free.cpus):
         for job in _waiting(draft, place):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from .actions import AttemptStart
 from .decide_jobs import DISK_FULL, PREEMPTED, reason_of
@@ -11,6 +10,7 @@ from .draft import Draft
 from .losses import LIFETIMES, describe_outlived
 from .model import RUNNING, SUCCEEDED, AttemptStatus, HostView, JobSpec, Resources
 from .naming import build_id
+from .records import replace
 from .renting import is_rented_node
 from .state import BuildRecord
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .draft import Draft
 from .growth import grow
 from .losses import LIFETIMES, describe_outlived
 from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, AttemptStatus, HostView
 from .naming import attempt_id, parse_attempt_id, parse_build_id, run_of_attempt
+from .records import replace
 from .state import RESUME, JobRecord
 
 ENDED = frozenset({"exited", "lost", "cancelled", "stale", "refused"})

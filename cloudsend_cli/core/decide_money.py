@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from .actions import LeaseHost
 from .costs import HOUR, clip_waiting, describe_dollars, run_cost
@@ -12,6 +11,7 @@ from .draft import Draft
 from .model import PENDING, RUNNING, InstanceStatus
 from .naming import rental_id
 from .offers import current_offer
+from .records import replace
 from .renting import LATE, SWITCH_SECONDS
 from .state import NodeRecord, RentalRecord
 

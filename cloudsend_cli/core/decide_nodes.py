@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .actions import ConnectHost, CreateInstance, DisconnectHost, KeepInstance, TerminateInstance
 from .decide_builds import is_ending_build
@@ -15,6 +14,7 @@ from .draft import Draft
 from .model import HostView, InstanceStatus
 from .naming import create_call, digest, keep_call, terminate_call, token
 from .offers import choose_offer, current_offer, is_over_quota, next_chance, note_shortage, take_offer
+from .records import replace
 from .renting import is_rented_node
 from .silence import (
     DENIED,
@@ -294,8 +294,10 @@ def _watch(draft: Draft, node: NodeRecord) -> None:
 def _hear(draft: Draft, node: NodeRecord, view: HostView | None, status: InstanceStatus | None) -> None:
     connected = view is not None and view.connected
     there = connected or status is not None
-    heard = replace(node, not_before=0.0 if there else node.not_before, unanswered=0 if connected else node.unanswered)
-    if heard != node:
+    heard = node
+    if (there and node.not_before) or (connected and node.unanswered):
+        not_before, unanswered = 0.0 if there else node.not_before, 0 if connected else node.unanswered
+        heard = replace(node, not_before=not_before, unanswered=unanswered)
         draft.put_node(heard)
     if view is not None and view.reported is not None:
         take_report(draft, node.name, view)
@@ -361,13 +363,14 @@ def _give_back_unanswered(draft: Draft, node: NodeRecord, instance_id: str) -> N
 
 def _is_used(draft: Draft, node: NodeRecord) -> bool:
     """Whether anything of this run was ever handed to it whose end, or result, is not known yet."""
+    if draft.running_jobs(node.name):
+        return True
     waiting = (draft.job(number) for number in {**draft.state.to_fetch, **draft.jobs})
     builds = (draft.build(where, key) for where, key in draft.state.builds if where == node.name)
     return (
-        bool(draft.running_jobs(node.name))
-        or any(j is not None and j.node == node.name and j.fetch in FETCHED for j in waiting)
+        any(j is not None and j.node == node.name and j.fetch in FETCHED for j in waiting)
         or any(b is not None and b.state == "running" for b in builds)
-    )
+    )  # fmt: skip
 
 
 def _start_release(draft: Draft, node: NodeRecord, instance_id: str, reason: str) -> None:

@@ -7,8 +7,6 @@ INVARIANT: of such a pair exactly one is not `retired`: it serves. The other is 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .decide_jobs import PREEMPTED
 from .decide_money import pays_for
 from .draft import Draft
@@ -16,6 +14,7 @@ from .explain import LEAVING
 from .model import PENDING, UNBOUNDED
 from .naming import stand_in_name
 from .offers import list_offers, take_offer
+from .records import replace
 from .renting import is_rented_node
 from .state import NodeRecord
 

@@ -31,8 +31,10 @@ DELAYED_MOST: Final = 200  # jobs that are looked at of those that are tried aga
 WORK_MOST: Final = 50_000  # needs times machines: with more, one way has to do
 GONE: Final = frozenset({"released", "failed"})
 
+NO_KEYS: Final[frozenset[str]] = frozenset()
+NO_LOAD: Final = Load()  # never changed
 Need = tuple[str, Resources]  # an environment, and what is asked for
-Needs = Counter[Need]
+Needs = dict[Need, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class _Room:
     def take(self, wanted: Resources, count: int) -> _Room:
         cpus = 0.0 if self.free.cpus >= UNBOUNDED.cpus else self.free.cpus - (wanted.cpus or 1.0) * count
         free = Resources(cpus, self.free.memory - wanted.memory * count, self.free.gpus - wanted.gpus * count)
-        return replace(self, free=free)
+        return _Room(self.name, free, self.failed, self.cost, self.rank)
 
 
 def plan_demand(draft: Draft) -> Demand:
@@ -76,13 +78,12 @@ def plan_demand(draft: Draft) -> Demand:
     nodes = draft.all_nodes()
     if not any(is_rented_node(node) for node in nodes):
         return Demand()
-    holding = _holding_results(draft)
-    fetching = frozenset(
-        n.name for n in nodes if n.state == "wanted" and (n.name in holding or draft.running_jobs(n.name))
-    )
+    wanted = [node.name for node in nodes if node.state == "wanted"]
+    holding = _holding_results(draft) if wanted else set()
+    fetching = frozenset(name for name in wanted if name in holding or draft.running_jobs(name))
     at_hand = _list_at_hand(draft, nodes)
     needs = _list_needs(draft, nodes)
-    further = _list_further(draft, nodes, growing=bool(at_hand)) if needs else []
+    further = _list_further(draft, nodes, growing=bool(at_hand)) if needs and wanted else []
     used: frozenset[str] = frozenset()
     best: tuple[float, ...] | None = None
     for order, rule in _list_ways(needs, at_hand, further):
@@ -118,10 +119,15 @@ def _list_needs(draft: Draft, nodes: Iterable[NodeRecord]) -> Needs:
     needs = _list_ready(draft)
     for node in nodes:
         if node.retired and node.state not in GONE:
-            needs.update(_need(job) for job in draft.running_jobs(node.name) if not job.cancel)
+            _count(needs, (_need(job) for job in draft.running_jobs(node.name) if not job.cancel))
         elif node.state == "running":
-            needs.update(_list_queued(draft, node))
+            _count(needs, _list_queued(draft, node))
     return needs
+
+
+def _count(needs: Needs, further: Iterable[Need]) -> None:
+    for need in further:
+        needs[need] = needs.get(need, 0) + 1
 
 
 def _need(job: JobRecord) -> Need:
@@ -131,6 +137,9 @@ def _need(job: JobRecord) -> Need:
 def _list_ready(draft: Draft) -> Needs:
     """By class, in the order in which they are handed out. Work is in proportion to the classes, and to the news."""
     state = draft.state
+    needs: Needs = {}
+    if not state.ready:
+        return needs
     gone: Counter[object] = Counter()
     for number, job in draft.jobs.items():
         old = state.jobs[number]
@@ -140,13 +149,13 @@ def _list_ready(draft: Draft) -> Needs:
     left: dict[str, int] = {}
     limit = draft.run.max_parallel
     room = state.unfinished if limit is None else limit - state.counts.get(RUNNING, 0)
-    needs: Needs = Counter()
     for kind, numbers in sorted(state.ready.items(), key=lambda item: (rank_of(item[0].size), next(iter(item[1])))):
         if kind.group not in left:
             left[kind.group] = _count_places(draft, kind.group)
         count = max(0, min(len(numbers) - gone[kind], left[kind.group], room))
         if count:
-            needs[kind.environment, kind.resources] += count
+            need = (kind.environment, kind.resources)
+            needs[need] = needs.get(need, 0) + count
         left[kind.group] -= count
         room -= count
     return needs
@@ -166,8 +175,10 @@ def _list_queued(draft: Draft, node: NodeRecord) -> Iterator[Need]:
     """What its machine cannot start before something else there ends: the newest of what it was given."""
     view = draft.seen.hosts.get(node.name)
     load = draft.state.load.get(node.name)
-    over = (load or Load()).resources.minus(draft.capacity(node))
-    if view is None or not view.connected or not (over.cpus > 0 or over.memory > 0 or over.gpus > 0):
+    if load is None or view is None or not view.connected:
+        return
+    over = load.resources.minus(draft.capacity(node))
+    if not (over.cpus > 0 or over.memory > 0 or over.gpus > 0):
         return
     for number in reversed(draft.state.on_node.get(node.name, {})):
         job = draft.job(number)
@@ -182,7 +193,9 @@ def _list_queued(draft: Draft, node: NodeRecord) -> Iterator[Need]:
 def _list_delayed(draft: Draft) -> Needs:
     """What is tried again soon needs no machine yet, but keeps one."""
     jobs = (draft.job(number) for _, number in draft.state.delayed[:DELAYED_MOST])
-    return Counter(_need(job) for job in jobs if job is not None and job.state == PENDING)
+    needs: Needs = {}
+    _count(needs, (_need(job) for job in jobs if job is not None and job.state == PENDING))
+    return needs
 
 
 # ---- where it could go ---------------------------------------------------------------------------------------------
@@ -194,7 +207,7 @@ def _list_at_hand(draft: Draft, nodes: Iterable[NodeRecord]) -> list[_Room]:
     for index, node in enumerate(nodes):
         if node.retired or node.state not in {"creating", "running"}:
             continue
-        load = draft.state.load.get(node.name) or Load()
+        load = draft.state.load.get(node.name, NO_LOAD)
         capacity = draft.capacity(node)
         view = draft.seen.hosts.get(node.name)
         usable = view is None or (
@@ -205,14 +218,17 @@ def _list_at_hand(draft: Draft, nodes: Iterable[NodeRecord]) -> list[_Room]:
         if not usable or (capacity.cpus >= UNBOUNDED.cpus and load.held):
             free = Resources(0.0, -1, -1)
         else:
-            free = capacity.minus(load.resources)
-            free = replace(free, cpus=max(0.0, round(free.cpus - load.light, 6)))
+            held = load.resources
+            cpus = max(0.0, round(capacity.cpus - held.cpus - load.light, 6))
+            free = Resources(cpus, capacity.memory - held.memory, capacity.gpus - held.gpus)
         rank = (node.state == "creating", load.held + load.light == 0, index)
         rooms.append(_Room(node.name, free, _failed_there(draft, node.name), rank=rank))
     return sorted(rooms, key=lambda room: room.rank)
 
 
 def _failed_there(draft: Draft, name: str) -> frozenset[str]:
+    if not draft.state.builds:
+        return NO_KEYS
     builds = (draft.build(where, key) for where, key in draft.state.builds if where == name)
     return frozenset(build.key for build in builds if build is not None and build.state == "failed")
 
@@ -256,6 +272,8 @@ def _list_ways(needs: Needs, at_hand: Sequence[_Room], further: Sequence[_Room])
     """In which orders needs are placed, and machines asked for."""
     if not needs:
         return []
+    if len(needs) == 1 and len(further) <= 1:
+        return [([*needs.items()], lambda room: room.rank)]  # any order is this one
     rooms = [*at_hand, *further]
     totals = [max(1e-9, sum(part(wanted) * count for (_, wanted), count in needs.items())) for part in _PARTS]
     largest = [max((float(part(room.free)) for room in rooms), default=0.0) for part in _PARTS]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .actions import Action, AttemptStart, StartAttempts
 from .model import Observation, Policy, Resources
 from .naming import attempt_id
+from .records import replace
 from .state import BuildRecord, Changes, JobRecord, NodeRecord, RentalRecord, RunRecord, RunState
 
 
@@ -38,7 +39,7 @@ class Draft:
         return self.jobs.get(number) or self.state.jobs.get(number)
 
     def all_nodes(self) -> list[NodeRecord]:
-        return list({**self.state.nodes, **self.nodes}.values())
+        return list((self.state.nodes | self.nodes if self.nodes else self.state.nodes).values())
 
     def usable_nodes(self) -> list[NodeRecord]:
         """Nodes that serve jobs, now or when they have come up."""
@@ -48,7 +49,7 @@ class Draft:
         """What it says it has, and never more than was declared of it."""
         view = self.seen.hosts.get(node.name)
         told, planned = view.resources if view is not None else None, node.capacity
-        if told is None:
+        if told is None or told == planned:
             return planned
         return Resources(min(told.cpus, planned.cpus), min(told.memory, planned.memory), min(told.gpus, planned.gpus))
 
@@ -56,7 +57,7 @@ class Draft:
         return self.builds.get((node, key)) or self.state.builds.get((node, key))
 
     def all_rentals(self) -> list[RentalRecord]:
-        return list({**self.state.rentals, **self.rentals}.values())
+        return list((self.state.rentals | self.rentals if self.rentals else self.state.rentals).values())
 
     def put_rental(self, rental: RentalRecord) -> None:
         self.rentals[rental.id] = rental

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from .draft import Draft
 from .explain import describe_bytes
 from .model import JobSpec, Resources
+from .records import replace
 from .state import JobRecord
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .model import UNBOUNDED, Offer
+from .records import replace
 from .state import NodeRecord, RunRecord
 
 Shortages = tuple[tuple[str, float], ...]

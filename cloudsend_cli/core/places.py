@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .assignment import pick
 from .draft import Draft
 from .model import RUNNING, HostView, Resources
+from .records import replace
 from .renting import is_rented_node
 from .state import JobClass, JobRecord, Load, NodeRecord, is_light
 

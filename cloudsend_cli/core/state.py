@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .assignment import NOT_DRAWN, draw, read_seed, size_of
@@ -26,6 +26,7 @@ from .model import (
     Upload,
 )
 from .naming import attempt_id
+from .records import replace
 from .stages import Stages
 
 # Results that no fetch can bring any more: the job is done again when its config is run again.

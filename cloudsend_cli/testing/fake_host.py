@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.losses import LIFETIMES
 from cloudsend_cli.core.model import AttemptStatus, HostAddress, HostView, Resources, Upload
 from cloudsend_cli.core.ports import HostNews
+from cloudsend_cli.core.records import replace
 
 from .fake_machine import FakeMachine
 from .timeline import Timeline, no_edge

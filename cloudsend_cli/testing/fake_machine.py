@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from cloudsend_cli.core.actions import AttemptStart
 from cloudsend_cli.core.model import AttemptStatus, JobSpec, Resources
+from cloudsend_cli.core.records import replace
 
 from .timeline import Timeline
 

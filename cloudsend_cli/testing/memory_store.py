@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cloudsend_cli.core.model import EnvironmentBuild, Request
 from cloudsend_cli.core.ports import Event
+from cloudsend_cli.core.records import replace
 from cloudsend_cli.core.state import BuildRecord, Changes, JobRecord, NodeRecord, RentalRecord, RunRecord, RunState
 from cloudsend_cli.errors import ConflictError, NotFoundError
 
