@@ -13,6 +13,7 @@ from cloudsend_cli.core.renting import is_rented_node
 from cloudsend_cli.errors import MaestroError
 from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro
 from cloudsend_cli.maestro.environ import pick_variables
+from cloudsend_cli.maestro.owed import list_owed
 from cloudsend_cli.maestro.replies import parse_view
 from cloudsend_cli.store.database import FILE_NAME
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -88,11 +89,13 @@ class Directory:
     def carry_on_rented(self, note: Callable[[str], None] = lambda _: None) -> None:
         """Where runs have rented machines, have a maestro: without one nobody gives back what is needed no longer.
 
-        MaestroError: there is none, and none can be started.
+        So where one has died before it wrote the tables of a run that is over. MaestroError: there is none, and none
+        can be started.
         """
         store = self.reader()
         active = store.list_active_runs()
-        if not active:
+        owed = [run for run in list_owed(self.path) if run not in active]
+        if not active and not owed:
             return
         maestro = find_maestro(self.path)
         if maestro is not None:
@@ -103,6 +106,8 @@ class Directory:
             if any(is_rented_node(node) and node.state not in AT_REST for node in nodes):
                 self.hint(run).close()
                 note(f"no maestro was running: one was started, which gives back what run {run} needs no longer")
+        for run in owed:
+            self.hint(run).close()
 
     def views(self, store: SqliteStore, run: str) -> dict[str, HostView]:
         """How the run's machines are seen now; empty without a maestro, or when nothing of the run is open."""

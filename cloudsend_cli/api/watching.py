@@ -14,6 +14,7 @@ from cloudsend_cli.engine import logs, lookup
 from cloudsend_cli.engine.homelogs import is_home
 from cloudsend_cli.errors import MaestroError, NotFoundError, UnreachableError, WaitTimeout
 from cloudsend_cli.maestro.client import MaestroClient, find_maestro
+from cloudsend_cli.maestro.owed import list_owed
 from cloudsend_cli.maestro.replies import parse_progress
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow
@@ -40,7 +41,7 @@ def follow_with_pauses(
 ) -> Iterator[Progress | None]:
     """As `follow`; None when `every` seconds went by without news."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    while run in home.reader().list_active_runs() or _is_ticked(home, run):
+    while run in home.reader().list_active_runs() or _is_ticked(home, run) or run in list_owed(home.path):
         maestro = home.hint(run)
         try:
             if maestro.ask("follow", run=run).get("active") is not True:

@@ -29,6 +29,7 @@ from cloudsend_cli.errors import CloudsendError, ConflictError, NotFoundError, S
 from cloudsend_cli.store.sqlite import SqliteStore
 
 from .environ import take_variables
+from .owed import OwedTables
 from .progress import RecentFailures, render_progress
 from .secrets import delete_secrets, read_secrets
 from .server import Connection, Server
@@ -118,6 +119,7 @@ class Loop:
         self._in_office = in_office
         self._fenced_off = False  # an agent refused our epoch
         self._pool = HostPool(lambda address: open_host(address, state_dir), store.installation_id(), epoch, log)
+        self._owed = OwedTables(state_dir)
         self._active: dict[str, Active] = {}
         self._news: set[str] = set()
         self._lock = threading.Lock()
@@ -131,7 +133,7 @@ class Loop:
 
     def serve(self) -> None:
         """Until nothing is left to do, `stop` is asked for, or a newer maestro has taken over (ConflictError)."""
-        for run in self._store.list_active_runs():
+        for run in dict.fromkeys([*self._store.list_active_runs(), *self._owed.runs()]):
             self._activate(run)
         try:
             while not self.stopping and not self._leaving():
@@ -175,13 +177,14 @@ class Loop:
         """Somebody wrote: the run is new, was continued, or has requests."""
         active = self._active.get(run)
         if active is None:
-            if run in self._store.list_active_runs() or self._store.list_requests(run):
+            if run in self._store.list_active_runs() or self._store.list_requests(run) or run in self._owed:
                 self._activate(run)
             return
         state = active.session.state
         if state is not None and self._store.load_without_jobs(run).run.version != state.run.version:
             active.session.reset()
             active.failures = None
+            active.tables.expect()
         self._activate(run)
 
     def _activate(self, run: str) -> None:
@@ -199,10 +202,18 @@ class Loop:
             )
             calls = ThreadedCalls(lambda: self._wake_run(run))
             session = Session(run, self._fenced, RunProviders(self._open_provider).find, hosts, calls, Policy())
-            tables = RunTables(self._state_dir, run, self._log, lambda: self._wake_run(run))
+            tables = RunTables(self._state_dir, run, self._owed, self._log, lambda: self._wake_run(run))
+            if not self._is_over(run):
+                tables.expect()
             self._active[run] = active = Active(session, hosts, tables)
         active.session.requests_hinted = True
         active.due_at = 0.0
+
+    def _is_over(self, run: str) -> bool:
+        try:
+            return self._store.load_without_jobs(run).run.ended_at is not None
+        except (NotFoundError, StateDamagedError):  # told by the tick
+            return True
 
     def _facts(self, run: str) -> RunFacts:
         state = self._active[run].session.state
@@ -271,9 +282,11 @@ class Loop:
             return
         except NotFoundError:
             active.hosts.close()
+            active.tables.forget()
             del self._active[run]
             return
         except StateDamagedError:
+            active.tables.forget()  # or no maestro would ever get further than this run, which may be over
             raise
         except Exception as problem:  # noqa: BLE001 - a full disk or a bug in one run must not end the others
             self._log(f"run {run}: {describe(problem)}")

@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from real_stack import wait_for
+from real_stack import Stack, wait_for
 
 from cloudsend_cli.core.model import JobSpec
 from cloudsend_cli.core.state import JobRecord, RunRecord, RunState
 from cloudsend_cli.engine.result_tables import CSV, MARKER
 from cloudsend_cli.maestro import tables
+from cloudsend_cli.maestro.client import ensure_maestro
+from cloudsend_cli.maestro.owed import OwedTables, list_owed
 from cloudsend_cli.maestro.progress import RecentFailures, render_progress
 from cloudsend_cli.maestro.tables import RunTables
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -38,7 +40,12 @@ class Setting:
             store.create_run(self.state)
         self.said: list[str] = []
         self.woken = threading.Event()
-        self.tables = RunTables(self.state_dir, RUN, self.said.append, self.woken.set)
+        self.tables = self.take_up()
+        self.tables.expect()
+
+    def take_up(self) -> RunTables:
+        """As a maestro does that has started."""
+        return RunTables(self.state_dir, RUN, OwedTables(self.state_dir), self.said.append, self.woken.set)
 
     @property
     def csv(self) -> Path:
@@ -110,6 +117,66 @@ def test_they_are_written_once_for_each_time_that_the_run_settles(tmp_path: Path
     made.look()
     assert made.woken.wait(60)
     assert made.csv.exists()
+
+
+def test_what_is_written_is_not_written_again_by_the_next_maestro_and_what_is_not_is(
+    tmp_path: Path, held: int
+) -> None:
+    made = Setting(tmp_path)
+    made.look()
+    made.tables.expect()  # the run is submitted again while the first ones are being written
+    fcntl.flock(held, fcntl.LOCK_UN)
+    assert made.woken.wait(60)
+    assert list_owed(made.state_dir) == [RUN]
+    made.look()
+    assert made.woken.wait(60)
+    assert list_owed(made.state_dir) == []
+    made.csv.unlink()
+    made.tables = made.take_up()
+    made.look()
+    assert (made.tables.holds, made.woken.wait(0), made.csv.exists()) == (False, False, False)
+    made.tables.expect()
+    made.tables = made.take_up()
+    made.look()
+    assert made.woken.wait(60)
+    assert made.csv.exists() and list_owed(made.state_dir) == []
+
+
+def test_a_run_that_is_gone_is_owed_nothing(tmp_path: Path) -> None:
+    made = Setting(tmp_path)
+    assert list_owed(made.state_dir) == [RUN]
+    made.take_up().forget()
+    assert list_owed(made.state_dir) == []
+
+
+@pytest.mark.parametrize("way", ["maestro", "follow", "wait"])
+def test_after_kill_9_between_the_end_and_the_tables_the_next_maestro_writes_them(stack: Stack, way: str) -> None:
+    gate = stack.files / "gate"
+    os.mkfifo(gate)
+    run = stack.submit(jobs=[{"name": "n", "run": f"read x <{gate}; echo CLOUDSEND_METRIC loss=0.5"}])
+    folder = Path(stack.client.find_run(run).results_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # it cannot write them
+        gate.write_text("\n")
+        with SqliteStore.open(stack.state, readonly=True) as store:
+            wait_for(lambda: run not in store.list_active_runs())
+        stack.kill_maestro()
+    finally:
+        os.close(fd)
+    assert not (folder / CSV).exists() and list_owed(stack.state) == [run]
+    if way == "maestro":
+        ensure_maestro(stack.state).close()
+        wait_for((folder / CSV).exists)
+    elif way == "follow":
+        assert [p.settled for p in stack.client.follow(run)][-1] is True
+        assert (folder / CSV).exists()
+    else:
+        assert stack.client.wait([run])[0].state == "succeeded"
+        wait_for((folder / CSV).exists)
+    assert "0.5" in (folder / CSV).read_text()
+    wait_for(lambda: list_owed(stack.state) == [])
 
 
 @pytest.mark.parametrize("tells", [False, True])
