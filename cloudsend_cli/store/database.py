@@ -102,6 +102,7 @@ def create(path: Path) -> None:
         db = sqlite3.connect(new, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode=MEMORY")
+            db.execute("PRAGMA synchronous=OFF")  # nobody knows the file before it is synced as a whole
             prepare_empty(db)
         finally:
             db.close()

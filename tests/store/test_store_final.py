@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +17,22 @@ from cloudsend_cli.store.sqlite import SqliteStore
 MakeRun = Callable[..., RunState]
 
 
-def put(store: SqliteStore, job: JobRecord, *, by_user: bool = False) -> JobRecord:
+def put(store: SqliteStore, job: JobRecord, *, by_user: bool = False, run: str = "abc123") -> JobRecord:
     changes = Changes(jobs={job.number: job})
     if by_user:
-        store.write_run("abc123", lambda state: changes)
+        store.write_run(run, lambda state: changes)
     else:
-        store.commit("abc123", store.load("abc123").run.version, changes)
-    return store.load("abc123").jobs[job.number]
+        store.commit(run, store.load(run).run.version, changes)
+    return store.load(run).jobs[job.number]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
+    """One for a whole table, of which each row has a run of its own."""
+    path = tmp_path_factory.mktemp("shared") / "state"
+    path.mkdir(mode=0o700)
+    with SqliteStore.open(path) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("old", sorted(FINAL_STATES))
@@ -31,17 +40,19 @@ def put(store: SqliteStore, job: JobRecord, *, by_user: bool = False) -> JobReco
 @pytest.mark.parametrize("step", [-1, 0, 1])
 @pytest.mark.parametrize("by_user", [False, True])
 def test_what_may_follow_an_end(
-    store: SqliteStore, run: RunState, old: str, new: str, step: int, by_user: bool
+    shared: SqliteStore, make_run: MakeRun, old: str, new: str, step: int, by_user: bool
 ) -> None:
-    ended = put(store, replace(run.jobs[1], state=old, attempt=3, node="local-0"))
+    run = f"{old} {new} {step} {by_user}"
+    shared.create_run(make_run(run))
+    ended = put(shared, replace(shared.load(run).jobs[1], state=old, attempt=3, node="local-0"), run=run)
     allowed = step == 1 or (step == 0 and (new == old or (by_user and new == "pending")))
     wanted = replace(ended, state=new, attempt=3 + step)
     if allowed:
-        assert put(store, wanted, by_user=by_user) == wanted
+        assert put(shared, wanted, by_user=by_user, run=run) == wanted
     else:
         with pytest.raises(RuntimeError, match="final"):
-            put(store, wanted, by_user=by_user)
-        assert store.load("abc123").jobs[1] == ended
+            put(shared, wanted, by_user=by_user, run=run)
+        assert shared.load(run).jobs[1] == ended
 
 
 def test_a_final_job_takes_what_does_not_touch_its_end(store: SqliteStore, run: RunState) -> None:

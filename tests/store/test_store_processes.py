@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from store_children import Nursery, open_when_told, write
 
 from cloudsend_cli.core.state import RunState
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -18,43 +21,12 @@ from cloudsend_cli.store.sqlite import SqliteStore
 MakeRun = Callable[..., RunState]
 KILLS = 30
 
-# Raises every job's `maxrss` to the version that the commit makes, and acknowledges each commit with a line.
-WRITER = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from cloudsend_cli.core.ports import Event
-from cloudsend_cli.core.state import Changes
-from cloudsend_cli.errors import ConflictError
-from cloudsend_cli.store.sqlite import SqliteStore
 
-directory, commits, epoch = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "epoch"
-store = SqliteStore.open(directory)
-number = store.take_epoch("writer") if epoch else None
-state = store.load("abc123")
-print("ready", flush=True)
-while commits:
-    new = state.run.version + 1
-    changes = Changes(jobs={n: replace(job, maxrss=new) for n, job in state.jobs.items()})
-    try:
-        store.commit("abc123", state.run.version, changes, [Event("step", str(new))], epoch=number)
-    except ConflictError:
-        state = store.load("abc123")
-        continue
-    state.apply(changes)
-    state.set_version(new)
-    commits -= 1
-    print(new, flush=True)
-store.close()
-"""
-
-
-def start(directory: Path, commits: int, *, epoch: bool = False) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(directory), str(commits), "epoch" if epoch else "plain"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.close()
 
 
 def check_whole(store: SqliteStore) -> int:
@@ -68,39 +40,36 @@ def check_whole(store: SqliteStore) -> int:
     return version
 
 
-def test_two_processes_that_commit_at_once_lose_nothing(directory: Path, make_run: MakeRun) -> None:
+def test_two_processes_that_commit_at_once_lose_nothing(directory: Path, make_run: MakeRun, nursery: Nursery) -> None:
     with SqliteStore.open(directory) as store:
         store.create_run(make_run(jobs=40))
-    writers = [start(directory, 40), start(directory, 40)]
+    writers = [nursery.start(write, directory, 40, "plain") for _ in range(2)]
     acknowledged: list[int] = []
     for writer in writers:
-        out, _ = writer.communicate(timeout=60)
-        assert writer.returncode == 0
-        acknowledged += [int(line) for line in out.split()[1:]]
+        acknowledged += [int(line) for line in writer.out.read().split()[1:]]
+        assert writer.wait() == 0
     assert sorted(acknowledged) == list(range(2, 82)), "each version was made by exactly one of them"
     with SqliteStore.open(directory) as store:
         assert check_whole(store) == 81
 
 
 def test_kill_9_in_the_middle_of_commits(
-    directory: Path, make_run: MakeRun, summary_line: Callable[[str], None]
+    directory: Path, make_run: MakeRun, nursery: Nursery, summary_line: Callable[[str], None]
 ) -> None:
     chance = random.Random(20261107)
     with SqliteStore.open(directory) as store:
         store.create_run(make_run(jobs=150))
     unacknowledged = 0
     for _ in range(KILLS):
-        writer = start(directory, 10**9, epoch=True)
-        assert writer.stdout is not None
+        writer = nursery.start(write, directory, 10**9, "epoch")
         last = 0
         for _ in range(1 + chance.randrange(4)):
-            last = int((line := writer.stdout.readline()) != "ready\n" and line)
+            last = int((line := writer.out.readline()) != "ready\n" and line)
         # Somewhere in the next commit, or in the one after it; an event that comes first ends the wait.
-        select.select([writer.stdout], [], [], chance.random() * 0.004)
-        writer.send_signal(signal.SIGKILL)
-        rest = writer.stdout.read().split("\n")[:-1]
-        writer.wait()
-        writer.stdout.close()
+        select.select([writer.out], [], [], chance.random() * 0.004)
+        os.kill(writer.pid, signal.SIGKILL)
+        rest = writer.out.read().split("\n")[:-1]
+        assert writer.wait() == -signal.SIGKILL
         last = max([last, *(int(word) for word in rest if word != "ready")])
         with SqliteStore.open(directory) as store:
             version = check_whole(store)
@@ -134,15 +103,12 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.parametrize("racers", [6])
-def test_first_openers_that_race_share_one_database(directory: Path, racers: int) -> None:
-    code = (
-        "import sys; from pathlib import Path; from cloudsend_cli.store.sqlite import SqliteStore;"
-        "print(SqliteStore.open(Path(sys.argv[1])).installation_id())"
-    )
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True)
-        for _ in range(racers)
-    ]
-    ids = {process.communicate(timeout=60)[0] for process in started}
-    assert len(ids) == 1 and all(process.returncode == 0 for process in started)
+def test_first_openers_that_race_share_one_database(
+    directory: Path, tmp_path: Path, nursery: Nursery, racers: int
+) -> None:
+    with open(tmp_path / "gate", "w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        started = [nursery.start(open_when_told, directory, gate.name) for _ in range(racers)]
+    ids = {process.out.read() for process in started}
+    assert len(ids) == 1 and all(process.wait() == 0 for process in started)
     assert not list(directory.glob("*.new-*"))
