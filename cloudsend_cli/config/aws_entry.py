@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping as AbstractMapping
 from dataclasses import replace
 
-from .check import Field, Report, Schema, Table, Values, check_mapping, clip, read_value, text_value
+from .check import Field, Report, Schema, Table, check_mapping, clip, read_value, text_value
 from .context import ProviderInfo
 from .document import Mapping, Node, Scalar, render_inline, show_text
+from .given import Values
 from .rented import render_json
 from .schema import INSTANCE, node_value
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from cloudsend_cli.core.limits import REQUEST_MOST, WORD_MOST
 from cloudsend_cli.core.model import JobSpec, Upload
 
-from .check import Given, Report
+from .check import Report
 from .document import SHORTER, Node, describe_long
 from .entries import Entry
+from .given import Given, value_of
 
 COMMANDS = ("Call", "script", "run")
 MOST = REQUEST_MOST - 30_000  # the rest is for what the run and the machine add
@@ -76,7 +77,7 @@ def _list_long(entry: Entry, job: JobSpec) -> Iterator[tuple[Given, Node, str, s
     hook = describe_long(job.on_preempt)
     if hook:
         yield values["on_preempt"], values["on_preempt"].node, f"the command {hook}", _LINE_HINT
-    own = values["vars"].value if "vars" in values else None
+    own = value_of(values, "vars")
     nodes = {name: node for name, _, node in own} if isinstance(own, list) else {}
     for name, value in job.env:
         long = describe_long(value, name)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from cloudsend_cli.errors import Problem
 
-from .document import Items, Mapping, Node, Place, Scalar, describe_bad_text, is_null, problem_at, show_text
+from .document import Items, Mapping, Node, Place, Scalar, describe_bad_text, is_null, items_of, problem_at, show_text
+from .given import Given, Values
 from .values import parse_number, parse_whole
 
 MOST_PROBLEMS = 200  # a file of a million mistakes is explained by its first
@@ -56,20 +57,6 @@ class Field:
         except ValueError:
             return node
         return Scalar(f"{text}s", False, node.place)
-
-
-@dataclass(slots=True, eq=False)
-class Given:
-    """One key that the file gives: the value when it is good, else None, and where it stands."""
-
-    name: str
-    value: object
-    node: Node
-    key: Scalar
-    path: str
-
-
-Values = dict[str, Given]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +109,7 @@ def check_mapping(
 
 def _report_synonyms(report: Report, first: Scalar, key: Scalar, path: str) -> None:
     message = f"{first.text!r} and {key.text!r} mean the same; give only one"
-    hint = f"first given on line {first.place.line}" if first.place.line else ""
-    report.error(message, key.place, hint, f"{path}.{key.text}" if path else key.text)
+    report.error(message, key.place, first.place.first_given, f"{path}.{key.text}" if path else key.text)
 
 
 def _report_unknown(report: Report, key: Scalar, table: Table, path: str, elsewhere: Sequence[Table]) -> None:
@@ -250,11 +236,6 @@ def whole_value(least: int, most: int) -> Parse:
         return value
 
     return read_value(read)
-
-
-def items_of(node: Node) -> list[Node]:
-    """The items of a list, or the one item that stands for a list of one."""
-    return node.items if isinstance(node, Items) else [node]
 
 
 def list_value(one: Parse) -> Parse:

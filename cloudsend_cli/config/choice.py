@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .check import Given, Report, did_you_mean
+from .check import Report, did_you_mean
 from .context import LoadContext, ProviderInfo
 from .document import Place
+from .given import Given
 from .hosts import AD_HOC, read_ad_hoc
 
 

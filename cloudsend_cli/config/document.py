@@ -28,6 +28,11 @@ class Place(NamedTuple):
         """Such as `config.yml:12`, for `config show`."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
+    @property
+    def first_given(self) -> str:
+        """The hint of what is given a second time elsewhere."""
+        return f"first given on line {self.line}" if self.line else ""
+
 
 @dataclass(slots=True, eq=False)
 class Scalar:
@@ -88,6 +93,11 @@ def scalar_kind(text: str) -> str:
 
 def is_null(node: Node) -> bool:
     return isinstance(node, Scalar) and node.plain and node.text in _WORDS and _WORDS[node.text] == "null"
+
+
+def items_of(node: Node) -> list[Node]:
+    """The items of a list, or the one item that stands for a list of one."""
+    return node.items if isinstance(node, Items) else [node]
 
 
 def null_at(place: Place) -> Scalar:
@@ -286,14 +296,14 @@ class _YamlReader:
         first = frame.seen.setdefault(key.text, key)
         if first is not key:
             message = f"{show_text(key.text)!r} is given twice"
-            self.problems.append(problem_at(message, key.place, f"first given on line {first.place.line}"))
+            self.problems.append(problem_at(message, key.place, first.place.first_given))
             return
         mapping.entries.append((key, value))
 
     def _merge(self, frame: _Frame, mapping: Mapping) -> None:
         mapping.own = len(mapping.entries)
         for key, value in frame.merges:
-            for source in value.items if isinstance(value, Items) else [value]:
+            for source in items_of(value):
                 if not isinstance(source, Mapping):
                     raise fail("'<<' takes an alias of a mapping, or a list of them", key.place)
                 for name, entry in source.entries:

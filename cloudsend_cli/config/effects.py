@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .check import Report, Values
+from .check import Report
+from .given import Values
 
 RENTED_TYPES = frozenset({"aws"})
 PLACES = ("region", "zone", "vpc", "subnet")

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from cloudsend_cli.core.model import JobGroup, JobSpec, Resources
 
-from .check import Given, Report, Values, clip, did_you_mean
+from .check import Report, clip, did_you_mean
 from .commands import Command
 from .context import FunctionTasks
 from .document import Node
 from .environment_specs import NO_ENVIRONMENT, Environment, read_vars
 from .files import Uploads
+from .given import Given, Values, list_pairs, text_of, value_of
 from .machines import Machines, check_fits
 from .sweep import Sweep, parse_matrix
 from .templates import Template, list_placeholders, parse_template
@@ -216,17 +217,3 @@ class EntryReader:
 
 def _distinct(values: Values, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text, _ in list_pairs(values, name)))
-
-
-def list_pairs(values: Values, name: str) -> list[tuple[str, Node]]:
-    value = values[name].value if name in values else None
-    return value if isinstance(value, list) else []
-
-
-def value_of(values: Values, name: str) -> object:
-    return values[name].value if name in values else None
-
-
-def text_of(values: Values, name: str) -> str:
-    value = value_of(values, name)
-    return value if isinstance(value, str) else ""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from cloudsend_cli.core.model import EnvironmentSpec
 
-from .check import Given, Report, Values, check_mapping, clip, list_value, word_value
-from .document import SHORTER, Items, Node, Place, Scalar, describe_long, is_null
+from .check import Report, check_mapping, clip, list_value, word_value
+from .document import SHORTER, Node, Place, Scalar, describe_long, is_null, items_of
+from .given import Given, Values, list_pairs, text_of, value_of
 from .schema import ENVIRONMENT, INSTANCE, JOB, TOP
 
 NO_ENVIRONMENT = "none"
@@ -41,9 +42,9 @@ class EnvironmentReader:
         """Every environment that could be read, each with a name of its own."""
         if node is None or is_null(node):
             return []
-        nodes = node.items if isinstance(node, Items) else [node]
+        nodes = items_of(node)
         found: list[Environment] = []
-        names: dict[str, int] = {}
+        names: dict[str, Place] = {}
         for index, item in enumerate(nodes):
             path = f"environments[{index}]"
             before = len(self.report.problems)
@@ -54,16 +55,16 @@ class EnvironmentReader:
             name = environment.spec.name
             place = values["name"].node.place if "name" in values else item.place
             if name in names:
-                hint = f"first given on line {names[name]}" if names[name] else ""
-                self.report.error(f"{path}: a second environment is called {clip(name)}", place, hint, path)
+                message = f"{path}: a second environment is called {clip(name)}"
+                self.report.error(message, place, names[name].first_given, path)
                 continue
-            names[name] = place.line
+            names[name] = place
             if len(self.report.problems) == before or name:
                 found.append(environment)
         return found
 
     def _build(self, values: Values, node: Node, path: str, count: int) -> Environment | None:
-        name = _text(values, "name")
+        name = text_of(values, "name")
         if not name:
             if count > 1:
                 self.report.error(f"{path}: one of several environments needs a name", node.place, path=path)
@@ -78,18 +79,18 @@ class EnvironmentReader:
         setup, setup_is_file = self._setup(values.get("setup"))
         pairs, secrets = read_vars(self.report, values.get("vars"), self.environ)
         self._check_long(values.get("vars"))
-        allow = values["allow_system_packages"].value if "allow_system_packages" in values else None
+        allow = value_of(values, "allow_system_packages")
         spec = EnvironmentSpec(
             name=name,
-            apt=tuple(w for text in _texts(values, "apt") for w in text.split()),
+            apt=tuple(w for text in _list_texts(values, "apt") for w in text.split()),
             conda=conda,
             conda_file=conda_file,
             conda_directory=conda_directory,
-            conda_channels=_texts(values, "conda_channels"),
+            conda_channels=_list_texts(values, "conda_channels"),
             pip=pip,
             pip_file=pip_file,
             pip_directory=pip_directory,
-            julia=tuple(w for text in _texts(values, "julia") for w in text.split()),
+            julia=tuple(w for text in _list_texts(values, "julia") for w in text.split()),
             setup=setup,
             setup_is_file=setup_is_file,
             vars=pairs,
@@ -181,11 +182,5 @@ def read_vars(
     return tuple(pairs), tuple(secrets)
 
 
-def _text(values: Values, name: str) -> str:
-    value = values[name].value if name in values else None
-    return value if isinstance(value, str) else ""
-
-
-def _texts(values: Values, name: str) -> tuple[str, ...]:
-    value = values[name].value if name in values else None
-    return tuple(text for text, _ in value) if isinstance(value, list) else ()
+def _list_texts(values: Values, name: str) -> tuple[str, ...]:
+    return tuple(text for text, _ in list_pairs(values, name))

@@ -101,7 +101,7 @@ class Expander:
                 self.report.error(f"{path}: the name {clip(entry.base)} {bad}", node.place, path=path)
             elif not book.take(entry.base):
                 first = places.get(entry.base)
-                hint = (first.as_first if first else "") or "names must differ"
+                hint = (first.first_given if first else "") or "names must differ"
                 self.report.error(f"{path}: a second job is called {clip(entry.base)}", node.place, hint, path)
             else:
                 places[entry.base] = node.place

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass, field
 
 from .addresses import HostWord
-from .check import Given, Report, Values, check_mapping, clip
-from .document import Items, Mapping, Node, Place, Scalar, is_null, render_inline, show_text
+from .check import Report, check_mapping, clip
+from .document import Items, Mapping, Node, Place, Scalar, is_null, items_of, render_inline, show_text
+from .given import Given, Values, value_of
 from .host_fields import DEFAULTS, HOST, SSH, host_value, without_secrets
 
 MAX_HOSTS = 10_000
@@ -49,7 +49,7 @@ class HostsReader:
         values = check_mapping(self.report, without_secrets(self.report, node, path), SSH, path, (HOST, DEFAULTS))
         found = Hosts()
         given = values.get("hosts")
-        nodes = [] if given is None else given.node.items if isinstance(given.node, Items) else [given.node]
+        nodes = [] if given is None else items_of(given.node)
         if not nodes:
             message = f"{path}: a provider of type ssh needs 'hosts'"
             place = node.place if given is None else given.node.place
@@ -89,7 +89,7 @@ class HostsReader:
     def _complete(self, values: Values, word: HostWord, shared: Values, found: Hosts) -> Json:
         """The entry with all that holds for it: its own keys, then what its word says, then the provider's."""
         host = values["host"]
-        entry: Json = {"host": word.host, "name": _value(values, "name") or word.name}
+        entry: Json = {"host": word.host, "name": value_of(values, "name") or word.name}
         origins = {"host": (word.host, host.node.place)}
         if "name" in values:
             origins["name"] = (str(entry["name"]), values["name"].node.place)
@@ -139,8 +139,7 @@ class HostsReader:
         place = host.node.place
         machine = (str(entry["host"]).lower(), *(entry.get(key) for key in ("user", "port", "jump", "home")))
         if machine in self._machines:
-            line = self._machines[machine].line
-            hint = f"first given on line {line}" if line else ""
+            hint = self._machines[machine].first_given
             shown = HostWord(str(entry["host"]), str(entry.get("user") or ""), _whole(entry.get("port")))
             self.report.error(f"{path}: {clip(str(shown))} is given twice", place, hint, path)
             return
@@ -166,10 +165,6 @@ def read_ad_hoc(report: Report, name: str, place: Place) -> Hosts | None:
         (f"hosts[0].{key}", str(value), where) for key, value in found.entries[0].items() if key != "name"
     ]
     return found
-
-
-def _value(values: AbstractMapping[str, Given], name: str) -> object:
-    return values[name].value if name in values else None
 
 
 def _whole(value: object) -> int:

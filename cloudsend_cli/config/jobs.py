@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from cloudsend_cli.core.model import JobSpec
 
-from .check import Values, check_mapping, clip
+from .check import check_mapping, clip
 from .commands import Command, ScriptProblem, render_script, render_shell_line, split_script
-from .document import Items, Mapping, Node, Scalar, is_null, show_text
-from .entries import Entry, EntryReader, text_of, value_of
+from .document import Items, Mapping, Node, Scalar, is_null, items_of, show_text
+from .entries import Entry, EntryReader
+from .given import Values, text_of, value_of
 from .schema import ENVIRONMENT, INSTANCE, JOB, TOP
 from .sweep import Sweep
 from .templates import Template
@@ -28,7 +29,7 @@ class JobReader:
 
     def read(self, node: Node, argv: Sequence[str] | None = None) -> list[Entry]:
         """`argv` replaces the command of the only job."""
-        nodes = node.items if isinstance(node, Items) else [node]
+        nodes = items_of(node)
         paths = [f"jobs[{index}]" for index in range(len(nodes))] if isinstance(node, Items) else ["jobs"]
         entries = [self._entry(item, path, argv) for item, path in zip(nodes, paths, strict=True)]
         return [entry for entry in entries if entry is not None]

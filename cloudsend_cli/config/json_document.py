@@ -91,8 +91,8 @@ class _JsonReader:
             if first is key:
                 node.entries.append((key, value))
             else:
-                hint = f"first given on line {first.place.line}"
-                self.problems.append(problem_at(f"{show_text(key.text)!r} is given twice", key.place, hint))
+                message = f"{show_text(key.text)!r} is given twice"
+                self.problems.append(problem_at(message, key.place, first.place.first_given))
             at = self.separator(at, "}", start)
         node.own = len(node.entries)
         return node, at + 1

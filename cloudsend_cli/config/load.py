@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from cloudsend_cli.core.model import EnvironmentBuild, EnvironmentSpec, RunSpec
 from cloudsend_cli.errors import ConfigError, Problem
 
-from .check import Given, Report, Values, check_mapping, word_value
+from .check import Report, check_mapping, word_value
 from .choice import Providers
 from .commands import plain_name
 from .context import FunctionTask, FunctionTasks, LoadContext, ProviderInfo
@@ -22,6 +22,7 @@ from .entries import Entry, EntryReader
 from .environment_specs import Environment, EnvironmentReader
 from .expand import Expander
 from .files import Folder, Uploads
+from .given import Given, Values, node_of, value_of, whole_of
 from .jobs import JobReader
 from .machines import InstanceReader
 from .origins import list_origins
@@ -181,14 +182,14 @@ def _load(source: _Source, options: LoadOptions) -> Loaded:
     providers = Providers(report, context)
     chosen = providers.choose(top.get("provider"), options.provider)
     run = read_run_keys(top, project)
-    machines = InstanceReader(report, context, providers, chosen, run).read(_node(top, "instances"))
+    machines = InstanceReader(report, context, providers, chosen, run).read(node_of(top, "instances"))
     if machines.types and not machines.types & RENTED_TYPES:
         warn_nothing_rented(report, top)
-    system = _value(top, "allow_system_packages") is True
-    environments = EnvironmentReader(report, folder, environ, system).read(_node(top, "environments"))
+    system = value_of(top, "allow_system_packages") is True
+    environments = EnvironmentReader(report, folder, environ, system).read(node_of(top, "environments"))
     elsewhere = bool(machines.types - {"local"})
     builds = _render_environments(report, environments, folder, context, elsewhere)
-    seed = _whole(top, "seed")
+    seed = whole_of(top, "seed")
     reader = EntryReader(
         report,
         uploads,
@@ -196,7 +197,7 @@ def _load(source: _Source, options: LoadOptions) -> Loaded:
         {name: build.key for name, build in builds.items()},
         machines,
         environ,
-        _value(top, "mutualize_uploads") is False,
+        value_of(top, "mutualize_uploads") is False,
         seed if seed is not None else 0,
     )
     entries = _read_entries(reader, root, top, source.argv, context.functions)
@@ -215,12 +216,12 @@ def _load(source: _Source, options: LoadOptions) -> Loaded:
         environments=_used_builds(builds, reader.used),
         instances=machines.instances,
         results_dir=results,
-        max_parallel=options.max_parallel if options.max_parallel is not None else _whole(top, "max_parallel"),
+        max_parallel=options.max_parallel if options.max_parallel is not None else whole_of(top, "max_parallel"),
         budget=run.budget,
         base_env=base_env,
         providers=machines.providers,
-        recover=_value(top, "recover") is not False,
-        auto_stop=_value(top, "auto_stop") is not False,
+        recover=value_of(top, "recover") is not False,
+        auto_stop=value_of(top, "auto_stop") is not False,
         settings=tuple((name, _setting(top[name])) for name in SETTINGS if name in top),
         warnings=tuple(f"{w.place}: {w.message}" if w.place else w.message for w in report.warnings),
     )
@@ -230,12 +231,12 @@ def _load(source: _Source, options: LoadOptions) -> Loaded:
 
 
 def read_run_keys(top: Values, project: str) -> RunKeys:
-    profile, budget = _value(top, "profile"), _value(top, "budget")
+    profile, budget = value_of(top, "profile"), value_of(top, "budget")
     return RunKeys(
         project,
         profile if isinstance(profile, str) else None,
-        _value(top, "dev") is True,
-        _value(top, "auto_stop") is not False,
+        value_of(top, "dev") is True,
+        value_of(top, "auto_stop") is not False,
         budget if isinstance(budget, float) else None,
     )
 
@@ -266,7 +267,7 @@ def _read_entries(
     functions: Mapping[str, FunctionTasks],
 ) -> list[Entry]:
     """Of `jobs` and then of `sections`; one of them is needed."""
-    jobs, sections = _node(top, "jobs"), _node(top, "sections")
+    jobs, sections = node_of(top, "jobs"), node_of(top, "sections")
     nodes = [node for node in (jobs, sections) if node is not None]
     if not any(_has_entries(node) for node in nodes):
         message = "there are no jobs" if nodes else "a config needs 'jobs' or 'sections'"
@@ -322,7 +323,7 @@ def _used_builds(builds: Mapping[str, EnvironmentBuild], used: set[str]) -> tupl
 
 
 def _results_dir(top: Values, folder: str) -> str:
-    given = _value(top, "results_dir")
+    given = value_of(top, "results_dir")
     text = given if isinstance(given, str) else "results"
     return os.path.normpath(os.path.join(folder, os.path.expanduser(text)))
 
@@ -330,7 +331,7 @@ def _results_dir(top: Values, folder: str) -> str:
 def _project(top: Values, options: LoadOptions, folder: str) -> str:
     if options.name is not None:
         return options.name
-    given = _value(top, "project")
+    given = value_of(top, "project")
     return given if isinstance(given, str) else plain_name(os.path.basename(folder), "project")
 
 
@@ -343,16 +344,3 @@ def _base_env(report: Report, environ: Mapping[str, str]) -> tuple[tuple[str, st
             else:
                 report.warn(f"{show_text(name)} of your shell is not valid UTF-8; jobs do not get it", Place(""))
     return tuple(sorted(pairs))
-
-
-def _node(values: Values, name: str) -> Node | None:
-    return values[name].node if name in values else None
-
-
-def _value(values: Values, name: str) -> object:
-    return values[name].value if name in values else None
-
-
-def _whole(values: Values, name: str) -> int | None:
-    value = _value(values, name)
-    return value if isinstance(value, int) else None

@@ -10,11 +10,12 @@ from cloudsend_cli.core.model import InstanceSpec, ProviderDefinition, Resources
 from cloudsend_cli.core.ports import Provider
 from cloudsend_cli.errors import ConfigError
 
-from .check import Given, Report, Values, check_mapping
+from .check import Report, check_mapping
 from .choice import Providers
 from .context import LoadContext, ProviderInfo
-from .document import Items, Mapping, Node, Place, Scalar, is_null, render_inline
+from .document import Mapping, Node, Place, Scalar, is_null, items_of, render_inline
 from .effects import RENTED_TYPES, warn_wrong_type
+from .given import Given, Values, value_of
 from .rented import RunKeys, build_rented, choose_profile, list_defaults, render_size, show_duration, warn_rented
 from .schema import ENVIRONMENT, INSTANCE, JOB, TOP
 from .values import show_size
@@ -63,7 +64,7 @@ class InstanceReader:
     def read(self, node: Node | None) -> Machines:
         nodes: list[Node] = []
         if node is not None and not is_null(node):
-            nodes = node.items if isinstance(node, Items) else [node]
+            nodes = items_of(node)
         entries: list[Entry] = []
         for index, item in enumerate(nodes):
             path = f"instances[{index}]"
@@ -141,7 +142,7 @@ class InstanceReader:
     # ---- machines that are sized ---------------------------------------------------------------------
 
     def _size_machine(self, values: Values, info: ProviderInfo) -> InstanceSpec:
-        number = _value(values, "number")
+        number = value_of(values, "number")
         settings = tuple((name, render_inline(g.node)) for name, g in values.items() if name != "provider")
         return InstanceSpec(
             info.name, number if isinstance(number, int) else 1, self._capacity(values, info), settings
@@ -149,7 +150,7 @@ class InstanceReader:
 
     def _capacity(self, values: Values, info: ProviderInfo) -> Resources | None:
         """What is asked for, where something is; never more than the machine is known to have."""
-        cpus, memory, gpu = _value(values, "cpus"), _value(values, "memory"), _value(values, "gpu")
+        cpus, memory, gpu = value_of(values, "cpus"), value_of(values, "memory"), value_of(values, "gpu")
         if cpus is None and memory is None and gpu is None:
             return None
         limit = info.largest
@@ -197,7 +198,7 @@ class InstanceReader:
 
     def _select_hosts(self, values: Values, info: ProviderInfo) -> InstanceSpec:
         """What the provider selects by, in one form: numbers, bytes, and `+` for at least so many."""
-        number = _value(values, "number")
+        number = value_of(values, "number")
         gpu = values.get("gpu")
         if gpu is not None and isinstance(gpu.value, tuple) and gpu.value[0]:
             message = f"{gpu.path}: the kind {gpu.value[0]!r} does not choose hosts"
@@ -290,10 +291,6 @@ def _setting(given: Given) -> str:
     if given.name == "labels" and isinstance(value, list):
         return ",".join(value)
     return render_inline(given.node)
-
-
-def _value(values: Values, name: str) -> object:
-    return values[name].value if name in values else None
 
 
 def _at_least(values: Values, name: str) -> bool:

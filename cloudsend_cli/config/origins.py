@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .check import Table
-from .document import Items, Mapping, Node, Scalar, is_null, render_inline
+from .document import Mapping, Node, Scalar, is_null, items_of, render_inline
 from .schema import GROUP, SYNONYMS, TABLES, TOP
 
 
@@ -29,7 +29,7 @@ def list_origins(root: Node) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _list_items(table: Table, value: Node) -> Iterator[tuple[str, tuple[str, str]]]:
-    items = value.items if isinstance(value, Items) else [value]
+    items = items_of(value)
     for index, item in enumerate(items):
         path = f"{table.where}[{index}]"
         if not isinstance(item, Mapping):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
-from .check import Report, clip, describe_node, items_of
-from .document import SHORTER, Items, Mapping, Node, Place, Scalar, describe_bad_text, describe_long, is_null
+from .check import Report, clip, describe_node
+from .document import SHORTER, Items, Mapping, Node, Place, Scalar, describe_bad_text, describe_long, is_null, items_of
 from .files import FileProblem
 from .schema import MAX_JOBS
 from .values import parse_whole
@@ -64,8 +64,8 @@ class ValueReader:
         for text, given in places.items():
             if len(given) > 1:
                 times = "twice" if len(given) == 2 else f"{len(given):,} times"
-                hint = f"first given on line {given[0].line}" if given[0].line else ""
-                self.report.warn(f"{path}: {clip(text)} is given {times}, and {self.repeated}", given[1], hint, path)
+                message = f"{path}: {clip(text)} is given {times}, and {self.repeated}"
+                self.report.warn(message, given[1], given[0].first_given, path)
 
     def text(self, node: Node, path: str) -> str | None:
         said = node.said if isinstance(node, Scalar) and self.spelled else ""

@@ -10,10 +10,11 @@ from cloudsend_cli.errors import ConfigError
 
 from .addresses import parse_name
 from .aws_entry import AWS_TYPE, implicit_aws, read_aws
-from .check import Field, Given, Report, Table, Values, check_mapping, choice_value, did_you_mean, read_value
+from .check import Field, Report, Table, check_mapping, choice_value, did_you_mean, read_value
 from .context import ProviderInfo
-from .document import Items, Node, Place, is_null, render_inline
 from .document import Mapping as MappingNode
+from .document import Node, Place, is_null, items_of, render_inline
+from .given import Given, Values, node_of, value_of
 from .host_fields import DEFAULTS
 from .hosts import HostsReader
 from .schema import INSTANCE, TEXT, node_value
@@ -66,8 +67,8 @@ def _read(path: str, home: str) -> dict[str, ProviderInfo]:
     top = check_mapping(report, root, FILE, "", free="x-")
     layers = _read_layers(report, top.get("defaults"))
     found: dict[str, ProviderInfo] = {}
-    node = top["providers"].node if "providers" in top else None
-    nodes: list[Node] = node.items if isinstance(node, Items) else [node] if node is not None else []
+    node = node_of(top, "providers")
+    nodes = items_of(node) if node is not None else []
     reader = _EntryReader(report, layers, os.path.dirname(absolute), home)
     for index, item in enumerate(nodes):
         info = reader.read(item, f"providers[{index}]")
@@ -159,7 +160,7 @@ class _EntryReader:
 
     def _identify(self, values: Values, node: MappingNode, path: str) -> tuple[str, str]:
         """(type, name), "" for what cannot be told."""
-        kind = values["type"].value if "type" in values else None
+        kind = value_of(values, "type")
         name = values["name"].value if "name" in values else kind
         if "type" not in values:
             self.report.error(f"{path}: a provider needs 'type': {', '.join(TYPES)}", node.place, path=path)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from cloudsend_cli.core.model import InstanceSpec
 
-from .check import Given, Report, Values
+from .check import Report
 from .context import ProviderInfo
 from .document import Node, Scalar, render_inline
+from .given import Given, Values, value_of
 from .schema import INSTANCE
 
 IDLE = 600  # seconds
@@ -42,14 +43,14 @@ def build_rented(values: Values, info: ProviderInfo, run: RunKeys) -> InstanceSp
         pairs.append(("dev", "true"))
     if run.budget is not None:
         pairs.append(("budget", show_number(run.budget)))
-    number = values["number"].value if "number" in values else None
+    number = value_of(values, "number")
     return InstanceSpec(info.name, number if isinstance(number, int) else 1, None, tuple(pairs))
 
 
 def list_defaults(values: Values, run: RunKeys) -> Iterator[tuple[str, int, str]]:
     """(key, seconds, why) of the limits that nobody gave."""
     if "idle" not in values:
-        life = values["life"].value if "life" in values else None
+        life = value_of(values, "life")
         if not run.auto_stop:
             yield "idle", int(life) if isinstance(life, float) else LIFE, "auto_stop"
         else:

@@ -11,11 +11,12 @@ from dataclasses import replace
 from cloudsend_cli.core.model import JobGroup, JobSpec, Slot
 
 from .calls import Call, parse_call
-from .check import Given, Values, check_mapping, clip, describe_node
+from .check import check_mapping, clip, describe_node
 from .commands import Command, ScriptProblem, read_words, render_shell_line, split_words
 from .context import FunctionTasks
 from .document import SHORTER, Items, Mapping, Node, Scalar, describe_bad_text, describe_long, is_null, show_text
-from .entries import Entry, EntryReader, value_of
+from .entries import Entry, EntryReader
+from .given import Given, Values, node_of, value_of
 from .names import describe_bad_name
 from .points import ListFiles, ValueReader
 from .schema import ENVIRONMENT, GROUP, INSTANCE, JOB, MAX_JOBS, TOP, is_variable, run_value
@@ -94,7 +95,7 @@ class SectionReader:
         name = f"{section}/{key.text}"
         first = self.names.setdefault(name, key)
         if first is not key:
-            hint = f"first given on line {first.place.line}" if first.place.line else "rename one of them"
+            hint = first.place.first_given or "rename one of them"
             self.report.error(f"{path}: a second group is called {clip(name)}", key.place, hint, path)
         values = check_mapping(
             self.report, self._without_refused(node, path), GROUP, path, (JOB, INSTANCE, ENVIRONMENT, TOP)
@@ -171,7 +172,7 @@ class SectionReader:
 
     def _warn_of_both(self, values: Values) -> None:
         """An argument of a task and of its place is given twice, as in the seeds: some commands want that."""
-        own, places = (values[key].node if key in values else None for key in ("Param", "Async"))
+        own, places = node_of(values, "Param"), node_of(values, "Async")
         if not isinstance(own, Mapping) or not isinstance(places, Mapping):
             return
         lines = {key.text: key.place for key, _ in own.entries if key.text}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from .check import Report, clip, describe_node, did_you_mean
-from .document import Items, Mapping, Node, Scalar
+from .document import Items, Mapping, Node, Scalar, items_of
 from .points import ListFiles, ValueReader, same_value
 from .sample import Sample, draw_numbers, draw_rows, is_sample, read_sample
 from .schema import MAX_JOBS, is_variable
@@ -71,7 +71,7 @@ class _MatrixReader:
         operators: dict[str, list[Node]] = {"exclude": [], "include": []}
         for key, value in node.entries:
             place = f"{self.path}.{key.text}"
-            nodes = value.items if isinstance(value, Items) else [value]
+            nodes = items_of(value)
             if key.text in operators:
                 operators[key.text] += nodes
             elif key.text == "sample" and is_sample(value):
@@ -217,13 +217,11 @@ class _MatrixReader:
             return None
         found = []
         for key, value in node.entries:
-            if key.text not in names:
-                message = f"{path}: {clip(key.text)} is not a parameter of this matrix"
-                self.report.error(message, key.place, did_you_mean(key.text, names), path)
+            if not self.is_declared(key, names, path):
                 return None
             at = names.index(key.text)
             known = self.known(axes, at)
-            wanted = [self.reader.text(item, path) for item in (value.items if isinstance(value, Items) else [value])]
+            wanted = [self.reader.text(item, path) for item in items_of(value)]
             texts = {k for k in known if any(w is not None and same_value(k, w) for w in wanted)}
             if not texts and None not in wanted:
                 message = f"{path}: {key.text} has no value {clip(str(wanted[0]))}" if wanted else f"{path}: no value"
@@ -231,6 +229,12 @@ class _MatrixReader:
                 return None
             found.append((at, texts))
         return found
+
+    def is_declared(self, key: Scalar, names: tuple[str, ...], path: str) -> bool:
+        if key.text not in names:
+            message = f"{path}: {clip(key.text)} is not a parameter of this matrix"
+            self.report.error(message, key.place, did_you_mean(key.text, names), path)
+        return key.text in names
 
     @staticmethod
     def known(axes: list[_Axis], at: int) -> list[str]:
@@ -246,9 +250,7 @@ class _MatrixReader:
             return None
         given: dict[str, str] = {}
         for key, value in node.entries:
-            if key.text not in names:
-                message = f"{path}: {clip(key.text)} is not a parameter of this matrix"
-                self.report.error(message, key.place, did_you_mean(key.text, names), path)
+            if not self.is_declared(key, names, path):
                 return None
             text = self.reader.text(value, path)
             if text is None:
