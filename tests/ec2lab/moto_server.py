@@ -26,7 +26,7 @@ class MotoServer:
         try:
             import moto  # noqa: F401
         except ImportError:
-            raise NotHere("no moto in this environment (pip install 'moto[ec2,ssm,server]')") from None
+            raise NotHere("no moto in this environment (pip install 'moto[ec2,ssm]' flask flask-cors)") from None
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))},
             "MOTO_AMIS_PATH": str(images),
