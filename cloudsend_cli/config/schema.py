@@ -346,7 +346,7 @@ JOB = Table(
     "jobs",
     (
         _field("name", word_value, TEXT, "Name; default: that of the program."),
-        _field("run run_command", run_value, TEXT, "A shell command line."),
+        _field("run run_command", run_value, TEXT, "A shell command line; Linux passes at most 131,071 bytes."),
         _field("script run_script", word_value, TEXT, "A script with its arguments."),
         _field("env env_name", word_value, TEXT, "Its environment; 'none' for none."),
         _field("cpus cpus_req", read_value(parse_cpus), AMOUNT, "CPUs.", "1"),
@@ -367,7 +367,12 @@ JOB = Table(
         ),
         _field("workdir", word_value, TEXT, "Where it runs: below the run directory, or an absolute path there."),
         _field("repeat", whole_value(1, MAX_JOBS), whole_schema(1, MAX_JOBS), "How many times.", "1"),
-        _field("matrix", node_value, {"type": ["object", "null"]}, "Parameters and their values."),
+        _field(
+            "matrix",
+            node_value,
+            {"type": ["object", "null"]},
+            "Parameters and their values: one job for each combination; what is given twice counts once.",
+        ),
         _field(
             "after", _WORDS, TEXTS, "Names or globs of jobs that come first; where one fails, this one does not run."
         ),
@@ -418,8 +423,19 @@ GROUP = Table(
     "sections",
     (
         _field("Call call", node_value, TEXT, "A shell command line; in Python also a function."),
-        _field("Param param", node_value, LISTS, "Arguments and their values: one task for each combination."),
-        _field("Async async", node_value, LISTS, "The places where tasks run at the same time; default: one place."),
+        _field(
+            "Param param",
+            node_value,
+            LISTS,
+            "Arguments and their values: one task for each combination, also of what is given twice.",
+        ),
+        _field(
+            "Async async",
+            node_value,
+            LISTS,
+            "The places where tasks run at the same time, and what they add to the arguments; what is given twice is "
+            "two places. Default: one place.",
+        ),
         _field("matrix", node_value, LISTS, "Parameters as in `jobs`, for `{name}` in `Call`; instead of `Param`."),
         _field("cpus cpus_req", read_value(parse_cpus), AMOUNT, "CPUs of a task; default: none, the places count."),
         *(entry for entry in JOB.fields if entry.name not in _NOT_IN_GROUPS),
