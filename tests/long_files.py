@@ -37,9 +37,10 @@ SECONDS = {
     "real/test_agent_files.py": 18,
     "real/test_host_disk.py": 18,
     "agent/test_attach.py": 110,  # and all others of the agent's, which come with it
-    "simulation/test_crashes.py": 90,
+    "simulation/test_crashes.py": 50,
     "api/test_function_runs.py": 60,
-    "simulation/test_mutants.py": 40,
+    "simulation/test_crash_worlds.py": 22,
+    "simulation/test_mutants.py": 20,
     "cli/test_cli_command.py": 30,
     "test_docs.py": 25,
     "api/test_function_thousand.py": 20,

@@ -367,10 +367,9 @@ def _is_used(draft: Draft, node: NodeRecord) -> bool:
         return True
     waiting = (draft.job(number) for number in {**draft.state.to_fetch, **draft.jobs})
     builds = (draft.build(where, key) for where, key in draft.state.builds if where == node.name)
-    return (
-        any(j is not None and j.node == node.name and j.fetch in FETCHED for j in waiting)
-        or any(b is not None and b.state == "running" for b in builds)
-    )  # fmt: skip
+    return any(j is not None and j.node == node.name and j.fetch in FETCHED for j in waiting) or any(
+        b is not None and b.state == "running" for b in builds
+    )
 
 
 def _start_release(draft: Draft, node: NodeRecord, instance_id: str, reason: str) -> None:
