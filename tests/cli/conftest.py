@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Command
+from rented_machines import Ask, Line
 
 from cloudsend_cli.api import Client
+from cloudsend_cli.api.directory import Directory
+from cloudsend_cli.cli.execute import execute
+from cloudsend_cli.cli.session import Session
+from cloudsend_cli.cli.settings import Settings
+from cloudsend_cli.maestro import wiring
+from cloudsend_cli.testing.fake_renter import FakeRenter
 
 
 @pytest.fixture
@@ -38,3 +47,44 @@ def _end(command: Command) -> None:
                 client.cancel_run(run.id)
                 client.wait([run.id], 20)
         client.maestro_stop()
+
+
+# ---- rented machines ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def renter(tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRenter:
+    made = FakeRenter(tmp_path / "machines", "aws")
+    # The place where implementations are chosen, as a provider of a later version would be.
+    monkeypatch.setattr(wiring, "open_renter", lambda definition, state_dir: made)
+    # A maestro is another process, which would ask AWS for these machines. See test_ec2_faults_clients for that.
+    monkeypatch.setattr(Directory, "carry_on_rented", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    (state_dir / "aws").mkdir(mode=0o700)
+    (state_dir / "aws" / "regions").write_text("eu-west-3\n")
+    return made
+
+
+@pytest.fixture
+def line(renter: FakeRenter, state_dir: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Line]:
+    """Carry out a line; its exit status, stdout and stderr."""
+    client = Client(state_dir)
+    session: Any = Session(Settings())
+    session._clients = {None: client}
+
+    def carry_out(*argv: str) -> tuple[int, str, str]:
+        status = execute(argv, session)
+        return status, *capfd.readouterr()
+
+    yield carry_out
+    client.close()
+
+
+@pytest.fixture
+def data(line: Line) -> Ask:
+    def ask(*argv: str, status: int = 0) -> Any:
+        found, out, err = line(*argv, "-o", "json")
+        assert found == status, err
+        return json.loads(out)
+
+    return ask

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from cloudsend_cli.cli.plan import MACHINES, forecast_lines, more_later, used_rows
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from json_schema import check
+from rented_machines import Ask, Line
+
+from cloudsend_cli.cli.plan import MACHINES, VERBS, announcement, forecast_lines, more_later, used_rows
 from cloudsend_cli.core.forecast import Forecast, GroupForecast, MachineForecast
-from cloudsend_cli.core.model import JobSpec, Offer, Resources, RunSpec
+from cloudsend_cli.core.model import InstanceSpec, JobSpec, Offer, Resources, RunSpec
 from cloudsend_cli.core.plan import Continued, NodePlan
+from cloudsend_cli.testing.fake_renter import ASIDE, REGION, FakeRenter
 
 
 def test_time_and_what_is_not_known_of_it() -> None:
@@ -45,3 +53,36 @@ def test_machines_that_are_rented_later_are_told() -> None:
     assert said(3, 10) == "; 2 machines at first, the others when more jobs are ready than that can take"
     assert said(20, 10) == said(1, 1) == ""
     assert said(3, 10, Continued()) == "; no more than the open jobs need"
+
+
+def test_what_costs_less_and_is_not_taken_is_shown(line: Line, data: Ask, renter: FakeRenter, tmp_path: Path) -> None:
+    (tmp_path / "c.yml").write_text("provider: aws\njobs: echo\ninstances: {region: eu-west-3}\n")
+    plan = data("run", "c.yml", "--dry-run")
+    check(plan, "plan")
+    assert plan["nodes"][0]["not_taken"] == [
+        {"type": "slow", "place": REGION, "market": "on-demand", "price_per_hour": 0.005, "why": ASIDE.why}
+    ]
+    assert re.search(
+        r"aws-0 +- +slow +on-demand +here-1 +about \$0\.0050/h +cheaper; slowed down",
+        line("run", "c.yml", "--dry-run")[1],
+    )
+    said = line("create", "instance", "-p", "aws", "--set", "region=eu-west-3")[2]
+    assert "it ends itself when it is idle for 10 min, at the latest 20" in said
+    assert "slow would fit for about $0.0050/h; it is slowed down now and then" in said
+
+
+def test_what_is_rented_is_told_from_what_is_there(renter: FakeRenter) -> None:
+    """Seen: `renting 2 machines` where a run was attached to, and where one that waited was taken."""
+    (plan,) = renter.plan_machines([InstanceSpec("aws")])
+    node = NodePlan("aws-0", "aws", plan.offers)
+    has, waits = replace(node, at_hand=True), replace(node, waiting=True)
+
+    def said(*nodes: NodePlan) -> str:
+        return announcement(RunSpec("p", "", ()), nodes, VERBS).partition(":")[0]
+
+    assert said(node) == "renting 1 machine for $0.0200/h"
+    assert said(has, has) == "using 2 machines that the run has for $0.0400/h"
+    assert said(waits, node, node) == "taking 1 machine that waits, renting 2 machines for $0.0600/h"
+    assert said(replace(waits, at_hand=True), node, waits) == (
+        "using 1 machine that the run has, taking 2 machines that wait for $0.0600/h"
+    )
