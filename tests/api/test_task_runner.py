@@ -94,7 +94,7 @@ def test_failures_count_and_all_others_are_tried(stack: Stack) -> None:
             return x
 
         config = {"s": {"f": {"Call": work, "Param": {"x": [0, 1, 2, 3]}, "Async": {"": []}},
-                        "c": {"Call": "sh -c 'exit $1' word", "Param": {"": [0, 4, "0"]}}},
+                        "c": {"Call": "sh -c 'exit $1' word", "Param": {"": [0, 4, "00"]}}},
                   "t": {"after all": {"Call": work, "Param": {"x": [5]}}}}
         if __name__ == "__main__":
             runner = TaskRunner(config)
