@@ -20,6 +20,7 @@ from cloudsend_cli.core.decide import decide
 from cloudsend_cli.core.draft import Draft
 from cloudsend_cli.core.model import CANCELLED, PENDING, RUNNING, AttemptStatus, HostView, InstanceStatus
 from cloudsend_cli.core.naming import attempt_id, digest, parse_attempt_id
+from cloudsend_cli.core.places import Place
 from cloudsend_cli.core.pools import Rooms
 from cloudsend_cli.core.state import JobRecord, NodeRecord, RunState
 from cloudsend_cli.engine.execute import execute
@@ -80,8 +81,8 @@ def ack_before_home(patch: Patch) -> None:
 def start_without_record(patch: Patch) -> None:
     real = decide_module._hand_to
 
-    def hand_to(draft: Draft, job: JobRecord, place: object) -> None:
-        real(draft, job, place)  # type: ignore[arg-type]
+    def hand_to(draft: Draft, job: JobRecord, place: Place, slot: int) -> None:
+        real(draft, job, place, slot)
         draft.jobs[job.number] = replace(draft.jobs[job.number], attempt=job.attempt)
 
     patch.setattr(decide_module, "_hand_to", hand_to)
@@ -178,11 +179,11 @@ def absence_is_termination(patch: Patch) -> None:
 def absence_is_given_back(patch: Patch) -> None:
     real = nodes._release
 
-    def release(draft: Draft, node: NodeRecord) -> None:
+    def release(draft: Draft, node: NodeRecord, *, wanted: bool) -> None:
         if node.provider in draft.seen.instances and nodes.find_instance(draft, node) is None:
             draft.put_node(replace(node, state="released"))
         else:
-            real(draft, node)
+            real(draft, node, wanted=wanted)
 
     patch.setattr(nodes, "_release", release)
 
@@ -270,7 +271,7 @@ def retries_without_end(patch: Patch) -> None:
 
 
 def losses_without_end(patch: Patch) -> None:
-    patch.setattr(jobs, "lose", lambda draft, job, reason, ended_at=None: jobs.never_started(draft, job))
+    patch.setattr(jobs, "lose", lambda draft, job, reason, **more: jobs.never_started(draft, job))
     patch.setattr(nodes, "lose", jobs.lose)
 
 
