@@ -19,6 +19,7 @@ _SECRET = re.compile(
 _PASSWORD = re.compile(r"(?<=[\w.-]:)([^\s:@/]+)@")
 _PROBLEMS_MOST = 50
 _SOURCE_MOST = 160  # letters of a source line
+_BESIDE_MOST = 60  # carets beside which a hint still stands
 
 Paint = Callable[[str, str], str]
 
@@ -97,9 +98,11 @@ def _problem_text(problem: Problem, sources: dict[tuple[str, int], str], paint: 
     shown, indent, carets = _mark(source, problem.column, problem.width)
     lines.append(f"{margin} |")
     lines.append(f"{problem.line} | {shown}".rstrip())
+    beside = problem.column and len(carets) <= _BESIDE_MOST
     if problem.column:
-        lines.append(f"{margin} | {indent}{paint(carets, color)} {untrusted(problem.hint)}".rstrip())
-    elif problem.hint:
+        hint = untrusted(problem.hint) if beside else ""
+        lines.append(f"{margin} | {indent}{paint(carets, color)} {hint}".rstrip())
+    if problem.hint and not beside:
         lines.append(f"{margin} = {untrusted(problem.hint)}")
     return "\n".join(lines) + "\n"
 

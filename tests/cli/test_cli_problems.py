@@ -92,6 +92,13 @@ def test_a_very_long_line_is_cut_around_the_place(tmp_path: Path) -> None:
     assert line[carets.index("^") : carets.index("^") + 3] == "BAD"
 
 
+def test_the_hint_of_what_is_very_long_stands_below_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(f"jobs: {'a' * 1000}\n")
+    lines = problem_text(Problem("too long", str(path), 1, 7, 1000, "make it shorter"), plain).splitlines()
+    assert (lines[-2].strip("^"), lines[-1]) == ("  |       ", "  = make it shorter")
+
+
 def test_hostile_source_and_messages_are_harmless(tmp_path: Path) -> None:
     path = tmp_path / "bad\n\x1b[2J.yml"
     path.write_bytes(b"a: \x1b]0;x\x07 \xff\n")
