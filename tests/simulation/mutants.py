@@ -39,7 +39,7 @@ class Mutant:
     rule: str  # of DESIGN, "" for what follows from several
     what: str
     put_in: Callable[[Patch], None]
-    hint: str = ""  # a scenario whose every crash point is tried if no other world shows it
+    hint: str = ""  # a scenario whose every crash point is tried first
 
 
 # ---- rule 1: intent before effect ----------------------------------------------------------------------------------

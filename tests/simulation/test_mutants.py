@@ -37,7 +37,7 @@ def test_mutant_is_caught(
     record_property: Callable[[str, object], None],
 ) -> None:
     if mutant.hint:
-        worlds = [*worlds, *hunt_in(mutant.hint)]
+        worlds = [*hunt_in(mutant.hint), *worlds]
     mutant.put_in(monkeypatch)
     count, violation = catch(worlds)
     assert violation, f"{mutant.what}: not caught in {len(worlds)} worlds"
