@@ -21,10 +21,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PIPE = 1 << 16  # bytes that fit into a pipe
+ROOM = 500  # bytes for the command lines of maestros
 # An interpreter and modules read these when they start: with others than the tests' own a command is started as usual.
 AT_START = ("LANG", "LC_", "TZ", "PYTHON", "LD_", "PATH", "TMPDIR")
 NO_MATTER = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
 
+maestros_too = False  # see warm_maestros.py
 _lock = threading.Lock()
 _processes: dict[int, str] = {}  # where that of this process listens
 
@@ -39,15 +41,16 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """What `python -m cloudsend_cli WORDS` does and says; its streams are pipes."""
     command = [sys.executable, "-m", "cloudsend_cli", *words]
-    if _at_start(environ) != _at_start(os.environ) or len(stdin) > PIPE // 4:
+    if at_start(environ) != at_start(os.environ) or len(stdin) > PIPE // 4:
         return subprocess.run(
             command, input=stdin, capture_output=True, text=True, timeout=timeout, env=environ, cwd=folder, check=False
         )
     end = time.monotonic() + timeout
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        line.connect(_address())
-        out, err = _ask(line, {"words": [*words], "environ": {**environ}, "folder": str(folder)}, stdin)
+        line.connect(address())
+        request = {"words": [*words], "environ": {**environ}, "folder": str(folder), "maestros": maestros_too}
+        out, err = _ask(line, request, stdin)
         for stream in (out, err):
             stack.callback(os.close, stream)
         told = {out: b"", err: b""}
@@ -98,11 +101,13 @@ def _text(data: bytes) -> str:
     return data.decode().replace("\r\n", "\n").replace("\r", "\n")  # as subprocess reads text
 
 
-def _at_start(environ: Mapping[str, str]) -> dict[str, str]:
+def at_start(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a process that has started does not look at again."""
     return {name: value for name, value in environ.items() if name.startswith(AT_START) and name not in NO_MATTER}
 
 
-def _address() -> str:
+def address() -> str:
+    """Where this process's own listens that commands are forks of."""
     with _lock:
         if os.getpid() not in _processes:
             _processes[os.getpid()] = _start()
@@ -113,7 +118,7 @@ def _start() -> str:
     folder = tempfile.mkdtemp(prefix="cs-warm-", dir="/tmp")
     address = f"{folder}/socket"
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("warm_process.py")), address],
+        [sys.executable, str(Path(__file__).with_name("warm_process.py")), address, "-" * ROOM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # both are pipes, as they are of commands: Python asks when it starts

@@ -1,4 +1,4 @@
-"""The process that commands of tests are forks of, see warm_commands.py. usage: warm_process.py SOCKET
+"""What commands and maestros of tests are forks of, see warm_commands.py. usage: warm_process.py SOCKET ROOM
 
 A connection brings what to do, with the three streams, and gets the exit status. It ends when its stdin is closed, so
 also when the tests are killed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -18,21 +19,36 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import warm_maestros
 from boto_files import share_files
 
 MOST = 1 << 20  # bytes of a request
 SERVICES = ("ec2", "ssm", "pricing", "service-quotas", "sts")
 MODULES = (
+    "fabric",
     "paramiko",
     "yaml",
     "cloudsend_cli.__main__",
     "cloudsend_cli.api",
     "cloudsend_cli.cli.execute",
+    "cloudsend_cli.engine.hearsay",
+    "cloudsend_cli.engine.hostpool",
+    "cloudsend_cli.engine.results",
+    "cloudsend_cli.engine.session",
     "cloudsend_cli.engine.submit",
+    "cloudsend_cli.engine.tick",
+    "cloudsend_cli.engine.transfer",
+    "cloudsend_cli.hosts.ssh",
     "cloudsend_cli.hosts.ssh_transport",
     "cloudsend_cli.maestro.client",
+    "cloudsend_cli.maestro.progress",
+    "cloudsend_cli.maestro.server",
+    "cloudsend_cli.maestro.tables",
+    "cloudsend_cli.maestro.wiring",
     "cloudsend_cli.providers.aws.offers",
     "cloudsend_cli.providers.aws.provider",
 )
@@ -79,29 +95,33 @@ class Server:
                     self._tell_end(key.fd)
                 elif key.fd in self.selector.get_map():  # whoever asked waits no longer
                     self.selector.unregister(key.fileobj)
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(key.data, signal.SIGKILL)
+                    if key.data is not None:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(key.data, signal.SIGKILL)
 
     def _fork(self) -> dict[str, Any] | None:
         line, _ = self.listener.accept()
-        data, streams, *_ = socket.recv_fds(line, MOST, 3)
-        pid = os.fork() if len(streams) == 3 else None
-        if pid == 0:
-            for number, stream in enumerate(streams):
-                os.dup2(stream, number)
-        for stream in streams:
-            os.close(stream)
+        data, streams, *_ = socket.recv_fds(line, MOST, 4)
+        request = dict(json.loads(data)) if len(streams) >= 3 else {}
+        pid = os.fork() if request else None
         if pid == 0:
             line.close()
             self._close()
-            return dict(json.loads(data))
+            for number, stream in zip((0, 1, 2, request.get("ready")), streams, strict=False):
+                if stream != number:
+                    os.dup2(stream, number)
+                    os.close(stream)
+            return request
+        for stream in streams:
+            os.close(stream)
         if pid is None:
             line.close()
         else:
             ended = os.pidfd_open(pid)
             self.children[ended] = pid, line
             self.selector.register(ended, selectors.EVENT_READ)
-            self.selector.register(line, selectors.EVENT_READ, pid)
+            # A maestro outlives whoever started it.
+            self.selector.register(line, selectors.EVENT_READ, None if "maestro" in request else pid)
         return None
 
     def _close(self) -> None:
@@ -135,17 +155,15 @@ def main() -> None:
 
 
 def carry_out(request: dict[str, Any]) -> None:
-    """Be that command. The streams are those of this process, as its own are pipes too."""
-    import cloudsend_cli.__main__ as command
-
+    """Be that command, or maestro. The streams are those of this process, as its own are pipes too."""
     os.environ.clear()
     os.environ.update(request["environ"])
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
-    sys.argv[:] = [str(command.__file__), *request["words"]]
+    main = prepare_maestro(request["maestro"]) if "maestro" in request else prepare_command(request)
     status: object = 1
     try:
-        command.main()
+        status = main()
     except SystemExit as leaves:
         status = leaves.code
     except BaseException:  # noqa: BLE001 - as Python shows it
@@ -157,6 +175,34 @@ def carry_out(request: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(status if isinstance(status, int) else 0 if status is None else 1)
+
+
+def prepare_command(request: dict[str, Any]) -> Callable[[], object]:
+    import cloudsend_cli.__main__ as command
+
+    address = sys.argv[1]
+    if request["maestros"]:
+        warm_maestros.use(warm_maestros.starter(lambda: address))
+    sys.argv[:] = [str(command.__file__), *request["words"]]
+    return command.main
+
+
+def prepare_maestro(words: Sequence[str]) -> Callable[[], object]:
+    from cloudsend_cli.maestro import local
+
+    os.setsid()
+    show_as(words)
+    sys.argv[:] = [str(local.__file__), *words[3:]]
+    return lambda: local.main(sys.argv[1:])
+
+
+def show_as(words: Sequence[str]) -> None:
+    """As its command line, by which others find it."""
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    text = b"".join(os.fsencode(word) + b"\0" for word in words)
+    assert len(text) <= end - start, "ROOM is too small"
+    ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 import pytest
+import warm_maestros
 from boto_files import share_files
 from ec2lab import Cloud
 from sshlab import NotHere
@@ -33,6 +34,12 @@ def pytest_runtest_call() -> Generator[None, object, object]:
     return (yield from skip_what_is_not_here())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def maestros() -> Iterator[None]:
+    with warm_maestros.used():
+        yield
+
+
 @pytest.fixture(scope="session")
 def one_cloud() -> Iterator[Cloud]:
     """The processes of the cloud that the two below hand out: starting them takes two seconds, a reset 0.1 s."""
@@ -44,13 +51,17 @@ def one_cloud() -> Iterator[Cloud]:
 @pytest.fixture
 def ec2(one_cloud: Cloud) -> Iterator[Cloud]:
     """A cloud as new, for this test alone; `ec2.environ` is what a client needs. Fails if the lab itself did."""
-    one_cloud.reset()
+    if not one_cloud.is_new:
+        one_cloud.reset()
+    one_cloud.is_new = False
     yield one_cloud
     one_cloud.reset()
+    one_cloud.is_new = True
 
 
 @pytest.fixture
 def shared_ec2(one_cloud: Cloud) -> Iterator[Cloud]:
     """The cloud as earlier tests left it: machines stay, for tests that look for their own only."""
+    one_cloud.is_new = False
     yield one_cloud
     one_cloud.lift()

@@ -284,6 +284,7 @@ def test_a_run_that_is_over_leaves_nothing_it_could_not_end(ec2: Cloud, desk: De
         ended = json.dumps({**json.loads(body), "ended_at": 1.0})
         db.execute("UPDATE run_records SET body = ?", (ended,))
         db.execute("UPDATE runs SET ended_at = 1.0")
+    (desk.state_dir / "tables" / held).unlink(missing_ok=True)
     (found,) = desk.json("gc")
     assert found["why"] == f"run {held} has ended"
     (listed,) = desk.json("list", "instances")

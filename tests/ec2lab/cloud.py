@@ -51,6 +51,7 @@ class Cloud:
         self._session: Any = None
         self._clients: dict[tuple[str, str], Any] = {}  # by service and region
         self._delays = delays
+        self.is_new = True  # until a test has it
         self.lab = Lab()
         self._moto: MotoServer | None = None
         self._front: Front | None = None
@@ -455,6 +456,7 @@ class Cloud:
     def reset(self) -> None:
         """As new: no machine, no fault, no record, and every setting as it was."""
         assert self._front is not None and self._moto is not None and self._metadata is not None
+        self.is_new = False
         self._front.faults.clear()
         self._front.outages.clear()
         failures = self.failures

@@ -5,6 +5,7 @@ usage: moto_process.py      prints the port
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import sys
@@ -23,11 +24,19 @@ def keep_addresses_unreal() -> None:
     elastic_network_interfaces.random_public_ip = made_for_documentation
 
 
+def share_key() -> None:
+    """moto makes an RSA key for the disks of each region, which nothing is ever encrypted with: one is as good."""
+    from moto.kms import utils
+
+    utils.generate_private_key = functools.cache(utils.generate_private_key)
+
+
 def main() -> None:
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     keep_addresses_unreal()
+    share_key()
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     print(server.get_host_and_port()[1], flush=True)

@@ -1,0 +1,98 @@
+"""Maestros in processes that have loaded cloudsend already, as commands are in warm_commands.py.
+
+Each has a session, environment, log, pid, command line and end of its own as usual, and outlives who started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import IO
+
+import warm_commands
+
+from cloudsend_cli.maestro import client
+
+MODULE = ["-m", "cloudsend_cli.maestro.local"]
+
+
+class Started:
+    """What `cloudsend_cli.maestro.client` needs of subprocess.Popen."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self.returncode: int | None = None
+        self._line = line
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self._line.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                self.returncode = int(self._line.recv(64))
+        return self.returncode
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self._line.setblocking(True)
+            self.returncode = int(self._line.recv(64))
+        return self.returncode
+
+    def __del__(self) -> None:
+        self._line.close()
+
+
+def starter(address: Callable[[], str] = warm_commands.address) -> SimpleNamespace:
+    """To be `cloudsend_cli.maestro.client.subprocess`. `address`: where the process listens that they are forks of."""
+    usual = warm_commands.at_start(os.environ)
+
+    def start(
+        words: Sequence[str],
+        *,
+        stdin: int,
+        stdout: IO[bytes],
+        stderr: IO[bytes],
+        cwd: str,
+        pass_fds: Sequence[int],
+        start_new_session: bool,
+    ) -> subprocess.Popen[bytes] | Started:
+        if warm_commands.at_start(os.environ) != usual:
+            return subprocess.Popen(
+                words,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+                pass_fds=pass_fds,
+                start_new_session=start_new_session,
+            )
+        assert words[1:3] == MODULE and stdout is stderr and start_new_session
+        (ready,) = pass_fds
+        request = {"maestro": [*words], "environ": {**os.environ}, "folder": cwd, "ready": ready}
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line.connect(address())
+        with open(os.devnull, "rb") as nothing:
+            streams = [nothing.fileno(), stdout.fileno(), stderr.fileno(), ready]
+            socket.send_fds(line, [json.dumps(request).encode()], streams)
+        return Started(line)
+
+    return SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def used() -> Iterator[None]:
+    """Those that this process starts, and the commands of warm_commands.py."""
+    use(starter())
+    warm_commands.maestros_too = True
+    try:
+        yield
+    finally:
+        use(subprocess)
+        warm_commands.maestros_too = False
+
+
+def use(what: object) -> None:
+    vars(client)["subprocess"] = what
