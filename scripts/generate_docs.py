@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,12 +135,10 @@ def _cli() -> Iterator[str]:
 
 def list_commands() -> list[list[str]]:
     """The words of every command that help shows, the whole program first."""
-    from typer.main import get_command
-
-    from cloudsend_cli.cli.app import app
+    from cloudsend_cli.cli.execute import command_tree
 
     found: list[list[str]] = [[]]
-    groups = [([], get_command(app))]
+    groups = [([], command_tree())]
     for path, group in groups:
         for name, child in sorted(getattr(group, "commands", {}).items()):
             if not child.hidden:
@@ -149,11 +148,29 @@ def list_commands() -> list[list[str]]:
 
 
 def fetch_help(path: list[str]) -> str:
-    """What the real command prints."""
-    environ = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    words = [sys.executable, "-m", "cloudsend_cli", *path, "--help"]
-    text = subprocess.run(words, env=environ, check=True, capture_output=True, text=True).stdout
-    return re.sub(r"[ \t]+$", "", text.strip("\n"), flags=re.MULTILINE)
+    """What the command prints on a terminal of 100 columns."""
+    from cloudsend_cli.cli.execute import execute
+
+    shown = io.StringIO()
+    with set_variables(COLUMNS="100", NO_COLOR="1"), contextlib.redirect_stdout(shown):
+        status = execute([*path, "--help"])
+    if status:
+        raise RuntimeError(f"`{' '.join(path)} --help` ended with status {status}")
+    return re.sub(r"[ \t]+$", "", shown.getvalue().strip("\n"), flags=re.MULTILINE)
+
+
+@contextlib.contextmanager
+def set_variables(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def main() -> int:

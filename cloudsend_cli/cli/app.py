@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import partial
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.main import get_command, get_group
 
-from . import check, cost, gc, jobs, listing, machines, maestro, rebuild, rented, run, setup
 from .groups import ListGroup, NounGroup, QuickCommand, VerbGroup
 
 app = typer.Typer(
@@ -40,109 +42,137 @@ def cloudsend(
     # They are read by settings.take_settings, before Typer sees the line; here they are named for the help.
 
 
-Commands = Iterable[tuple[str, Callable[..., Any]]]
+# The function of each command, as MODULE.NAME.
+_COMMANDS: Final = {
+    "run": "run.run",
+    "wait": "jobs.wait",
+    "tail": "jobs.tail",
+    "fetch": "jobs.fetch",
+    "cost": "cost.cost",
+    "ssh": "machines.ssh",
+    "gc": "gc.gc",
+    "rebuild": "rebuild.rebuild",
+    "getstate": "listing.getstate",
+    "explain": "listing.explain",
+    "init": "setup.init",
+    "check": "check.check",
+    "validate": "setup.validate",
+    "completion": "setup.completion",
+    "version": "setup.version",
+    "shell": "shell.open_shell",
+}
+_LIST: Final = {
+    "jobs": "listing.list_jobs",
+    "runs": "listing.list_runs",
+    "instances": "machines.list_instances",
+    "providers": "machines.list_providers",
+    "environments": "listing.list_environments",
+}
+_INFO: Final = {
+    "job": "listing.info_job",
+    "run": "listing.info_run",
+    "instance": "machines.info_instance",
+    "provider": "machines.info_provider",
+}
+_KILL: Final = {"job": "jobs.kill_jobs", "run": "jobs.kill_run"}
+_MAESTRO: Final = {
+    "status": "maestro.maestro_status",
+    "stop": "maestro.maestro_stop",
+    "logs": "maestro.maestro_logs",
+    "adopt": "maestro.maestro_adopt",
+}
 
 
-def _add(group: typer.Typer, commands: Commands, *, hidden: bool = False) -> None:
-    for name, function in commands:
-        group.command(name, cls=QuickCommand, hidden=hidden)(function)
+class Later(MutableMapping[str, Any]):
+    """Commands by name. WHY: each is made, and its module loaded, when it is asked for: all at once take 40 ms."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]]) -> None:
+        self._makers = dict(makers)
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._makers[name] = lambda: command
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._makers[name]
+        self._made.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
-def _add_group(
+def build_tree() -> Any:
+    """The app with its commands, as the object that parses and runs lines."""
+    tree: Any = get_command(app)
+    tree.commands = Later(
+        {
+            **_commands(_COMMANDS),
+            "list": _group(
+                "list", "List jobs, runs, instances, providers or environments. Alone: jobs.", _LIST, cls=ListGroup
+            ),
+            "info": _group("info", "Show all that is known of a job, run, instance or provider.", _INFO),
+            "create": _group(
+                "create", "Rent a machine, or claim one of your own.", {"instance": "rented.create_instance"}
+            ),
+            "terminate": _group("terminate", "Give machines back.", {"instance": "rented.terminate_instance"}),
+            "start": _group(
+                "start", "Start rented machines that were stopped.", {"instance": "rented.start_instance"}
+            ),
+            "stop": _group(
+                "stop",
+                "Stop rented machines and keep their disks.",
+                {"instance": "rented.stop_instance"},
+                unsaid=_KILL,
+            ),
+            "kill": _group("kill", "End jobs, or a run.", _KILL, unsaid={"instance": "rented.terminate_instance"}),
+            "aws": _group("aws", "For accounts of AWS.", {"policy": "gc.aws_policy"}),
+            "config": _group(
+                "config",
+                "Show what a config means, or its schema.",
+                {"show": "setup.config_show", "schema": "setup.config_schema"},
+            ),
+            "maestro": _group("maestro", "Look at the background process that carries runs on.", _MAESTRO),
+        }
+    )
+    return tree
+
+
+def _commands(places: Mapping[str, str], *, hidden: bool = False) -> dict[str, Callable[[], Any]]:
+    return {name: partial(_make_command, name, place, hidden) for name, place in places.items()}
+
+
+def _make_command(name: str, place: str, hidden: bool) -> Any:
+    module, _, function = place.partition(".")
+    alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+    alone.command(name, cls=QuickCommand, hidden=hidden)(getattr(import_module(f".{module}", __package__), function))
+    return get_command(alone)
+
+
+def _group(
     name: str,
     text: str,
-    commands: Commands,
-    cls: type[NounGroup] = NounGroup,
+    places: Mapping[str, str],
     *,
-    unsaid: Commands = (),
-    hidden: bool = False,
-) -> None:
+    unsaid: Mapping[str, str] | None = None,
+    cls: type[NounGroup] = NounGroup,
+) -> Callable[[], Any]:
     """`unsaid` commands work, and no help names them."""
-    group = typer.Typer(cls=cls, rich_markup_mode=None)
-    app.add_typer(group, name=name, help=text, hidden=hidden)
-    _add(group, commands)
-    _add(group, unsaid, hidden=True)
 
+    def make() -> Any:
+        group: Any = get_group(typer.Typer(name=name, help=text, cls=cls, rich_markup_mode=None))
+        group.commands = Later({**_commands(places), **_commands(unsaid or {}, hidden=True)})
+        return group
 
-_add(
-    app,
-    (
-        ("run", run.run),
-        ("wait", jobs.wait),
-        ("tail", jobs.tail),
-        ("fetch", jobs.fetch),
-        ("cost", cost.cost),
-        ("ssh", machines.ssh),
-        ("gc", gc.gc),
-        ("rebuild", rebuild.rebuild),
-        ("getstate", listing.getstate),
-        ("explain", listing.explain),
-        ("init", setup.init),
-        ("check", check.check),
-        ("validate", setup.validate),
-        ("completion", setup.completion),
-        ("version", setup.version),
-    ),
-)
-_add_group(
-    "list",
-    "List jobs, runs, instances, providers or environments. Alone: jobs.",
-    (
-        ("jobs", listing.list_jobs),
-        ("runs", listing.list_runs),
-        ("instances", machines.list_instances),
-        ("providers", machines.list_providers),
-        ("environments", listing.list_environments),
-    ),
-    ListGroup,
-)
-_add_group(
-    "info",
-    "Show all that is known of a job, run, instance or provider.",
-    (
-        ("job", listing.info_job),
-        ("run", listing.info_run),
-        ("instance", machines.info_instance),
-        ("provider", machines.info_provider),
-    ),
-)
-_add_group("create", "Rent a machine, or claim one of your own.", (("instance", rented.create_instance),))
-_add_group("terminate", "Give machines back.", (("instance", rented.terminate_instance),))
-_add_group("start", "Start rented machines that were stopped.", (("instance", rented.start_instance),))
-_add_group(
-    "stop",
-    "Stop rented machines and keep their disks.",
-    (("instance", rented.stop_instance),),
-    unsaid=(("job", jobs.kill_jobs), ("run", jobs.kill_run)),
-)
-_add_group(
-    "kill",
-    "End jobs, or a run.",
-    (("job", jobs.kill_jobs), ("run", jobs.kill_run)),
-    unsaid=(("instance", rented.terminate_instance),),
-)
-_add_group("aws", "For accounts of AWS.", (("policy", gc.aws_policy),))
-_add_group(
-    "config",
-    "Show what a config means, or its schema.",
-    (("show", setup.config_show), ("schema", setup.config_schema)),
-)
-_add_group(
-    "maestro",
-    "Look at the background process that carries runs on.",
-    (
-        ("status", maestro.maestro_status),
-        ("stop", maestro.maestro_stop),
-        ("logs", maestro.maestro_logs),
-        ("adopt", maestro.maestro_adopt),
-    ),
-)
-
-
-@app.command("shell", cls=QuickCommand)
-def open_shell(ctx: typer.Context) -> int:
-    """Open the shell, as `cloudsend` alone does."""
-    from . import shell
-    from .session import session_of
-
-    return shell.run_shell(session_of(ctx))
+    return make

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import typer
-from typer.main import get_command
 
 from cloudsend_cli.errors import AuthError, CloudsendError, UsageError
 
@@ -32,9 +31,9 @@ BUG = 70
 @cache
 def command_tree() -> Any:
     """The app as the object that parses and runs lines, built once."""
-    from .app import app
+    from .app import build_tree
 
-    return get_command(app)
+    return build_tree()
 
 
 def execute(argv: Sequence[str], earlier: Session | None = None) -> int:

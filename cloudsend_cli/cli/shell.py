@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import typer
+
 from cloudsend_cli.errors import CloudsendError, UsageError
 
 from .execute import execute, show_error
 from .listing import counts_text
 from .render import paint
 from .sanitise import one_line
-from .session import Session
+from .session import Session, session_of
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -31,6 +33,11 @@ LEAVE: Final = frozenset({"exit", "quit", "q", "x"})
 HISTORY: Final = "shell_history"
 LOOK_EVERY: Final = 1.0  # seconds, while something runs
 LOOK_SELDOM: Final = 5.0
+
+
+def open_shell(ctx: typer.Context) -> int:
+    """Open the shell, as `cloudsend` alone does."""
+    return run_shell(session_of(ctx))
 
 
 def run_shell(session: Session) -> int:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 import cloudsend_cli.config
-from cloudsend_cli.cli.app import app
+from cloudsend_cli.cli.execute import command_tree
 from cloudsend_cli.config.document import render_inline
 from cloudsend_cli.config.load import Loaded
 from cloudsend_cli.config.providers import load_providers
@@ -171,7 +170,7 @@ def test_commands_of_a_page_exist_with_their_options(page: str) -> None:
     commands = [line.removeprefix("$ ") for line in shown + written]
     for line in (line for line in commands if line.startswith("cloudsend ")):
         words = shlex.split(line, comments=True)[1:]
-        command: Any = get_command(app)
+        command: Any = command_tree()
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
         assert not words or not getattr(command, "commands", {}), line
