@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from campaigns import pick
 from command_line import Command
 from json_schema import check
 
@@ -215,8 +216,18 @@ def test_a_closed_pipe_is_no_error(ran: Command) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("words", ["list jobs", "tail @last", "--help", "version", "lst", "__complete li"])
-@pytest.mark.parametrize("closed", ["<&- >&-", ">&- 2>&-", "<&- >&- 2>&-", "1</dev/null", ">/dev/null 2>/dev/full"])
+CLOSED = ["<&- >&-", ">&- 2>&-", "<&- >&- 2>&-", "1</dev/null", ">/dev/null 2>/dev/full"]
+SAID = ["list jobs", "tail @last", "--help", "version", "lst", "__complete li"]
+
+
+@pytest.mark.campaign("closed streams")
+@pytest.mark.parametrize(
+    ("words", "closed"),
+    pick(  # each command and each way at least once, and a wrong one with and without a stderr
+        [*zip(SAID, [*CLOSED[:4], CLOSED[1], CLOSED[4]], strict=True), ("lst", CLOSED[0])],
+        [(words, closed) for words in SAID for closed in CLOSED],
+    ),
+)
 def test_closed_streams_are_no_error(ran: Command, words: str, closed: str) -> None:
     script = f"{sys.executable} -m cloudsend_cli {words} {closed}"
     done = subprocess.run(

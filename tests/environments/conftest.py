@@ -16,7 +16,12 @@ from cloudsend_cli.core.model import EnvironmentBuild
 from cloudsend_cli.environments.activate import wrap_command
 
 BASIC_TOOLS = ("sh", "mkdir", "rm", "rmdir", "mv", "cat", "chmod", "id", "env", "touch", "ls")
-SHELLS = [["/bin/sh"], *([tool] for name in ("dash", "bash") if (tool := shutil.which(name)))]
+SHELLS = [["/bin/sh"]]
+# bash is another shell when it is called sh; dash is not.
+if (dash := shutil.which("dash")) and not os.path.samefile(dash, "/bin/sh"):
+    SHELLS.append([dash])
+if bash := shutil.which("bash"):
+    SHELLS.append([bash])
 if busybox := shutil.which("busybox"):
     SHELLS.append([busybox, "sh"])
 
