@@ -82,7 +82,7 @@ class Liar:
         self._near: socket.socket | None = None
         self._lock = threading.Lock()
 
-    def open_agent(self, source: bytes, sha256: str) -> Stream:
+    def open_agent(self, source: bytes, sha256: str, compiled: object = None) -> Stream:
         ours, theirs = socket.socketpair()
         self.sessions += 1
         threading.Thread(target=self._serve, args=(theirs,), name=f"liar {self.address.host}", daemon=True).start()
