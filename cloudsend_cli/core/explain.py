@@ -66,18 +66,6 @@ def phase_word(state: str, *, started: bool, connected: bool | None, ready: bool
     return "QUEUE" if ready else "WAIT"
 
 
-def phase_of(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> str:
-    """`phase_word` for a job of a loaded run."""
-    view = views.get(job.node)
-    waits = state.waiting_for.get(job.number, 0) > 0 or state.is_gated(job)
-    return phase_word(
-        job.state,
-        started=job.started_at is not None,
-        connected=view.connected if view is not None else None,
-        ready=not waits and environment_is_ready(state, job.spec.environment),
-    )
-
-
 def environment_is_ready(state: RunState, key: str) -> bool:
     """Whether a machine is there on which jobs with this environment could start."""
     running = [n.name for n in _serving(state) if n.state == "running"]

@@ -8,12 +8,9 @@ from datetime import datetime, timezone
 from typing import TypedDict
 
 from .costs import Cost
-from .explain import phase_of
-from .metrics import split_ignored
-from .model import CANCELLED, FAILED, FINAL_STATES, PENDING, RUNNING, SUCCEEDED, HostView, JobGroup
-from .naming import attempt_id, job_id
+from .model import CANCELLED, FAILED, PENDING, RUNNING, SUCCEEDED, HostView, JobGroup
 from .silence import describe_silence
-from .state import JobRecord, RunState
+from .state import RunState
 
 Json = dict[str, object]
 
@@ -235,42 +232,6 @@ class Slots:
             return None
         pairs = found.slots[slot] if slot < len(found.slots) else ()
         return " ".join(f"{key.lstrip('-')}={value}" if key else value for key, value in pairs) or str(slot)
-
-
-def job_view(state: RunState, job: JobRecord, views: Mapping[str, HostView]) -> JobView:
-    node = state.nodes.get(job.node)
-    slots = Slots(state.run.groups)
-    metrics, ignored = split_ignored(job.metrics)
-    return JobView(
-        id=job_id(state.run.id, job.number),
-        name=job.spec.name,
-        run=state.run.id,
-        number=job.number,
-        state=job.state,
-        phase=phase_of(state, job, views),
-        reason=job.reason,
-        exit_code=job.exit_code,
-        attempt=job.attempt,
-        uid=attempt_id(state.run.id, job.number, job.attempt) if job.attempt else None,
-        instance=job.node or None,
-        provider=node.provider if node else None,
-        hash=job.hash,
-        command=job.spec.display,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        ended_at=job.ended_at if job.state in FINAL_STATES else None,
-        params=dict(job.spec.params),
-        outputs=job.fetch,
-        superseded=bool(job.superseded_by),
-        maxrss=job.maxrss,
-        cpu_seconds=job.cpu_seconds,
-        section=slots.section_of(job.spec.group),
-        group=job.spec.group,
-        slot=slots.text(job.spec.group, job.slot),
-        metrics=metrics,
-        metrics_ignored=ignored,
-        **silence_of(job.state, job.node, views.get(job.node)),
-    )
 
 
 class Silence(TypedDict):

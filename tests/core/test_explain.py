@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from cloudsend_cli.core.explain import PHASES, describe, describe_bytes, explain, phase_of, phase_word
+from cloudsend_cli.core.explain import (
+    PHASES,
+    describe,
+    describe_bytes,
+    environment_is_ready,
+    explain,
+    phase_word,
+)
 from cloudsend_cli.core.model import (
     UNBOUNDED,
     EnvironmentBuild,
@@ -41,24 +48,14 @@ def make(*specs: JobSpec, machine: str = "running", **job: Any) -> RunState:
 HANDED = {"state": "running", "node": "n-0", "attempt": 1}
 
 
-@pytest.mark.parametrize(
-    ("job", "node", "view", "word"),
-    [
-        ({}, "creating", None, "WAIT"),
-        ({}, "running", UP, "QUEUE"),
-        (HANDED, "running", UP, "IDLE"),
-        (HANDED, "running", None, "IDLE"),
-        ({**HANDED, "started_at": 1.0}, "running", UP, "RUNNING"),
-        ({**HANDED, "started_at": 1.0}, "running", SILENT, "UNKNOWN"),
-        ({"state": "succeeded"}, "running", SILENT, "DONE"),
-        ({"state": "failed"}, "running", UP, "ABORTED"),
-        ({"state": "cancelled"}, "running", UP, "ABORTED"),
-    ],
-)
-def test_word_of_the_seeds(job: dict[str, Any], node: str, view: HostView | None, word: str) -> None:
-    state = make(machine=node, **job)
-    assert phase_of(state, state.jobs[1], {"n-0": view} if view else {}) == word
-    assert word in PHASES
+def test_word_of_the_seeds() -> None:
+    def word(state: str, connected: bool | None = None, *, started: bool = False, ready: bool = False) -> str:
+        return phase_word(state, started=started, connected=connected, ready=ready)
+
+    assert (word("pending"), word("pending", ready=True)) == ("WAIT", "QUEUE")
+    assert (word("running"), word("running", True), word("running", started=True)) == ("IDLE", "IDLE", "RUNNING")
+    assert (word("running", False), word("succeeded", False)) == ("UNKNOWN", "DONE")
+    assert (word("failed"), word("cancelled")) == ("ABORTED", "ABORTED")
 
 
 def test_words_and_values_are_the_seeds() -> None:
@@ -68,11 +65,12 @@ def test_words_and_values_are_the_seeds() -> None:
     assert phase_word("running", started=False, connected=None, ready=False) == "IDLE"
 
 
-def test_job_waits_for_its_dependency_and_its_environment() -> None:
-    state = make(SPECS[0], replace(SPECS[1], after=("j1",)), replace(SPECS[2], environment="e1"))
-    assert [phase_of(state, state.jobs[n], {"n-0": UP}) for n in (1, 2, 3)] == ["QUEUE", "WAIT", "WAIT"]
+def test_environment_is_ready_where_a_machine_has_it() -> None:
+    assert not environment_is_ready(make(machine="creating"), "")
+    state = make()
+    assert environment_is_ready(state, "") and not environment_is_ready(state, "e1")
     state.apply(Changes(builds={("n-0", "e1"): BuildRecord("n-0", "e1", state="succeeded")}))
-    assert phase_of(state, state.jobs[3], {"n-0": UP}) == "QUEUE"
+    assert environment_is_ready(state, "e1")
 
 
 def why(state: RunState, number: int = 1, view: HostView | None = UP, now: float = 100.0) -> list[str]:
@@ -215,7 +213,6 @@ def make_sections(*groups: JobGroup, running: int = 0) -> RunState:
 def test_section_that_has_not_begun() -> None:
     state = make_sections()
     assert why(state, 4) == ["waits for section prepare: 3 jobs of it have not ended"]
-    assert phase_of(state, state.jobs[4], {"n-0": UP}) == "WAIT"
     for number in (1, 2):
         state.apply(Changes(jobs={number: replace(state.jobs[number], state="failed")}))
     assert why(state, 4) == ["waits for section prepare: 1 job of it has not ended"]
@@ -283,7 +280,6 @@ def test_job_that_waits_for_any_end() -> None:
     assert why(state, 3) == ["waits for the end, good or bad, of 2 of 2 jobs: j1, j2"]
     state.apply(Changes(jobs={1: replace(state.jobs[1], state="failed")}))
     assert why(state, 3) == ["waits for the end, good or bad, of 1 of 2 jobs: j2"]
-    assert phase_of(state, state.jobs[3], {"n-0": UP}) == "WAIT"
 
 
 def test_machine_has_room_for_what_takes_no_cpus_beside_a_queue() -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from cloudsend_cli.core.model import JobGroup
 from cloudsend_cli.core.result_rows import MORE_MOST, Names, plain_cell, printable, spread_rows
-from cloudsend_cli.core.views import Slots, job_view
-
-from .deciding import change_job, state_with
+from cloudsend_cli.core.views import Slots
 
 
 @pytest.mark.parametrize(
@@ -85,23 +81,4 @@ def test_groups_are_told_from_names() -> None:
     slots = Slots(GROUPS)
     assert slots.group_of("Search/GTX 2080/12") == "Search/GTX 2080"
     assert (slots.group_of("Search/other/0"), slots.group_of("train")) == ("", "")
-
-
-def test_job_in_json_has_its_group_slot_metrics_and_duration() -> None:
-    state = state_with(group="Search/GTX 2080")
-    state.run = replace(state.run, groups=GROUPS)
-    waiting = job_view(state, state.jobs[1], {}).as_json()
-    assert (waiting["slot"], waiting["metrics"], waiting["metrics_ignored"], waiting["duration"]) == (
-        None,
-        {},
-        0,
-        None,
-    )
-    metrics = (("loss", "0.50"), ("", "3"))
-    times = {"started_at": 10.0, "ended_at": 12.3456}
-    job = change_job(state, state="succeeded", attempt=1, slot=0, metrics=metrics, **times).jobs[1]
-    shown = job_view(state, job, {}).as_json()
-    assert (shown["section"], shown["group"], shown["slot"]) == ("Search", "Search/GTX 2080", "machine=0 gpu=0,1")
-    assert (shown["metrics"], shown["metrics_ignored"], shown["duration"]) == ({"loss": "0.50"}, 3, 2.346)
-    plain = job_view(state_with(), state_with().jobs[1], {}).as_json()
-    assert (plain["section"], plain["group"]) == (None, None)
+    assert (slots.section_of("Search/GTX 2080"), slots.section_of("")) == ("Search", "")
