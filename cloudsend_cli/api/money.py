@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from cloudsend_cli.core.cost_shares import Execution, divide_costs, plan_execution
 from cloudsend_cli.core.cost_views import JobCost, MachineCost, RunCost
-from cloudsend_cli.core.costs import NO_COST, Execution, job_cost, paid_seconds, rental_cost, run_cost, share_of
-from cloudsend_cli.core.model import PENDING, UNBOUNDED, Resources
+from cloudsend_cli.core.costs import NO_COST, paid_seconds, rental_cost, run_cost
+from cloudsend_cli.core.model import PENDING, UNBOUNDED
 from cloudsend_cli.core.naming import job_id
 from cloudsend_cli.core.offers import current_offer
 from cloudsend_cli.core.paid import Paid, own_cost
@@ -77,7 +79,8 @@ def find_job_cost(home: Directory, ref: str) -> JobCost | None:
     if not rentals:
         return None
     state = store.load(row.run)
-    return _Jobs(store, state, rentals, time.time()).cost(state.jobs[row.number])
+    (found,) = _job_costs(store, state, [state.jobs[row.number]], rentals, time.time())
+    return found
 
 
 def _run_cost(
@@ -143,40 +146,39 @@ def count_kept(home: Directory, run: str) -> Kept:
 # ---- jobs ----------------------------------------------------------------------------------------------------------
 
 
-def _list_job_costs(
-    store: SqliteStore, state: RunState, rentals: Sequence[RentalRecord], now: float
+def _list_job_costs(store: SqliteStore, state: RunState, rentals: Sequence[RentalRecord], now: float) -> list[JobCost]:
+    """The dearest first."""
+    started = [job for job in state.jobs.values() if job.attempt]
+    return sorted(_job_costs(store, state, started, rentals, now), key=lambda job: -job.cost.total)
+
+
+def _job_costs(
+    store: SqliteStore, state: RunState, wanted: Sequence[JobRecord], rentals: Sequence[RentalRecord], now: float
 ) -> Iterator[JobCost]:
-    jobs = _Jobs(store, state, rentals, now)
-    costs = [jobs.cost(job) for job in state.jobs.values() if job.attempt]
-    yield from sorted(costs, key=lambda job: -job.cost.total)
+    """Of all that were started, as machines are divided among those that ran beside each other."""
+    executions = {job.number: list(_list_executions(store, state, job)) for job in state.jobs.values() if job.attempt}
+    costs = divide_costs(itertools.chain.from_iterable(executions.values()), rentals, now)
+    for job in wanted:
+        own = executions.get(job.number, ())
+        seconds = sum((now if e.ended is None else e.ended) - e.started for e in own)
+        number = job_id(state.run.id, job.number)
+        cost = costs.get(job.number, NO_COST)
+        yield JobCost(number, job.spec.name, job.state, job.attempt, seconds, cost)
 
 
-@dataclass(frozen=True, slots=True)
-class _Jobs:
-    store: SqliteStore
-    state: RunState
-    rentals: Sequence[RentalRecord]
-    now: float
+def _list_executions(store: SqliteStore, state: RunState, job: JobRecord) -> Iterator[Execution]:
+    for name, started, ended in _list_times(store, state.run.id, job):
+        node = state.nodes.get(name)
+        # Of the machine that the node is now: the rentals do not say what earlier ones had.
+        capacity = node.capacity if node is not None else UNBOUNDED
+        yield plan_execution(job.number, job.resources, capacity, name, started, ended)
 
-    def cost(self, job: JobRecord) -> JobCost:
-        executions = list(self._executions(job))
-        total = NO_COST
-        for execution in executions:
-            share = share_of(job.resources, self._capacity(execution.node))
-            total = total.plus(job_cost([execution], share, self.rentals, self.now))
-        seconds = sum((self.now if e.ended is None else e.ended) - e.started for e in executions)
-        number = job_id(self.state.run.id, job.number)
-        return JobCost(number, job.spec.name, job.state, job.attempt, seconds, total)
 
-    def _capacity(self, node: str) -> Resources:
-        """Of the machine that the node is now: the rentals do not say what earlier ones had."""
-        record = self.state.nodes.get(node)
-        return record.capacity if record is not None else UNBOUNDED
-
-    def _executions(self, job: JobRecord) -> Iterator[Execution]:
-        open_again = job.state == PENDING  # its newest attempt is history as well
-        for earlier in self.store.history(self.state.run.id, job.number) if job.attempt > 1 or open_again else ():
-            if earlier.started_at is not None and (open_again or earlier.attempt != job.attempt):
-                yield Execution(earlier.node, earlier.started_at, earlier.ended_at or earlier.started_at)
-        if not open_again and job.node and job.started_at is not None:
-            yield Execution(job.node, job.started_at, job.ended_at if job.final else None)
+def _list_times(store: SqliteStore, run: str, job: JobRecord) -> Iterator[tuple[str, float, float | None]]:
+    """(node, started, ended) of each attempt."""
+    open_again = job.state == PENDING  # its newest attempt is history as well
+    for earlier in store.history(run, job.number) if job.attempt > 1 or open_again else ():
+        if earlier.started_at is not None and (open_again or earlier.attempt != job.attempt):
+            yield earlier.node, earlier.started_at, earlier.ended_at or earlier.started_at
+    if not open_again and job.node and job.started_at is not None:
+        yield job.node, job.started_at, job.ended_at if job.final else None

@@ -1,4 +1,4 @@
-"""What is paid, from the times and prices of rentals: of a machine, a run, a job, and of a plan. Pure.
+"""What is paid, from the times and prices of rentals: of a machine, a run, a plan; of jobs see cost_shares. Pure.
 
 Amounts are dollars. A rental without a known price counts as nothing and is counted, so that no sum hides it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from .model import Offer, Resources, list_known
+from .model import Offer
 from .state import RentalRecord
 
 HOUR = 3600.0
@@ -27,15 +27,6 @@ class Cost:
 
 
 NO_COST = Cost()
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """The time that one attempt of a job took on its node; `ended` None: it still runs."""
-
-    node: str
-    started: float
-    ended: float | None = None
 
 
 def paid_seconds(rental: RentalRecord, now: float) -> float:
@@ -85,36 +76,6 @@ def cost_by_node(rentals: Iterable[RentalRecord], now: float) -> dict[str, Cost]
     for rental in rentals:
         costs[rental.node] = costs.get(rental.node, NO_COST).plus(rental_cost(rental, now))
     return costs
-
-
-def share_of(asked: Resources, capacity: Resources) -> float:
-    """The part of a machine that a job keeps others from: its largest one of CPUs, memory and GPUs.
-
-    All of a machine of which nothing is known.
-    """
-    known = list_known(capacity)
-    wanted = list_known(asked)
-    parts = [wanted.get(name, has) / has for name, has in known.items() if has > 0]
-    return min(1.0, max(parts, default=1.0))
-
-
-def job_cost(executions: Iterable[Execution], share: float, rentals: Sequence[RentalRecord], now: float) -> Cost:
-    """The job's share of what its machines cost while its attempts ran there. Idle and starting time is nobody's."""
-    cost = NO_COST
-    for execution in executions:
-        ended = now if execution.ended is None else min(now, execution.ended)
-        for rental in rentals:
-            until = ended if rental.until is None else min(ended, rental.until)
-            seconds = until - max(execution.started, rental.since)
-            if rental.node != execution.node or seconds <= 0:
-                continue
-            runs_on = execution.ended is None and until == now
-            if rental.price is None:
-                cost = cost.plus(Cost(unknown=1))
-            else:
-                price = rental.price * share
-                cost = cost.plus(Cost(price * seconds / HOUR, price if runs_on else 0.0))
-    return cost
 
 
 # ---- before anything is rented -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cloudsend_cli.core.model import InstanceSpec, JobSpec, ProviderDefinition, RunSpec
+from cloudsend_cli.core.model import InstanceSpec, JobSpec, ProviderDefinition, Resources, RunSpec
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.core.state import RentalRecord, RunState
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -20,14 +20,20 @@ Ask = Callable[..., Any]  # what the line says with -o json
 
 
 def put_run(
-    state_dir: Path, renter: FakeRenter, run: str = "rtest1", *, ended: bool = False, hours: float = 1.0
+    state_dir: Path,
+    renter: FakeRenter,
+    run: str = "rtest1",
+    *,
+    ended: bool = False,
+    hours: float = 1.0,
+    cpus: float = 1.0,
 ) -> str:
     """A run of two jobs, of which one has run for half the time that its machine is rented; the machine's id."""
     now = time.time()
     since = now - hours * 3600
     machine = renter.create_instance(run, "aws-0", 1, f"token of {run}", REQUESTS[0])
     renter.machines[machine].launched_at = since
-    jobs = tuple(JobSpec(name, (name,), name) for name in ("train", "report"))
+    jobs = tuple(JobSpec(name, (name,), name, resources=Resources(cpus)) for name in ("train", "report"))
     spec = RunSpec("p", "", jobs, providers=(AWS,), budget=10.0)
     (plan,) = renter.plan_machines([InstanceSpec("aws")])
     state = plan_run(spec, [NodePlan("aws-0", "aws", plan.offers)], run, since)

@@ -68,6 +68,18 @@ def test_the_cost_of_a_run_by_machine_and_job(line: Line, data: Ask, renter: Fak
     assert [run["run"] for run in everything["runs"]] == ["rtest1"]
 
 
+def test_a_job_that_asks_for_no_cpus_costs_what_no_other_asked_for(
+    line: Line, data: Ask, renter: FakeRenter, state_dir: Path
+) -> None:
+    """Seen: $0.00 for each task of a pool, and the whole machine as time in which no job ran."""
+    put_run(state_dir, renter, ended=True, hours=2.0, cpus=0.0)
+    cost = data("cost", "rtest1", "--jobs")
+    (job,) = cost["jobs"]
+    assert job["cost"] == pytest.approx(0.02, rel=0.01), "it ran alone for half the time"
+    assert job["cost"] + cost["unused"] == pytest.approx(cost["cost"], abs=1e-5)
+    assert "$0.0200: its share of its machine" in line("info", "job", "rtest1.1")[1]
+
+
 def test_the_machines_that_a_run_has_had(data: Ask, renter: FakeRenter, state_dir: Path) -> None:
     put_run(state_dir, renter, ended=True)
     (view,) = data("list", "instances", "--run", "rtest1")

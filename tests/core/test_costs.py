@@ -10,21 +10,18 @@ from hypothesis import strategies as st
 
 from cloudsend_cli.core.costs import (
     Cost,
-    Execution,
     cost_by_node,
     describe_cost,
     describe_dollars,
     describe_rate,
     hours_of,
     is_cheaper,
-    job_cost,
     paid_seconds,
     plan_cost,
     rental_cost,
     run_cost,
-    share_of,
 )
-from cloudsend_cli.core.model import UNBOUNDED, Offer, Resources
+from cloudsend_cli.core.model import Offer
 from cloudsend_cli.core.state import RentalRecord
 
 RENTAL = RentalRecord("i-1@1000", "i-1", "aws-1", "aws", 3.6, 1000.0)
@@ -86,48 +83,6 @@ def test_a_cost_never_falls(parts: list[tuple[float, float | None, float, float]
         for since, length, price, least in parts
     ]
     assert run_cost(rentals, now).total <= run_cost(rentals, now + later).total + 1e-9
-
-
-@pytest.mark.parametrize(
-    ("asked", "capacity", "share"),
-    [
-        (Resources(2.0), Resources(8.0), 0.25),
-        (Resources(2.0, 8 << 30), Resources(8.0, 16 << 30), 0.5),
-        (Resources(1.0, 0, 1), Resources(8.0, 16 << 30, 2), 0.5),
-        (Resources(16.0), Resources(8.0), 1.0),
-        (Resources(0.0), Resources(8.0), 0.0),
-        (Resources(2.0), UNBOUNDED, 1.0),
-        (Resources(2.0), Resources(8.0, UNBOUNDED.memory, UNBOUNDED.gpus), 0.25),
-        (UNBOUNDED, Resources(8.0), 1.0),
-    ],
-)
-def test_the_share_of_a_job(asked: Resources, capacity: Resources, share: float) -> None:
-    assert share_of(asked, capacity) == share
-
-
-def test_a_job_pays_its_share_while_it_runs() -> None:
-    ended = [Execution("aws-1", 1000.0, 2000.0)]
-    assert job_cost(ended, 0.25, [RENTAL], 5000.0) == Cost(0.25)
-    running = [Execution("aws-1", 1000.0)]
-    assert job_cost(running, 0.5, [RENTAL], 2000.0) == Cost(0.5, 1.8)
-    assert job_cost([], 1.0, [RENTAL], 2000.0) == Cost()
-
-
-def test_a_job_pays_for_all_its_attempts() -> None:
-    rentals = [replace(RENTAL, until=1500.0), replace(RENTAL, id="i-2@1600", node="aws-2", since=1600.0)]
-    attempts = [Execution("aws-1", 1400.0, 1500.0), Execution("aws-2", 1700.0)]
-    assert job_cost(attempts, 1.0, rentals, 2000.0) == Cost(0.4, 3.6)
-
-
-def test_a_job_pays_only_while_its_machine_is_paid_for() -> None:
-    rentals = [replace(RENTAL, until=1500.0)]
-    assert job_cost([Execution("aws-1", 500.0, 1800.0)], 1.0, rentals, 2000.0) == Cost(0.5)
-    assert job_cost([Execution("aws-1", 1400.0)], 1.0, rentals, 2000.0) == Cost(0.1)
-    assert job_cost([Execution("aws-1", 1600.0)], 1.0, rentals, 2000.0) == Cost()
-
-
-def test_a_job_on_a_machine_without_a_price() -> None:
-    assert job_cost([Execution("aws-1", 1000.0)], 1.0, [replace(RENTAL, price=None)], 2000.0) == Cost(unknown=1)
 
 
 def test_a_plan_costs_what_its_first_offers_cost() -> None:
