@@ -45,6 +45,11 @@ class CloudSendInstance:
     def place(self, jobs: list[CloudSendJob]) -> None:
         self._jobs = jobs
 
+    def renew(self, capacity: Resources | None, rank: str, config: Keys) -> CloudSendInstance:
+        """The same machine of a plan that was made anew."""
+        self.capacity, self._rank, self._config = capacity, rank, config
+        return self
+
     def get_name(self) -> str:
         return self._name
 
@@ -78,6 +83,10 @@ class CloudSendInstance:
         """The same address: names are not asked for."""
         return self.get_ip_addr()
 
+    def get_reachability(self) -> bool:
+        """Whether it was connected when it was looked at last."""
+        return self._view is not None and self._view.connected is True
+
     def get_config(self, key: str, default: Any = None) -> Any:
         """A key of its entry in `instances`, as written."""
         return self._config.get(key, default)
@@ -97,6 +106,10 @@ class CloudSendInstance:
 
     def get_active_processes(self) -> list[CloudSendProcess]:
         return [process for job in self._jobs for process in job.get_active_processes()]
+
+    def is_rented(self) -> bool:
+        """Whether it is a machine that costs money, and is there."""
+        return self._view is not None and self._view.rental is not None
 
     def is_invalid(self) -> bool:
         """Whether no machine could be had for it."""
@@ -151,6 +164,14 @@ class CloudSendJob:
         self._view: JobView | None = None
         self._processes: dict[str, CloudSendProcess] = {}  # by uid, in the order of their beginning
 
+    def is_of(self, spec: JobSpec) -> bool:
+        return self._spec == spec
+
+    def renew(self, rank: int, config: Keys, environment: CloudSendEnvironment | None) -> CloudSendJob:
+        """The same job of a plan that was made anew."""
+        self._rank, self._config, self._environment = rank, config, environment
+        return self
+
     def see(self, view: JobView, batch: str) -> CloudSendProcess:
         """Its newest process. Before an attempt is handed out, its id is known already: it is the next one."""
         self._view = view
@@ -191,6 +212,10 @@ class CloudSendJob:
     def get_config(self, key: str, default: Any = None) -> Any:
         """A key of its entry in `jobs`, as written."""
         return self._config.get(key, default)
+
+    def get_entry(self) -> dict[str, Any]:
+        """Its entry in `jobs`, as written."""
+        return dict(self._config)
 
     def get_command(self) -> str:
         return self._spec.display
@@ -272,15 +297,19 @@ class CloudSendProcess:
         """Why it waits or ended, where something is to be said."""
         return self._reason or None
 
-    def get_state_object(self) -> dict[str, object]:
-        """As plain data."""
-        return {
+    def get_state_object(self, with_job: bool = True, with_config: bool = False) -> dict[str, object]:
+        """As plain data; with its job's id, and with the job's entry in `jobs`."""
+        found: dict[str, object] = {
             "state": self._state,
             "substate": self.get_substate(),
             "aborted_reason": self.get_aborted_reason(),
             "uid": self._uid,
-            "job_id": self._job.get_id(),
         }
+        if with_job:
+            found["job_id"] = self._job.get_id()
+        if with_config:
+            found["job_config"] = self._job.get_entry()
+        return found
 
     def get_job(self) -> CloudSendJob:
         return self._job
@@ -327,8 +356,13 @@ class CloudSendRunSession(list[CloudSendProcess]):
     def get_processes(self) -> list[CloudSendProcess]:
         return list(self)
 
-    def get_active_processes(self) -> list[CloudSendProcess]:
-        return [process for process in self if process.is_active()]
+    def get_active_processes(self, instance: CloudSendInstance | None = None) -> list[CloudSendProcess]:
+        """With a machine, those that are there."""
+        return [p for p in self if p.is_active() and instance in {None, p.get_instance()}]
+
+    def get_ran_processes(self) -> list[CloudSendProcess]:
+        """The newest of each job: that is all of them."""
+        return list(self)
 
     def get_instances(self) -> list[CloudSendInstance]:
         """Where its processes are."""
@@ -337,6 +371,22 @@ class CloudSendRunSession(list[CloudSendProcess]):
 
     def __await__(self) -> Generator[None, None, CloudSendRunSession]:
         """For scripts of the age in which calls were awaited."""
+        yield from ()
+        return self
+
+
+class Number(int):
+    """A count, also where it is awaited."""
+
+    def __await__(self) -> Generator[None, None, Number]:
+        yield from ()
+        return self
+
+
+class ConfigObjects(dict[str, list[Any]]):
+    """`instances`, `environments` and `jobs`, also where they are awaited."""
+
+    def __await__(self) -> Generator[None, None, ConfigObjects]:
         yield from ()
         return self
 

@@ -42,6 +42,10 @@ class Source:
         """What a Client takes. Of a file its path, so that problems name its lines."""
         return self.path or self.document
 
+    @property
+    def has_jobs(self) -> bool:
+        return bool(self.document.get("jobs") or self.document.get("sections"))
+
     def pick(self, index: int, name: str) -> Keys:
         """The config with one of its jobs alone."""
         entry = {**self.entries("jobs")[index], "name": name, "repeat": 1}
@@ -84,13 +88,19 @@ def _parse(text: str, file: str) -> Keys:
 
 
 def _read(path: str) -> Keys:
-    from cloudsend_cli.config.load import read_document
+    found = read_document(path)
+    return found if isinstance(found, Mapping) else {}
 
-    root, problems = read_document(path, path)
+
+def read_document(path: str) -> Keys | list[Any]:
+    """ConfigError: it cannot be read."""
+    from cloudsend_cli.config import load
+
+    root, problems = load.read_document(path, path)
     if problems:
         raise ConfigError(problems)
     found = _plain(root)
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, (dict, list)) else {}
 
 
 def _plain(node: Node) -> Any:
@@ -117,6 +127,10 @@ def _plain(node: Node) -> Any:
 def kept_path(state_dir: Path, folder: str) -> Path:
     """Of the config that was submitted last from `folder`; the seeds kept theirs in `folder` itself."""
     return state_dir / "seeds" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:24]}.json"
+
+
+def forget_source(state_dir: Path, folder: str) -> None:
+    kept_path(state_dir, folder).unlink(missing_ok=True)
 
 
 def keep_source(source: Source, state_dir: Path, folder: str) -> None:

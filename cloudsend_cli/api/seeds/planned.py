@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloudsend_cli.core.forecast import foresee_places
 from cloudsend_cli.core.machine_views import InstanceView
-from cloudsend_cli.core.model import Resources
-from cloudsend_cli.core.submission import PlanView
+from cloudsend_cli.core.model import JobSpec, Resources
+from cloudsend_cli.core.submission import PlanView, SubmitOptions
 from cloudsend_cli.core.views import JobView
 
+from ..client import Client
 from .objects import NO_KEYS, CloudSendEnvironment, CloudSendInstance, CloudSendJob, CloudSendProcess, FindHost, Keys
 from .opening import Source
 
@@ -31,30 +32,52 @@ class Objects:
         return same and [node.name for node in self.plan.nodes] == [node.name for node in plan.nodes]
 
 
-def make_objects(plan: PlanView, source: Source, find_host: FindHost) -> Objects:
+def plan_without_jobs(client: Client, source: Source, provider: str | None) -> PlanView:
+    """The machines that a config would have, with its mistakes. Plans are made for jobs: one stands for all."""
+    options = SubmitOptions(provider=provider, folder=source.folder)
+    plan = client.plan({**source.document, "jobs": "true"}, options=options)
+    return replace(plan, spec=replace(plan.spec, jobs=()))
+
+
+def make_objects(plan: PlanView, source: Source, find_host: FindHost, old: Objects | None = None) -> Objects:
+    """What `old` has, and is planned as it was, stays the same object."""
     spec = plan.spec
     known = source.entries("environments")
     named = {str(entry.get("name")): entry for entry in known}
+    kept = old.environments if old is not None else {}
     environments = {
-        build.key: CloudSendEnvironment(build, named.get(build.name, known[0] if len(known) == 1 else NO_KEYS))
+        build.key: kept.get(build.key)
+        or CloudSendEnvironment(build, named.get(build.name, known[0] if len(known) == 1 else NO_KEYS))
         for build in spec.environments
     }
     entries = source.entries("jobs")
     indices = _spread(entries, "repeat", len(spec.jobs))
     jobs = {
-        job.name: CloudSendJob(
+        job.name: _make_job(
             rank,
             job,
             entries[indices[rank]] if indices else NO_KEYS,
             environments.get(job.environment),
+            old.jobs.get(job.name) if old is not None else None,
         )
         for rank, job in enumerate(spec.jobs)
     }
     entry_of = {name: indices[rank] for rank, name in enumerate(jobs)} if indices else {}
-    return Objects(_make_instances(plan, source, find_host), environments, jobs, entry_of, plan)
+    machines = _make_instances(plan, source, find_host, old.instances if old is not None else {})
+    return Objects(machines, environments, jobs, entry_of, plan)
 
 
-def _make_instances(plan: PlanView, source: Source, find_host: FindHost) -> dict[str, CloudSendInstance]:
+def _make_job(
+    rank: int, spec: JobSpec, config: Keys, environment: CloudSendEnvironment | None, old: CloudSendJob | None
+) -> CloudSendJob:
+    if old is not None and old.is_of(spec):
+        return old.renew(rank, config, environment)
+    return CloudSendJob(rank, spec, config, environment)
+
+
+def _make_instances(
+    plan: PlanView, source: Source, find_host: FindHost, old: Mapping[str, CloudSendInstance]
+) -> dict[str, CloudSendInstance]:
     entries = source.entries("instances") or [NO_KEYS]
     indices = [0] * len(plan.nodes) if len(entries) == 1 else _spread(entries, "number", len(plan.nodes))
     found: dict[str, CloudSendInstance] = {}
@@ -64,7 +87,12 @@ def _make_instances(plan: PlanView, source: Source, find_host: FindHost) -> dict
         ranks[entry] = ranks.get(entry, 0) + 1
         rank = f"{entry + 1}.{ranks[entry]}" if indices else str(number + 1)
         config = entries[entry] if indices else NO_KEYS
-        found[node.name] = CloudSendInstance(node.name, node.capacity, rank, config, find_host)
+        known = old.get(node.name)
+        found[node.name] = (
+            CloudSendInstance(node.name, node.capacity, rank, config, find_host)
+            if known is None
+            else known.renew(node.capacity, rank, config)
+        )
     return found
 
 
@@ -124,7 +152,7 @@ def gather_jobs(objects: Objects) -> None:
     placed: dict[str, list[CloudSendJob]] = {name: [] for name in objects.instances}
     for job in objects.jobs.values():
         instance = job.get_instance()
-        if instance is not None:
+        if instance is not None and instance.get_name() in placed:  # it may be of an earlier plan
             placed[instance.get_name()].append(job)
     for name, instance in objects.instances.items():
         instance.place(placed[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .objects import CloudSendInstance, CloudSendJob, CloudSendProcess
 
@@ -25,6 +25,14 @@ def render_summary(jobs: Sequence[CloudSendJob], instance: CloudSendInstance | N
         yield make_safe(f"Job {job.get_rank()} = {job.str_simple() if instance is not None else job}")
         for process in job.get_processes():
             yield make_safe(f"|_ {process.str_simple()}")
+
+
+def render_objects(state: str, objects: Mapping[str, Sequence[object]]) -> Iterator[str]:
+    yield f"STATE = {state}"
+    for name, found in objects.items():
+        yield ""
+        yield f"{name.upper()}: {RULE[len(name) + 2 :]}"
+        yield from (make_safe(str(one)) for one in found)
 
 
 def render_log(job: CloudSendJob, process: CloudSendProcess, tail: bytes) -> Iterator[str]:

@@ -17,28 +17,32 @@ from types import TracebackType
 
 from cloudsend_cli.core.naming import job_id, parse_attempt_id
 from cloudsend_cli.core.submission import SubmitOptions
-from cloudsend_cli.errors import NotFoundError, UnreachableError, UsageError, WaitTimeout
+from cloudsend_cli.errors import CloudsendError, NotFoundError, UnreachableError, UsageError, WaitTimeout
 
 from ..client import Client
-from .collecting import collect_all
+from .adding import OBJECTS, Config, extend, read_added, without_objects
+from .collecting import collect_all, remove_copies
 from .objects import (
     CloudSendEnvironment,
     CloudSendInstance,
     CloudSendJob,
     CloudSendProcess,
     CloudSendRunSession,
+    ConfigObjects,
     Directory,
     Finished,
     Keys,
+    Number,
 )
-from .opening import Source, keep_source, open_source
-from .planned import Objects, assign_jobs, gather_jobs, make_objects, see_jobs, see_machines
-from .printed import render_log, render_summary
+from .opening import Source, forget_source, keep_source, open_source
+from .planned import Objects, assign_jobs, gather_jobs, make_objects, plan_without_jobs, see_jobs, see_machines
+from .printed import make_safe, render_log, render_objects, render_summary
 from .states import ENDED, CloudSendJobState, CloudSendProviderState, name_mask
 
 Processes = CloudSendProcess | Iterable[CloudSendProcess] | None
 FINISHED = Finished()
 VARIABLE = "CLOUDSEND_PROVIDER"
+NOT_THERE = CloudSendJobState.WAIT | CloudSendJobState.QUEUE | ENDED
 
 
 def get_client(
@@ -68,9 +72,7 @@ class CloudSendProvider:
         self._client = client
         self._source = source
         self._folder = folder
-        self._options = SubmitOptions(provider=provider)
-        if not source.path:
-            self._options = replace(self._options, continue_as=source.name, folder=source.folder)
+        self._provider = provider
         self._reset = False
         self._known: Objects | None = None
         self._batches: dict[str, int] = {}
@@ -99,9 +101,12 @@ class CloudSendProvider:
         With `reset`, the next run begins anew instead of going on with an earlier one.
         """
         self._reset = self._reset or reset
-        plan = self._client.plan(self._source.config, options=self._options)
+        if self._source.has_jobs:
+            plan = self._client.plan(self._source.config, options=self._options)
+        else:  # they may be added later
+            plan = plan_without_jobs(self._client, self._source, self._provider)
         if self._known is None or not self._known.are_of(plan):
-            self._known = make_objects(plan, self._source, self._find_host)
+            self._known = make_objects(plan, self._source, self._find_host, self._known)
         self._state = CloudSendProviderState.STARTED
         return FINISHED
 
@@ -126,6 +131,39 @@ class CloudSendProvider:
         self._state = max(self._state, CloudSendProviderState.DEPLOYED)
         return FINISHED
 
+    def cfg_add_instances(self, config: Config, *, run_session: CloudSendRunSession | None = None) -> Finished:
+        """Add machines to the config: an entry, a list of them, JSON text, or a file or a dict that has `instances`.
+
+        Only those are taken of it. A client that was started plans anew, and tells all mistakes; while its jobs run,
+        its run goes on with what was added. UsageError: they run from a file, which is to be edited then.
+        """
+        return self._add(config, ("instances",), run_session)
+
+    def cfg_add_environments(self, config: Config, *, run_session: CloudSendRunSession | None = None) -> Finished:
+        """Add environments, as `cfg_add_instances` adds machines."""
+        return self._add(config, ("environments",), run_session)
+
+    def cfg_add_jobs(self, config: Config, *, run_session: CloudSendRunSession | None = None) -> Finished:
+        """Add jobs, as `cfg_add_instances` adds machines. While jobs run they are started as well."""
+        return self._add(config, ("jobs",), run_session)
+
+    def cfg_add_config(self, config: Config, *, run_session: CloudSendRunSession | None = None) -> Finished:
+        """Add the instances, environments and jobs of a whole config; its other keys must be as in this client's."""
+        return self._add(config, OBJECTS, run_session)
+
+    def cfg_reset(self) -> Finished:
+        """Forget the config's instances, environments and jobs, also for a later client, and what has run.
+
+        What runs goes on: `kill` ends it before.
+        """
+        forget_source(self._client.state_dir, self._folder)
+        self._source = without_objects(self._source)
+        self._known, self._run = None, ""
+        self._runs.clear()
+        self._batches.clear()
+        self._state = CloudSendProviderState.NEW
+        return FINISHED
+
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def run_jobs(self, wait: bool = False, *, continue_session: bool = False) -> CloudSendRunSession:
@@ -137,7 +175,10 @@ class CloudSendProvider:
         if self._state < CloudSendProviderState.DEPLOYED:
             self.deploy()
         anew = self._reset or not (self._source.recovers or continue_session)
-        submitted = self._client.submit(self._source.config, options=replace(self._options, fresh=anew))
+        options = replace(self._options, fresh=anew)
+        if continue_session and not anew:  # also where the config says that it is not continued by itself
+            options = replace(options, overrides=("recover=true",))
+        submitted = self._client.submit(self._source.config, options=options)
         self._reset = False
         keep_source(self._source, self._client.state_dir, self._folder)
         self._run = submitted.run
@@ -163,7 +204,7 @@ class CloudSendProvider:
         if index is None:
             hint = "run_jobs runs all; jobs of a matrix or of sections cannot be picked"
             raise UsageError(f"it is not known which entry of `jobs` has made {job.get_name()!r}", hint=hint)
-        options = replace(self._options, fresh=True, continue_as="", folder=self._source.folder)
+        options = SubmitOptions(fresh=True, provider=self._provider, folder=self._source.folder)
         submitted = self._client.submit(self._source.pick(index, job.get_name()), options=options)
         self._runs[submitted.run] = {job.get_name(): job}
         (process,) = self._read(submitted.run)
@@ -228,12 +269,21 @@ class CloudSendProvider:
                 pass
         return self.get_jobs_states()
 
-    def get_jobs_states(self, processes: Processes = None) -> CloudSendRunSession:
-        """The processes, or those that took their places, as they are now; without processes, of all jobs."""
+    def get_jobs_states(self, processes: Processes = None, last_running_processes: bool = True) -> CloudSendRunSession:
+        """The processes, or those that took their places, as they are now; without processes, of all jobs.
+
+        With `last_running_processes=False`, all that this client has seen of these jobs, oldest first.
+        """
         jobs = self._jobs_of(processes)
         for run in dict.fromkeys(process.run for job in jobs if (process := job.get_last_process())):
             self._read(run)
+        if not last_running_processes:
+            return self._session(process for job in jobs for process in job.get_processes())
         return self._session(process for job in jobs if (process := job.get_last_process()))
+
+    def get_num_active_processes(self, run_session: Processes = None) -> Number:
+        """How many processes have not ended now."""
+        return Number(len(self.get_jobs_states(run_session).get_active_processes()))
 
     def get_state(self) -> CloudSendProviderState:
         """RUNNING until all jobs that this client has run were seen to have ended, then IDLE."""
@@ -258,6 +308,68 @@ class CloudSendProvider:
     def get_jobs(self) -> list[CloudSendJob]:
         """All jobs of the config, in its order."""
         return list(self._objects().jobs.values())
+
+    def get_objects(self) -> ConfigObjects:
+        """All of them, by the keys of the config."""
+        found = (self.get_instances(), self.get_environments(), self.get_jobs())
+        return ConfigObjects(zip(OBJECTS, found, strict=True))
+
+    def get_num_instances(self) -> Number:
+        """How many machines are planned, with those that stand in for others."""
+        return Number(len(self._objects().instances))
+
+    def get_instance(self, name: str) -> CloudSendInstance | None:
+        """The machine of that name."""
+        return self._objects().instances.get(name)
+
+    def get_environment(self, env_hash: str) -> CloudSendEnvironment | None:
+        """The environment of that hash."""
+        return self._objects().environments.get(env_hash)
+
+    def get_job(self, identifier: str) -> CloudSendJob | None:
+        """The job of that id, once it is part of a run."""
+        return next((job for job in self._objects().jobs.values() if job.get_id() == identifier), None)
+
+    def get_run_session(self, identifier: str) -> CloudSendRunSession | None:
+        """The newest processes of a run of this client, by the run's id, as they are now."""
+        return self._session(self._read(identifier)) if identifier in self._runs else None
+
+    def get_region(self) -> str | None:
+        """Of the first machine."""
+        return next((instance.get_region() for instance in self._objects().instances.values()), None)
+
+    def version(self) -> str:
+        """Of cloudsend."""
+        from cloudsend_cli import __version__
+
+        return __version__
+
+    def update_instance_info(self, instance: CloudSendInstance) -> Finished:
+        """Bring a machine to what is known of it now."""
+        for run in self._runs:
+            self._read(run)
+        return FINISHED
+
+    def reset_instance(self, instance: CloudSendInstance) -> Finished:
+        """End what jobs of this client execute there. Nothing is wiped: each attempt has a directory of its own."""
+        self.update_instance_info(instance)
+        there = [process for process in instance.get_active_processes() if not process.get_state() & NOT_THERE]
+        if there:
+            self._client.cancel([str(process.get_job().get_id()) for process in there])
+            self.wait_for_jobs_state(ENDED, there)
+        return FINISHED
+
+    def hard_reset_instance(self, instance: CloudSendInstance) -> Finished:
+        """End a rented machine at once. A run that needs it replaces it, and does again what was lost with it.
+
+        UsageError: it is not rented. NotFoundError: it is there no more.
+        """
+        self.update_instance_info(instance)
+        if not instance.is_rented():
+            told = f"{instance.get_name()} is no rented machine that is there, and is not ended"
+            raise UsageError(told, hint="reset_instance ends what jobs execute on it")
+        self._client.terminate_instance(self._ref(instance), force=True)
+        return FINISHED
 
     def start_instance(self, instance: CloudSendInstance) -> Finished:
         """Start a rented machine that was stopped."""
@@ -302,35 +414,91 @@ class CloudSendProvider:
                 _print(render_log(job, process, tail))
         return FINISHED
 
+    def print_objects(self) -> Finished:
+        """Print how far the client is, and its objects."""
+        _print(render_objects(self.get_state().name or "", self.get_objects()))
+        return FINISHED
+
+    def debug(self, level: int, *args: object) -> None:
+        """Print these, if the config's `debug` (1 where it says nothing) is at least `level`."""
+        wanted = self._source.document.get("debug")
+        if level <= (wanted if isinstance(wanted, int) else 1):
+            _print([make_safe(" ".join(map(str, args)))])
+
     # ---- ends ------------------------------------------------------------------------------------------------------
 
-    def fetch_results(self, directory: str | os.PathLike[str] | None = None, processes: Processes = None) -> Directory:
+    def fetch_results(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        processes: Processes = None,
+        use_cached: bool = True,
+        use_normal_output: bool = False,
+    ) -> Directory:
         """Copy what jobs have left into `directory` as `job_000_output.dat`: the job's rank and the file's name.
 
-        Results come home by themselves, below the config's `results_dir`, with their own names; without `directory`
-        that place is returned. Nothing else in `directory` is touched. ResultError: of some jobs nothing is there.
+        With `use_normal_output` by its own name; of two that are the same the second one has `~1` behind it. Results
+        come home by themselves, below the config's `results_dir`, with their own names; without `directory` that place
+        is returned. Nothing else in `directory` is touched. Copies are made each time, whatever `use_cached` says.
+        ResultError: of some jobs nothing is there.
         """
         session = self.get_jobs_states(processes)
         if directory is not None:
-            collect_all(self._client, session, Path(directory))
+            collect_all(self._client, session, Path(directory), plain=use_normal_output)
             return Directory(os.fspath(directory))
         run = self._client.find_run(session.get_id())
         self._client.fetch(run.id)
         return Directory(run.results_dir)
 
+    def clear_results_dir(self, directory: str | os.PathLike[str]) -> Finished:
+        """Remove what `fetch_results` has copied into `directory` and nobody has edited; nothing else."""
+        remove_copies(self._client.state_dir, Path(directory))
+        return FINISHED
+
+    clear_result_dir = clear_results_dir
+
     def kill(self, identifier: str | CloudSendProcess | CloudSendJob) -> Finished:
-        """Ask for the end of a run, a job or a process, by its id."""
+        """Ask for the end of a run, its newest batch, a job or a process, by its id, or of a job by its hash."""
         if isinstance(identifier, CloudSendProcess):
             identifier = identifier.get_uid()
         ref = str(identifier.get_id() if isinstance(identifier, CloudSendJob) else identifier)
-        if ref in self._runs:
-            self._client.cancel_run(ref)
+        batches = {f"{run}-{number}": run for run, number in self._batches.items()}
+        if (run := batches.get(ref, ref)) in self._runs:
+            self._client.cancel_run(run)
             return FINISHED
         attempt = parse_attempt_id(ref)
         self._client.cancel([ref if attempt is None else job_id(attempt[0], attempt[1])])
         return FINISHED
 
     # ---- inside ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _options(self) -> SubmitOptions:
+        if self._source.path:
+            return SubmitOptions(provider=self._provider)
+        return SubmitOptions(provider=self._provider, continue_as=self._source.name, folder=self._source.folder)
+
+    def _add(self, config: Config, keys: tuple[str, ...], run_session: CloudSendRunSession | None) -> Finished:
+        if run_session is not None and run_session.get_id() != self._run:
+            raise UsageError(
+                f"run {run_session.get_id()} is not the newest of this client", hint="leave run_session out"
+            )
+        if self._source.path and self._runs:
+            hint = "add it there, and call run_jobs again: what is new is added to the run"
+            raise UsageError(f"the jobs run from {self._source.path}, to which nothing is added here", hint=hint)
+        added = read_added(config, keys, self._source)
+        before = self._source
+        self._source = extend(before, added)
+        if self._state == CloudSendProviderState.NEW:
+            return FINISHED
+        active = bool(self._runs) and bool(self.get_jobs_states().get_active_processes())
+        try:
+            self.start()
+        except CloudsendError:
+            self._source = before  # what cannot be run is not added
+            raise
+        if active and added.get("jobs"):
+            self.run_jobs(continue_session=True)
+        return FINISHED
 
     def _objects(self) -> Objects:
         if self._known is None:
