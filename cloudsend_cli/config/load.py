@@ -28,8 +28,8 @@ from .machines import InstanceReader
 from .origins import list_origins
 from .overrides import apply_overrides
 from .rented import RunKeys, show_number
-from .schema import ENVIRONMENT, INSTANCE, JOB, SYNONYMS, TOP
-from .sections import SectionReader
+from .schema import ENVIRONMENT, FREE, INSTANCE, JOB, SYNONYMS, TOP
+from .sections import SectionReader, leave_out_loose
 from .sources import is_text, read_document
 
 __all__ = [
@@ -168,7 +168,7 @@ def _load(source: _Source, options: LoadOptions) -> Loaded:
     root, folder = apply_overrides(source.root, options.overrides), source.folder
     context, environ = options.context, options.environ
     report = Report(problems=source.problems)
-    top = check_mapping(report, root, TOP, "", (JOB, INSTANCE, ENVIRONMENT), free="x-")
+    top = check_mapping(report, leave_out_loose(report, root), TOP, "", (JOB, INSTANCE, ENVIRONMENT), free=FREE)
     _check_options(report, options)
     warn_no_effect(report, top, "")
     results = _results_dir(top, folder)

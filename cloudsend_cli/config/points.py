@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
-from .check import Report, clip, describe_node
+from .check import Report, clip, describe_node, did_you_mean
 from .document import SHORTER, Items, Mapping, Node, Place, Scalar, describe_bad_text, describe_long, is_null, items_of
 from .files import FileProblem
 from .schema import MAX_JOBS
@@ -13,6 +14,7 @@ from .values import parse_whole
 
 ListFiles = Callable[[str], list[str]]  # of a glob; raises FileProblem
 
+_EXPRESSION = re.compile(r"(?:np\.|numpy\.)?(?:range|arange|linspace|logspace)\(.*\)", re.DOTALL)
 _KINDS = ("range", "log", "from_files")
 _HINT = "write {range: [first, last, step]}, {log: [first, last, how many]} or {from_files: data/*.csv}"
 
@@ -43,6 +45,9 @@ class ValueReader:
         if isinstance(node, Mapping):
             return self._made(node, path)
         items = items_of(node)
+        if isinstance(node, Scalar) and _EXPRESSION.fullmatch(node.text):
+            message = f"{path}: {clip(node.text)} is one value, as it stands"
+            self.report.warn(message, node.place, "write {range: [0, 9]}, both ends included", path)
         found: list[str] = []
         for item in items:
             text = self.text(item, path)
@@ -72,6 +77,8 @@ class ValueReader:
         if not isinstance(node, Scalar) or (is_null(node) and not said):
             message = f"{path}: a parameter's value is a text or a number, not {describe_node(node)}"
             hint = "write 'null' in quotes for the word" if isinstance(node, Scalar) else ""
+            if isinstance(node, Items):
+                hint = "write one list; what is several words in one value stands in quotes"
             self.report.error(message, node.place, hint, path)
             return None
         text = said or node.text
@@ -86,7 +93,7 @@ class ValueReader:
         kind = node.entries[0][0].text if len(node.entries) == 1 else ""
         if kind not in _KINDS:
             message = f"{path}: expected values, 'range', 'log' or 'from_files'"
-            self.report.error(message, node.place, _HINT, path)
+            self.report.error(message, node.place, did_you_mean(kind, _KINDS) or _HINT, path)
             return None
         value = node.entries[0][1]
         if kind == "from_files":

@@ -17,7 +17,7 @@ from .document import Node, Place, is_null, items_of, render_inline
 from .given import Given, Values, node_of, value_of
 from .host_fields import DEFAULTS
 from .hosts import HostsReader
-from .schema import INSTANCE, TEXT, node_value
+from .schema import FREE, INSTANCE, TEXT, node_value
 from .sources import read_document
 
 LOCAL = "local"
@@ -64,7 +64,7 @@ def _read(path: str, home: str) -> dict[str, ProviderInfo]:
     absolute = os.path.abspath(path)
     root, problems = read_document(path, absolute)
     report = Report(problems=problems)
-    top = check_mapping(report, root, FILE, "", free="x-")
+    top = check_mapping(report, root, FILE, "", free=FREE)
     layers = _read_layers(report, top.get("defaults"))
     found: dict[str, ProviderInfo] = {}
     node = node_of(top, "providers")

@@ -28,6 +28,7 @@ from .values import parse_cpus, parse_duration, parse_gpu, parse_memory, parse_n
 MAX_JOBS = 1_000_000
 MAX_SEED = 10**18
 MAX_FACTOR = 100
+FREE = "x-"  # begins keys of the top level that are the user's own
 PREFER = "prefer"
 _OFFER_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 

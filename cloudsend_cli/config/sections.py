@@ -11,7 +11,7 @@ from dataclasses import replace
 from cloudsend_cli.core.model import JobGroup, JobSpec, Slot
 
 from .calls import Call, parse_call
-from .check import check_mapping, clip, describe_node
+from .check import Report, check_mapping, clip, describe_node
 from .commands import Command, ScriptProblem, read_words, render_shell_line, split_words
 from .context import FunctionTasks
 from .document import SHORTER, Items, Mapping, Node, Scalar, describe_bad_text, describe_long, is_null, show_text
@@ -19,7 +19,7 @@ from .entries import Entry, EntryReader
 from .given import Given, Values, node_of, value_of
 from .names import describe_bad_name
 from .points import ListFiles, ValueReader
-from .schema import ENVIRONMENT, GROUP, INSTANCE, JOB, MAX_JOBS, TOP, is_variable, run_value
+from .schema import ENVIRONMENT, FREE, GROUP, INSTANCE, JOB, MAX_JOBS, TOP, is_variable, run_value
 from .sweep import RESERVED, Sweep
 from .templates import Template, parse_template
 
@@ -28,13 +28,14 @@ NO_SLOT: tuple[Slot, ...] = ((),)  # one place that has no name: one task after 
 _GPU = frozenset({"gpu", "--gpu"})
 _SHELL_READS = frozenset({"ENV", "BASH_ENV", "CDPATH", "CUDA_VISIBLE_DEVICES"})
 _TO_HOST = "hosts are machines of a provider: at the top level write provider: ssh:{host}"
+CALLS = ("Call", *GROUP.by_name["Call"].aliases)
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _REFUSED = {
     "Remote": ("tasks are not sent to a Python server", _TO_HOST),
     "Port": ("tasks are not sent to a Python server", "the port of a host stands in providers.yml"),
     "run": ("the command of a group is 'Call'", "write Call"),
     "script": ("the command of a group is 'Call'", "write Call: python script.py"),
-    "repeat": ("tasks are repeated by Param", "a value that stands twice makes two tasks"),
+    "repeat": ("tasks are repeated by Param", "write a value for each time, such as Param: {--seed: [1, 2, 3]}"),
     "name": ("a task is named by its section, its group and its number", "rename the group"),
 }
 
@@ -74,6 +75,11 @@ class SectionReader:
         if not isinstance(groups, Mapping):
             message = f"{path}: expected a mapping of groups, not {describe_node(groups)}"
             self.report.error(message, groups.place, "write {GPU: {Call: python train.py}}", path)
+            return []
+        own = next((name for name, value in groups.entries if name.text in CALLS and isinstance(value, Scalar)), None)
+        if own is not None:
+            message = f"{path}: {own.text!r} is a key of a group, and this is a section"
+            self.report.error(message, own.place, "write a group around it: {GPU: {Call: python train.py}}", path)
             return []
         entries = (self._group(key.text, name, keys) for name, keys in groups.entries)
         return [entry for entry in entries if entry is not None]
@@ -259,6 +265,24 @@ class SectionReader:
             return
         entry.shown = call.shown
         entry.command = render_call(call, entry.sweep.names if not entry.keys else (), len(entry.keys))
+
+
+def leave_out_loose(report: Report, root: Node) -> Node:
+    """The document without sections at the top level, where a dict for the TaskRunner has them; they are reported."""
+    if not isinstance(root, Mapping):
+        return root
+    foreign = [(key, value) for key, value in root.entries if key.text not in TOP.by_name]
+    loose = [key for key, value in foreign if not key.text.startswith(FREE) and _is_section(value)]
+    for key in loose:
+        message = f"{clip(key.text)} is a section, and stands outside of 'sections'"
+        report.error(message, key.place, "write 'sections:' above it, and indent it", show_text(key.text))
+    kept = [entry for entry in root.entries if entry[0] not in loose]
+    return Mapping(kept, root.place, min(root.own, len(kept))) if loose else root
+
+
+def _is_section(node: Node) -> bool:
+    groups = [value for _, value in node.entries] if isinstance(node, Mapping) else []
+    return any(isinstance(group, Mapping) and group.get(*CALLS) is not None for group in groups)
 
 
 def render_call(call: Call, names: Sequence[str], arguments: int) -> Command:

@@ -81,7 +81,7 @@ class _MatrixReader:
             elif self.declare(key, place):
                 axes.append(_Axis((key.text,), [(text,) for text in self.values(value, place)]))
         includes = operators["include"]
-        if not axes and includes and isinstance(includes[0], Mapping):
+        if not axes and not self.failed and includes and isinstance(includes[0], Mapping):
             for key, _ in includes[0].entries:
                 self.declare(key, f"{self.path}.include[0]")
         names = tuple(name for axis in axes for name in axis.names) or tuple(self.kinds)

@@ -188,7 +188,8 @@ CASES = [
     ("jobs: {run: a, matrix: {a-b: [1]}}\n",
      "config.yml:1:25: jobs.matrix: 'a-b' is not a parameter's name | letters, digits and '_', not a digit first"),
     ("jobs: {run: a, matrix: {a: [[1]]}}\n",
-     "config.yml:1:29: jobs.matrix.a: a parameter's value is a text or a number, not a list"),
+     "config.yml:1:29: jobs.matrix.a: a parameter's value is a text or a number, not a list | "
+     "write one list; what is several words in one value stands in quotes"),
     ("jobs: {run: a, matrix: {a: {range: [1]}}}\n",
      "config.yml:1:36: jobs.matrix.a: 'range' takes 2 or 3 numbers | "
      "write {range: [first, last, step]}, {log: [first, last, how many]} or {from_files: data/*.csv}"),

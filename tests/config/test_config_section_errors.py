@@ -9,6 +9,7 @@ PROBLEMS = [
     ("[a]", "1:11", "sections: expected a mapping of sections, not a list"),
     ("{S: a}", "1:15", "sections.S: expected a mapping of groups, not 'a'"),
     ("{S: [a]}", "1:15", "sections.S: expected a mapping of groups, not a list"),
+    ("{S: {Call: a, Param: {-x: 1}}}", "1:16", "sections.S: 'Call' is a key of a group, and this is a section"),
     ("{S: {G: a}}", "1:19", "sections.S.G: expected keys such as 'Call', not 'a'"),
     ("{S: {G: }}", "1:19", "sections.S.G: expected keys such as 'Call', not nothing"),
     ("{S: {G: {Call: [a]}}}", "1:26", "sections.S.G.Call: expected a shell command, not a list"),
@@ -93,3 +94,49 @@ def test_doubled_names_and_long_ones(desk) -> None:
     assert "'G' is given twice" in desk.problems("sections:\n  S:\n    G: {Call: a}\n    G: {Call: b}\n")
     long = "x" * 198
     assert "is longer than 200 characters" in desk.problems(f"sections: {{S: {{{long}: {{Call: a}}}}}}\n")
+
+
+def test_sections_outside_of_sections_are_known(desk) -> None:
+    """As in a dict for the TaskRunner."""
+    text = "Search:\n  GPU: {Call: a}\nx-more: {GPU: {Call: b}}\nbudgt: {a: {b: 1}}\n"
+    assert desk.problems(text) == (
+        "config.yml:1:1: 'Search' is a section, and stands outside of 'sections' | "
+        "write 'sections:' above it, and indent it\n"
+        "config.yml:1:1: a config needs 'jobs' or 'sections' | write at least: jobs: python train.py\n"
+        "config.yml:4:1: unknown key 'budgt' | did you mean 'budget'?"
+    )
+    assert [job.name for job in desk.jobs("sections: {S: {Call: {Call: a}}}\n")] == ["S/Call/0"]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "problems"),
+    [
+        (
+            "{x: {rang: [1, 2]}}",
+            "1:28: jobs.matrix.x: expected values, 'range', 'log' or 'from_files' | did you mean 'range'?",
+        ),
+        (
+            "{x: [[1, 2]]}",
+            "1:29: jobs.matrix.x: a parameter's value is a text or a number, not a list | "
+            "write one list; what is several words in one value stands in quotes",
+        ),
+        (
+            "{zip: {a: [1, 2], b: 3}, include: [{a: 1}]}",
+            "1:30: jobs.matrix.zip: lists side by side need equal lengths; a has 2, b has 1",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_matrix_is_told_once(desk, matrix: str, problems: str) -> None:
+    assert desk.problems(f"jobs: {{run: a, matrix: {matrix}}}\n") == f"config.yml:{problems}"
+
+
+def test_what_looks_like_an_expression_is_a_value_and_told(desk) -> None:
+    loaded = desk.load("sections: {S: {G: {Call: a, Param: {-x: 'range(3)', -y: ['range(3)']}}}}\n")
+    assert loaded.spec.jobs[0].argv[4:] == ("-x", "range(3)", "-y", "range(3)")
+    assert [(str(w.place), w.message, w.hint) for w in loaded.warnings] == [
+        (
+            "config.yml:1:41",
+            "sections.S.G.Param.-x: 'range(3)' is one value, as it stands",
+            "write {range: [0, 9]}, both ends included",
+        )
+    ]
