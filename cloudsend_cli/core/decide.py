@@ -355,7 +355,7 @@ def _ordered_actions(draft: Draft) -> Iterator[Action]:
 
 def _wake_at(draft: Draft) -> float | None:
     """After a change, now: its consequences are decided until nothing changes, and only then does the run sleep."""
-    if draft.changes():
+    if draft.is_changed:
         return draft.seen.now
     if draft.state.delayed:
         draft.wake(draft.state.delayed[0][0])

@@ -24,15 +24,15 @@ from .draft import Draft
 from .model import PENDING, RUNNING, UNBOUNDED, Offer, Resources
 from .naming import stand_in_name
 from .offers import choose_offer, current_offer, list_offers
+from .places import NO_LOAD
 from .renting import is_rented_node
-from .state import FETCHED, JobRecord, Load, NodeRecord
+from .state import FETCHED, JobRecord, NodeRecord
 
 DELAYED_MOST: Final = 200  # jobs that are looked at of those that are tried again later
 WORK_MOST: Final = 50_000  # needs times machines: with more, one way has to do
 GONE: Final = frozenset({"released", "failed"})
 
 NO_KEYS: Final[frozenset[str]] = frozenset()
-NO_LOAD: Final = Load()  # never changed
 Need = tuple[str, Resources]  # an environment, and what is asked for
 Needs = dict[Need, int]
 
@@ -81,8 +81,10 @@ def plan_demand(draft: Draft) -> Demand:
     wanted = [node.name for node in nodes if node.state == "wanted"]
     holding = _holding_results(draft) if wanted else set()
     fetching = frozenset(name for name in wanted if name in holding or draft.running_jobs(name))
-    at_hand = _list_at_hand(draft, nodes)
     needs = _list_needs(draft, nodes)
+    if not needs and not draft.state.delayed:
+        return Demand(fetching, frozenset(node.name for node in nodes if _is_at_hand(node)))
+    at_hand = _list_at_hand(draft, nodes)
     further = _list_further(draft, nodes, growing=bool(at_hand)) if needs and wanted else []
     used: frozenset[str] = frozenset()
     best: tuple[float, ...] | None = None
@@ -205,7 +207,7 @@ def _list_at_hand(draft: Draft, nodes: Iterable[NodeRecord]) -> list[_Room]:
     """What each machine has left: first those that are in use, then those that are not, then those that are coming."""
     rooms = []
     for index, node in enumerate(nodes):
-        if node.retired or node.state not in {"creating", "running"}:
+        if not _is_at_hand(node):
             continue
         load = draft.state.load.get(node.name, NO_LOAD)
         capacity = draft.capacity(node)
@@ -224,6 +226,10 @@ def _list_at_hand(draft: Draft, nodes: Iterable[NodeRecord]) -> list[_Room]:
         rank = (node.state == "creating", load.held + load.light == 0, index)
         rooms.append(_Room(node.name, free, _failed_there(draft, node.name), rank=rank))
     return sorted(rooms, key=lambda room: room.rank)
+
+
+def _is_at_hand(node: NodeRecord) -> bool:
+    return not node.retired and node.state in {"creating", "running"}
 
 
 def _failed_there(draft: Draft, name: str) -> frozenset[str]:

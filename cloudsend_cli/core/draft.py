@@ -113,5 +113,9 @@ class Draft:
                 files[upload.sha256] = upload
         return StartAttempts(node, boot, starts, tuple(files.values()))
 
+    @property
+    def is_changed(self) -> bool:
+        return bool(self.new_run or self.jobs or self.nodes or self.builds or self.rentals)
+
     def changes(self) -> Changes:
         return Changes(self.new_run, self.jobs, self.nodes, self.builds, self.rentals)

@@ -11,6 +11,8 @@ from .records import replace
 from .renting import is_rented_node
 from .state import JobClass, JobRecord, Load, NodeRecord, is_light
 
+NO_LOAD = Load()  # never changed
+
 
 @dataclass(slots=True)
 class Place:
@@ -65,7 +67,7 @@ def list_places(draft: Draft) -> list[Place]:
         if view.full or view.leaving:
             continue
         capacity = draft.capacity(node)
-        load = draft.state.load.get(node.name) or Load()
+        load = draft.state.load.get(node.name, NO_LOAD)
         held, light, used = load.held, load.light, load.resources
         for old in freed.get(node.name, ()):
             light, held = (light - 1, held) if is_light(old) else (light, held - 1)

@@ -51,6 +51,7 @@ class FakeInstance:
     kept: bool = False  # of no run, until one takes it or it ends itself
     ended_at: float | None = None
     reason: str = ""
+    told: InstanceStatus | None = None  # what was said of it last, which mostly is said again
 
     @property
     def alive(self) -> bool:
@@ -251,14 +252,24 @@ class FakeProvider:
 
     def _status(self, instance: FakeInstance, seen: float) -> InstanceStatus:
         state, reason = "pending", ""
-        address = None
         if instance.ended_at is not None and instance.ended_at <= seen:
             state, reason = "terminated", instance.reason
         elif instance.stopped:
             state = "stopped"
         elif instance.ready_at <= seen:
             state = "running"
-            address = HostAddress("ssh", instance.instance_id, host=instance.instance_id)
+        told = instance.told
+        if (
+            told is None
+            or (told.state, told.reason) != (state, reason)
+            or (told.node, told.generation) != (instance.node, instance.generation)
+            or told.launched_at != max(instance.created_at, instance.started_again)
+        ):
+            told = instance.told = self._make_status(instance, state, reason)
+        return told
+
+    def _make_status(self, instance: FakeInstance, state: str, reason: str) -> InstanceStatus:
+        address = HostAddress("ssh", instance.instance_id, host=instance.instance_id) if state == "running" else None
         return InstanceStatus(
             instance.instance_id,
             instance.node,
