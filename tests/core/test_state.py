@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from campaigns import pick
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,7 +95,8 @@ records = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.campaign("properties")
+@settings(max_examples=pick(150, 400), deadline=None)
 @given(st.lists(records, max_size=6), st.lists(st.lists(records, max_size=4), max_size=6))
 def test_applied_changes_equal_a_rebuild(first: list[JobRecord], steps: list[list[JobRecord]]) -> None:
     state = RunState(RUN, {r.number: r for r in first}.values())

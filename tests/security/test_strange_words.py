@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_commands
 from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,15 +113,8 @@ def test_a_word_that_is_no_name_starts_nothing(tmp_path: Path, fake_ssh: Path, w
     ],
 )
 def test_no_command_line_starts_anything(tmp_path: Path, fake_ssh: Path, words: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cloudsend_cli", *words],
-        env={**os.environ, "CLOUDSEND_HOME": str(tmp_path / "state")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environ = {**os.environ, "CLOUDSEND_HOME": str(tmp_path / "state")}
+    done = warm_commands.run(words, environ=environ, folder=tmp_path)
     assert done.returncode in {2, 3}, done.stderr
     assert not (tmp_path / "owned").exists()
     assert not fake_ssh.exists()
