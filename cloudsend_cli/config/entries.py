@@ -11,7 +11,7 @@ from cloudsend_cli.core.model import JobGroup, JobSpec, Resources
 from .check import Report, clip, did_you_mean
 from .commands import Command
 from .context import FunctionTasks
-from .document import Node
+from .document import Node, Scalar
 from .environment_specs import NO_ENVIRONMENT, Environment, read_vars
 from .files import Uploads
 from .given import Given, Values, list_pairs, text_of, value_of
@@ -139,8 +139,7 @@ class EntryReader:
             memory if isinstance(memory, int) else 0,
             gpu[1] if isinstance(gpu, tuple) else 0,
         )
-        asked = next((values[k].node for k in ("cpus", "gpu", "memory") if k in values), entry.node)
-        check_fits(self.report, resources, self.machines, asked, path)
+        check_fits(self.report, resources, self.machines, values, entry.node, path)
         if isinstance(gpu, tuple) and gpu[0]:
             given = values["gpu"]
             message = f"{given.path}: the kind {gpu[0]!r} has no effect yet: any GPU is taken"
@@ -202,16 +201,18 @@ class EntryReader:
         return found
 
     def _warn_placeholders(self, entry: Entry) -> None:
-        """A word in braces that is almost a parameter is probably a slip."""
+        """A word in braces that is almost a parameter is probably a slip, as is one where nothing is filled in."""
         names = entry.sweep.names
-        for key in ("name", "run", "script", "workdir", "on_preempt") if names else ():
+        for key in ("name", "run", "script", "workdir", "on_preempt", "Call") if names else ():
             given = entry.values.get(key)
-            if given is None or not isinstance(given.value, str):
+            if given is None or not isinstance(given.node, Scalar):
                 continue
-            for word in list_placeholders(given.value):
-                hint = did_you_mean(word, names) if word not in names else ""
+            for word in list_placeholders(given.node.text):
+                hint, why = did_you_mean(word, names) if word not in names else "", "is not a parameter and"
+                if key == "Call" and entry.keys and word in names:
+                    hint, why = "give 'matrix' in place of 'Param'", "is an argument of 'Param', and"
                 if hint:
-                    message = f"{given.path}: {{{word}}} is not a parameter and stays as it is"
+                    message = f"{given.path}: {{{word}}} {why} stays as it is"
                     self.report.warn(message, given.node.place, hint, given.path)
 
 

@@ -15,7 +15,7 @@ from .choice import Providers
 from .context import LoadContext, ProviderInfo
 from .document import Mapping, Node, Place, Scalar, is_null, items_of, render_inline
 from .effects import RENTED_TYPES, warn_wrong_type
-from .given import Given, Values, value_of
+from .given import Given, Values, node_of, value_of
 from .rented import RunKeys, build_rented, choose_profile, list_defaults, render_size, show_duration, warn_rented
 from .schema import ENVIRONMENT, INSTANCE, JOB, TOP
 from .values import show_size
@@ -257,8 +257,8 @@ def _fails(provider: Provider, entries: Sequence[Entry]) -> bool:
     return False
 
 
-def check_fits(report: Report, wanted: Resources, machines: Machines, node: Node, path: str) -> None:
-    """Report a job that no machine can hold, with the largest one."""
+def check_fits(report: Report, wanted: Resources, machines: Machines, values: Values, node: Node, path: str) -> None:
+    """Report a job that no machine can hold, with the largest one, at the key that asks for too much."""
     if machines.largest is None or any(wanted.fits_in(size) for size in machines.largest):
         return
     parts = _list_wanted(wanted)
@@ -266,7 +266,8 @@ def check_fits(report: Report, wanted: Resources, machines: Machines, node: Node
     order = [*beyond, "gpus", "cpus", "memory"]
     largest = max(machines.largest, key=lambda size: [list_known(size).get(name, 0) for name in order])
     # Where each part exists, on different machines, all of them are named.
-    wants = [text for name, text in parts if not beyond or getattr(wanted, name) > getattr(largest, name)]
+    more = [name for name, _ in parts if not beyond or getattr(wanted, name) > getattr(largest, name)]
+    wants = [text for name, text in parts if name in more]
     known = list_known(largest)
     has = [f"{largest.cpus:g} CPUs"] if "cpus" in known else []
     has += [f"{show_size(largest.memory)} of memory"] if "memory" in known else []
@@ -274,7 +275,8 @@ def check_fits(report: Report, wanted: Resources, machines: Machines, node: Node
     together = "" if beyond else " on one machine"
     message = f"{path} wants {' and '.join(wants) or 'more than one machine has'}{together}; the largest machine has "
     message += f"{', '.join(has[:-1])} and {has[-1]}" if len(has) > 1 else has[0]
-    report.error(message, node.place, path=path)
+    asked = [node_of(values, "gpu" if name == "gpus" else name) for name in [*more, *order]]
+    report.error(message, next((found for found in asked if found is not None), node).place, path=path)
 
 
 def _list_wanted(wanted: Resources) -> list[tuple[str, str]]:

@@ -50,6 +50,8 @@ PROBLEMS = [
     ("{a/b: {c: {Call: a}}, a: {b/c: {Call: a}}}", "1:37", "sections.a.b/c: a second group is called 'a/b/c'"),
     ("{S: {G: {Call: a, memory: 64GB}}}", "1:37",
      "sections.S.G wants 64 GB of memory; the largest machine has 8 CPUs, 32 GB of memory and 1 GPUs"),
+    ("{S: {G: {Call: a, cpus: 1, gpu: 5, memory: 1GB}}}", "1:43",
+     "sections.S.G wants 5 GPUs; the largest machine has 8 CPUs, 32 GB of memory and 1 GPUs"),
     ("{S: {G: {Call: a, env: x}}}", "1:34", "sections.S.G.env: unknown environment 'x'"),
 ]  # fmt: skip
 
@@ -140,3 +142,19 @@ def test_what_looks_like_an_expression_is_a_value_and_told(desk) -> None:
             "write {range: [0, 9]}, both ends included",
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("Call: 'a {lr}', Param: {--lr: [1]}", "{lr} is an argument of 'Param', and stays as it is"),
+        ("Call: 'a {lrr}', Param: {--lr: [1]}", "{lrr} is not a parameter and stays as it is"),
+        ("Call: 'a {lrr}', matrix: {lr: [1]}", "{lrr} is not a parameter and stays as it is"),
+        ("Call: 'a {lr}', matrix: {lr: [1]}", ""),
+        ("Call: 'a ${lr} {x}', Param: {--lr: [1]}", ""),
+        ("Call: 'a {lr}'", ""),
+    ],
+)
+def test_braces_that_nothing_fills_in_are_told(desk, keys: str, told: str) -> None:
+    expected = f"config.yml:1:26: sections.S.G.Call: {told}" if told else ""
+    assert desk.warnings(f"sections: {{S: {{G: {{{keys}}}}}}}\n") == expected
