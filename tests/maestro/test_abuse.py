@@ -15,8 +15,8 @@ from real_stack import Stack, find_processes, is_alive, wait_for
 
 from cloudsend_cli.maestro.client import ensure_maestro
 
-JOBS = pick(80, 200)
-KILLS = pick(20, 50)
+JOBS = pick(60, 200)
+KILLS = pick(14, 50)
 
 
 class Murderer(threading.Thread):
