@@ -219,6 +219,10 @@ class Client:
         """Environments of one run, or of the newest runs, each with the machines where it was built."""
         return reading.list_environments(self._home, run)
 
+    def find_pid(self, ref: str) -> int | None:
+        """Of the job's process on its machine, which is asked. None: it does not run, or nobody answers."""
+        return watching.find_pid(self._home, ref)
+
     def explain(self, ref: str) -> Explanation:
         """Why the job is where it is, from the same facts that decide."""
         return reading.explain_job(self._home, ref)

@@ -147,6 +147,23 @@ def _count_open(counts: Mapping[str, int]) -> int:
     return sum(counts.get(state, 0) for state in OPEN_STATES)
 
 
+# ---- processes -----------------------------------------------------------------------------------------------------
+
+
+def find_pid(home: Directory, ref: str) -> int | None:
+    row = lookup.find_job(home.reader(), ref)
+    if row.state != RUNNING or row.run not in home.reader().list_active_runs():
+        return None
+    maestro = home.hint(row.run)
+    try:
+        pid = maestro.ask("pid", run=row.run, node=row.node, attempt=logs.uid_of(row)).get("pid")
+    except MaestroError:
+        return None
+    finally:
+        maestro.close()
+    return pid if isinstance(pid, int) else None
+
+
 # ---- logs ----------------------------------------------------------------------------------------------------------
 
 

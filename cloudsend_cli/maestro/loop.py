@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition, Vitals
+from cloudsend_cli.core.naming import parse_attempt_id
 from cloudsend_cli.core.offers import current_offer
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, NodeRecord, RunState
@@ -30,6 +31,7 @@ from cloudsend_cli.store.sqlite import SqliteStore
 
 from .environ import take_variables
 from .owed import OwedTables
+from .pids import ask_pid
 from .progress import RecentFailures, render_progress
 from .secrets import delete_secrets, read_secrets
 from .server import Connection, Server
@@ -379,8 +381,8 @@ class Loop:
             return self._follow(connection, run)
         if op == "read_logs":
             return self._read_logs(connection, message)
-        if op == "fetch":
-            return self._fetch(connection, message)
+        if op in {"fetch", "pid"}:
+            return (self._fetch if op == "fetch" else self._find_pid)(connection, message)
         if op == "stop":
             self.stopping = True
             return {}
@@ -480,6 +482,14 @@ class Loop:
             self._post_reply(connection, reply)
 
         link.converse(conversation, dropped)
+        return None
+
+    def _find_pid(self, connection: Connection, message: Message) -> Message | None:
+        active, attempt = self._active.get(str(message.get("run"))), message.get("attempt")
+        link = active.hosts.link_of(str(message.get("node"))) if active is not None else None
+        if link is None or not isinstance(attempt, str) or parse_attempt_id(attempt) is None:
+            return {"pid": None}
+        ask_pid(link, attempt, lambda pid: self._post_reply(connection, {"re": message.get("id"), "pid": pid}))
         return None
 
     def _post_reply(self, connection: Connection, reply: Message) -> None:

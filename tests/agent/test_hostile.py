@@ -210,6 +210,9 @@ def test_an_older_client_is_fenced_off_but_may_look(host: Host) -> None:
     assert new.run(sh("a.1", "true"))["exit_code"] == 0
     assert other.run(sh("b.1", "true"))["exit_code"] == 0
     assert set(new.report()) == {"a.1"}
+    assert set(new.call("report", attempts=["b.1", "a.1", "c.1"])["attempts"]) == {"a.1"}
+    assert new.call("report", attempts=[])["attempts"] == {}
+    assert new.call("report", attempts="a.1").error_code == "bad-request"
     assert "b.1" not in new.status
     host.crash(new)
     again = host.attach(epoch=3)

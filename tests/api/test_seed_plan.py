@@ -27,7 +27,9 @@ def planned(cpus: Sequence[float], machines: Sequence[float | None], **document:
         for n, size in enumerate(machines)
     )
     source = Source(document, "/")
-    return make_objects(PlanView(RunSpec("p", "", jobs), nodes, None, None, ()), source, lambda name: None)
+    return make_objects(
+        PlanView(RunSpec("p", "", jobs), nodes, None, None, ()), source, lambda name: None, lambda job: None
+    )
 
 
 def places(objects: Objects) -> list[str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 from real_stack import wait_for
@@ -64,10 +65,15 @@ def test_uids_are_known_before_a_process_has_begun_and_a_retry_is_a_process_of_i
     waits = session[1]
     assert waits.get_uid() == f"{session.get_id()}.2.1"
     assert waits.get_state() & (CloudSendJobState.WAIT | CloudSendJobState.QUEUE)
+    assert waits.get_pid() is None
     client.wait_for_jobs_state(RUNNING, session[0])
+    pid = session[0].get_pid()
+    assert pid is not None and b"read x" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert script.stack.client.find_pid(str(session[1].get_job().get_id())) is None
     hold.write_text("\n")
     ended = client.wait_for_jobs_state(ENDED, session)
     assert [process.get_state() for process in ended] == [DONE, DONE]
+    assert session[0].get_pid() == pid and ended[1].get_pid() is None
     assert ended[0] is session[0] and ended[1] is not waits and ended[1].get_uid() == f"{session.get_id()}.2.2"
     assert waits.get_state() == ABORTED and client.get_jobs()[1].get_processes() == [waits, ended[1]]
 

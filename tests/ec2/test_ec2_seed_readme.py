@@ -65,8 +65,13 @@ def test_a_rented_machine_by_its_getters(
             assert str(machine.get_ip_addr()).endswith(f".{rented.number}")
             assert str(machine.get_region()).startswith("eu-west-3")
             assert machine.get_config("type") == "t2.micro" and machine.get_data("market") == "spot"
-            desk.witness.let(lambda words: True)
-            assert [process.get_state() for process in client.finalize()] == [CloudSendJobState.DONE]
-            client.terminate_instance(machine)
+            client.hard_reset_instance(machine)
             ec2.wait(rented.id, "terminated")
+            desk.witness.let(lambda words: True)
+            (process,) = client.finalize()
+            assert (process.get_state(), process.attempt) == (CloudSendJobState.DONE, 2)
+            (replacement,) = ec2.alive
+            assert process.get_instance() is machine and machine.get_id() == replacement.id != rented.id
+            client.terminate_instance(machine)
+            ec2.wait(replacement.id, "terminated")
     assert ec2.failures == []

@@ -152,13 +152,18 @@ class Orders:
         return {}
 
     def report(self, peer, frame, payload):
-        """Everything not acknowledged of this owner; with all, whatever is on this host."""
+        """What is not acknowledged of this owner, or of that what is named; with all, whatever is on this host."""
         attempts = self.attempts
+        named = set(idents_of(frame)) if "attempts" in frame else None
         if frame.get("all") is True:
             idents = [name for name in os.listdir(self.home + "/attempts") if ID.match(name)]
         else:
             # Nobody's are everybody's: an orphan may have no known owner.
-            idents = [ident for ident, attempt in attempts.by_id.items() if attempt.owner in (peer.owner, "")]
+            idents = [
+                ident
+                for ident, attempt in attempts.by_id.items()
+                if attempt.owner in (peer.owner, "") and (named is None or ident in named)
+            ]
         ready = [
             key
             for key in sorted(os.listdir(self.home + "/envs"))

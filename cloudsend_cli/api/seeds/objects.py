@@ -19,6 +19,11 @@ from .states import ENDED, CloudSendInstanceState, CloudSendJobState, instance_s
 Keys = Mapping[str, Any]
 NO_KEYS: Keys = {}
 FindHost = Callable[[str], str | None]
+FindPid = Callable[[str], int | None]
+
+
+def _no_pid(_: str) -> None:
+    return None
 
 
 class CloudSendInstance:
@@ -154,8 +159,16 @@ class CloudSendEnvironment:
 class CloudSendJob:
     """One command of the config. What the seeds call a deployed job is the job itself."""
 
-    def __init__(self, rank: int, spec: JobSpec, config: Keys, environment: CloudSendEnvironment | None) -> None:
+    def __init__(
+        self,
+        rank: int,
+        spec: JobSpec,
+        config: Keys,
+        environment: CloudSendEnvironment | None,
+        find_pid: FindPid = _no_pid,
+    ) -> None:
         self.needs = spec.resources
+        self.find_pid = find_pid  # by the id of a job
         self._rank = rank
         self._spec = spec
         self._config = config
@@ -270,6 +283,7 @@ class CloudSendProcess:
         self._batch = batch
         self._state = CloudSendJobState.UNKNOWN
         self._reason = ""
+        self._pid: int | None = None
 
     def see(self, view: JobView) -> None:
         self._state, self._reason = job_state(view), view.reason
@@ -282,9 +296,11 @@ class CloudSendProcess:
     def get_uid(self) -> str:
         return self._uid
 
-    def get_pid(self) -> None:
-        """Always None: processes are known by their uid; the numbers of their hosts stay there."""
-        return
+    def get_pid(self) -> int | None:
+        """Its number on its machine, which is asked while it runs; after that what was told last. None: not known."""
+        if self._state == CloudSendJobState.RUNNING and (job := self._job.get_id()) is not None:
+            self._pid = self._job.find_pid(job) or self._pid
+        return self._pid
 
     def get_state(self) -> CloudSendJobState:
         return self._state

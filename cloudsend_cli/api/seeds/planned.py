@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cloudsend_cli.core.forecast import foresee_places
 from cloudsend_cli.core.machine_views import InstanceView
 from cloudsend_cli.core.model import JobSpec, Resources
-from cloudsend_cli.core.submission import PlanView, SubmitOptions
+from cloudsend_cli.core.submission import PlanView
 from cloudsend_cli.core.views import JobView
 
-from ..client import Client
-from .objects import NO_KEYS, CloudSendEnvironment, CloudSendInstance, CloudSendJob, CloudSendProcess, FindHost, Keys
+from .objects import (
+    NO_KEYS,
+    CloudSendEnvironment,
+    CloudSendInstance,
+    CloudSendJob,
+    CloudSendProcess,
+    FindHost,
+    FindPid,
+    Keys,
+)
 from .opening import Source
 
 
@@ -32,14 +40,9 @@ class Objects:
         return same and [node.name for node in self.plan.nodes] == [node.name for node in plan.nodes]
 
 
-def plan_without_jobs(client: Client, source: Source, provider: str | None) -> PlanView:
-    """The machines that a config would have, with its mistakes. Plans are made for jobs: one stands for all."""
-    options = SubmitOptions(provider=provider, folder=source.folder)
-    plan = client.plan({**source.document, "jobs": "true"}, options=options)
-    return replace(plan, spec=replace(plan.spec, jobs=()))
-
-
-def make_objects(plan: PlanView, source: Source, find_host: FindHost, old: Objects | None = None) -> Objects:
+def make_objects(
+    plan: PlanView, source: Source, find_host: FindHost, find_pid: FindPid, old: Objects | None = None
+) -> Objects:
     """What `old` has, and is planned as it was, stays the same object."""
     spec = plan.spec
     known = source.entries("environments")
@@ -58,6 +61,7 @@ def make_objects(plan: PlanView, source: Source, find_host: FindHost, old: Objec
             job,
             entries[indices[rank]] if indices else NO_KEYS,
             environments.get(job.environment),
+            find_pid,
             old.jobs.get(job.name) if old is not None else None,
         )
         for rank, job in enumerate(spec.jobs)
@@ -68,11 +72,16 @@ def make_objects(plan: PlanView, source: Source, find_host: FindHost, old: Objec
 
 
 def _make_job(
-    rank: int, spec: JobSpec, config: Keys, environment: CloudSendEnvironment | None, old: CloudSendJob | None
+    rank: int,
+    spec: JobSpec,
+    config: Keys,
+    environment: CloudSendEnvironment | None,
+    find_pid: FindPid,
+    old: CloudSendJob | None,
 ) -> CloudSendJob:
     if old is not None and old.is_of(spec):
         return old.renew(rank, config, environment)
-    return CloudSendJob(rank, spec, config, environment)
+    return CloudSendJob(rank, spec, config, environment, find_pid)
 
 
 def _make_instances(

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cloudsend_cli.core.naming import job_id, parse_attempt_id
-from cloudsend_cli.core.submission import SubmitOptions
+from cloudsend_cli.core.submission import PlanView, SubmitOptions
 from cloudsend_cli.errors import CloudsendError, NotFoundError, UnreachableError, UsageError, WaitTimeout
 
 from ..client import Client
@@ -35,7 +35,7 @@ from .objects import (
     Number,
 )
 from .opening import Source, forget_source, keep_source, open_source
-from .planned import Objects, assign_jobs, gather_jobs, make_objects, plan_without_jobs, see_jobs, see_machines
+from .planned import Objects, assign_jobs, gather_jobs, make_objects, see_jobs, see_machines
 from .printed import make_safe, render_log, render_objects, render_summary
 from .states import ENDED, CloudSendJobState, CloudSendProviderState, name_mask
 
@@ -104,9 +104,9 @@ class CloudSendProvider:
         if self._source.has_jobs:
             plan = self._client.plan(self._source.config, options=self._options)
         else:  # they may be added later
-            plan = plan_without_jobs(self._client, self._source, self._provider)
+            plan = _plan_without_jobs(self._client, self._source, self._provider)
         if self._known is None or not self._known.are_of(plan):
-            self._known = make_objects(plan, self._source, self._find_host, self._known)
+            self._known = make_objects(plan, self._source, self._find_host, self._client.find_pid, self._known)
         self._state = CloudSendProviderState.STARTED
         return FINISHED
 
@@ -562,6 +562,13 @@ class CloudSendProvider:
         except (NotFoundError, UnreachableError):
             return None
         return address.host if address.kind == "ssh" else "127.0.0.1"
+
+
+def _plan_without_jobs(client: Client, source: Source, provider: str | None) -> PlanView:
+    """The machines that a config would have, with its mistakes. Plans are made for jobs: one stands for all."""
+    options = SubmitOptions(provider=provider, folder=source.folder)
+    plan = client.plan({**source.document, "jobs": "true"}, options=options)
+    return replace(plan, spec=replace(plan.spec, jobs=()))
 
 
 def _print(lines: Iterable[str]) -> None:
