@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,26 @@ from cloudsend_cli.errors import NotFoundError, ResultError, WaitTimeout
 from cloudsend_cli.store.sqlite import SqliteStore
 
 
+@pytest.fixture(scope="module")
+def maestro() -> Iterator[Stack]:
+    """One maestro and one agent for most of these tests."""
+    directory = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLOUDSEND_AGENT_IDLE", "30")
+        made = Stack(directory)
+        yield made
+        made.close()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def shared(maestro: Stack, tmp_path: Path) -> Stack:
+    """Configs lie in a place of the test's own, and so its runs are."""
+    maestro.files = tmp_path / "files"
+    maestro.files.mkdir()
+    return maestro
+
+
 def results(stack: Stack, run: str) -> dict[str, str]:
     root = Path(stack.client.find_run(run).results_dir)
     return {
@@ -25,56 +48,56 @@ def results(stack: Stack, run: str) -> dict[str, str]:
     }
 
 
-def test_uploads_go_there_and_results_come_home(stack: Stack) -> None:
-    (stack.files / "in.txt").write_text("hello\n")
+def test_uploads_go_there_and_results_come_home(shared: Stack) -> None:
+    (shared.files / "in.txt").write_text("hello\n")
     job = {"name": "copy", "run": "tr a-z A-Z < in.txt > out.txt; echo done", "upload": "in.txt", "output": "out.txt"}
-    run = stack.submit(jobs=[job])
-    assert stack.settle(run).counts["succeeded"] == 1
-    assert results(stack, run) == {"copy/out.txt": "HELLO\n"}
-    assert stack.jobs(run)["copy"].outputs == "home"
+    run = shared.submit(jobs=[job])
+    assert shared.settle(run).counts["succeeded"] == 1
+    assert results(shared, run) == {"copy/out.txt": "HELLO\n"}
+    assert shared.jobs(run)["copy"].outputs == "home"
 
 
-def test_c19_an_upload_edited_after_the_submit_is_the_submitted_one(stack: Stack) -> None:
-    (stack.files / "in.txt").write_text("submitted")
-    gate = stack.files / "gate"
+def test_c19_an_upload_edited_after_the_submit_is_the_submitted_one(shared: Stack) -> None:
+    (shared.files / "in.txt").write_text("submitted")
+    gate = shared.files / "gate"
     os.mkfifo(gate)
     jobs = [
         {"name": "first", "run": f"read x < {gate}", "cpus": 0.1},
         {"name": "second", "run": "cat in.txt", "upload": "in.txt", "after": "first", "cpus": 0.1},
     ]
-    run = stack.submit(jobs=jobs)
-    (stack.files / "in.txt").write_text("edited")
+    run = shared.submit(jobs=jobs)
+    (shared.files / "in.txt").write_text("edited")
     gate.write_text("\n")
-    assert stack.settle(run).counts["succeeded"] == 2
-    assert b"".join(stack.client.read_log("second")) == b"submitted"
+    assert shared.settle(run).counts["succeeded"] == 2
+    assert b"".join(shared.client.read_log("second")) == b"submitted"
 
 
-def test_a_failed_job_leaves_its_results_and_a_missing_one_is_named(stack: Stack) -> None:
-    run = stack.submit(
+def test_a_failed_job_leaves_its_results_and_a_missing_one_is_named(shared: Stack) -> None:
+    run = shared.submit(
         jobs=[
             {"name": "bad", "run": "echo partly > out; exit 2", "output": "out"},
             {"name": "none", "run": "true", "output": "never"},
         ]
     )
-    stack.settle(run)
-    jobs = stack.jobs(run)
+    shared.settle(run)
+    jobs = shared.jobs(run)
     assert (jobs["bad"].reason, jobs["none"].reason) == ("exit 2", "output-missing: never")
-    assert results(stack, run)["bad/out"] == "partly\n"
+    assert results(shared, run)["bad/out"] == "partly\n"
 
 
-def test_running_again_keeps_what_succeeded_and_retries_what_failed(stack: Stack) -> None:
-    flag, ledger = stack.files / "flag", stack.files / "ledger"
+def test_running_again_keeps_what_succeeded_and_retries_what_failed(shared: Stack) -> None:
+    flag, ledger = shared.files / "flag", shared.files / "ledger"
     jobs = [
         {"name": "good", "run": f"echo good >> {ledger}"},
         {"name": "bad", "run": f"echo bad >> {ledger}; test -e {flag}"},
     ]
-    run = stack.submit(jobs=jobs)
-    assert stack.settle(run).counts["failed"] == 1
+    run = shared.submit(jobs=jobs)
+    assert shared.settle(run).counts["failed"] == 1
     flag.touch()
-    assert stack.submit(jobs=jobs) == run
-    assert stack.settle(run).counts["succeeded"] == 2
+    assert shared.submit(jobs=jobs) == run
+    assert shared.settle(run).counts["succeeded"] == 2
     assert sorted(ledger.read_text().split()) == ["bad", "bad", "good"]
-    assert [a["reason"] for a in stack.client.attempts(f"{run}.2")] == ["exit 1", ""]
+    assert [a["reason"] for a in shared.client.attempts(f"{run}.2")] == ["exit 1", ""]
 
 
 def test_c14_who_submits_the_same_config_at_the_same_time_continues_the_one_run(stack: Stack) -> None:
@@ -93,30 +116,30 @@ def test_c14_who_submits_the_same_config_at_the_same_time_continues_the_one_run(
     assert stack.settle(slower.run).counts["succeeded"] == 1
 
 
-def test_results_of_a_renamed_job_go_by_its_new_name(stack: Stack) -> None:
+def test_results_of_a_renamed_job_go_by_its_new_name(shared: Stack) -> None:
     def jobs(*names: str) -> list[dict[str, str]]:
         return [{"name": name, "run": f"echo {n} > out", "output": "out"} for n, name in enumerate(names)]
 
-    run = stack.submit(jobs=jobs("a", "b", "b/c"))
-    stack.settle(run)
-    assert stack.submit(jobs=jobs("x/y", "z", "b/c")) == run
-    assert [job.attempt for job in stack.client.list_jobs(run)] == [1, 1, 1]
-    found = {result.name: [path.read_text() for path in result.files] for result in stack.client.results(run)}
+    run = shared.submit(jobs=jobs("a", "b", "b/c"))
+    shared.settle(run)
+    assert shared.submit(jobs=jobs("x/y", "z", "b/c")) == run
+    assert [job.attempt for job in shared.client.list_jobs(run)] == [1, 1, 1]
+    found = {result.name: [path.read_text() for path in result.files] for result in shared.client.results(run)}
     # Results of another job lie among those of `b`: they stay together, and nothing of them is lost.
     assert found == {"x/y": ["0\n"], "z": [], "b/c": ["2\n"]}
-    assert results(stack, run)["b/out"] == "1\n" and "a/out" not in results(stack, run)
-    (there,) = stack.client.fetch("x/y")
+    assert results(shared, run)["b/out"] == "1\n" and "a/out" not in results(shared, run)
+    (there,) = shared.client.fetch("x/y")
     assert (there / "out").read_text() == "0\n"
 
 
-def test_results_of_a_sweep_that_grows_are_kept_by_their_new_names(stack: Stack) -> None:
-    ledger = stack.files / "ledger"
+def test_results_of_a_sweep_that_grows_are_kept_by_their_new_names(shared: Stack) -> None:
+    ledger = shared.files / "ledger"
 
     def again(*values: str) -> dict[str, str]:
         call = f"sh -c 'echo $1 >> {ledger}; echo $1 > out' word"
-        run = stack.submit(sections={"s": {"g": {"Call": call, "Param": {"": list(values)}, "output": "out"}}})
-        assert stack.settle(run).counts["succeeded"] == len(values)
-        return {result.name: result.files[0].read_text().strip() for result in stack.client.results(run)}
+        run = shared.submit(sections={"s": {"g": {"Call": call, "Param": {"": list(values)}, "output": "out"}}})
+        assert shared.settle(run).counts["succeeded"] == len(values)
+        return {result.name: result.files[0].read_text().strip() for result in shared.client.results(run)}
 
     assert again("a", "c", "e") == {"s/g/0": "a", "s/g/1": "c", "s/g/2": "e"}
     assert again(*"abcde") == {f"s/g/{n}": x for n, x in enumerate("abcde")}
@@ -124,8 +147,8 @@ def test_results_of_a_sweep_that_grows_are_kept_by_their_new_names(stack: Stack)
     assert sorted(ledger.read_text().split()) == list("abcde")
 
 
-def test_an_environment_is_built_once_its_failure_fails_its_jobs_and_a_fix_is_built_again(stack: Stack) -> None:
-    ledger, flag = stack.files / "ledger", stack.files / "flag"
+def test_an_environment_is_built_once_its_failure_fails_its_jobs_and_a_fix_is_built_again(shared: Stack) -> None:
+    ledger, flag = shared.files / "ledger", shared.files / "flag"
     environments = [
         {"name": "good", "command": f"echo built >> {ledger}"},
         {"name": "bad", "command": f"echo no tool here >&2; echo tried >> {ledger}; test -e {flag}"},
@@ -135,37 +158,37 @@ def test_an_environment_is_built_once_its_failure_fails_its_jobs_and_a_fix_is_bu
         {"name": "lacks", "run": f"echo ran >> {ledger}", "env": "bad", "repeat": 3},
         {"name": "plain", "run": "true", "env": "none"},
     ]
-    run = stack.submit(environments=environments, jobs=jobs)
-    stack.settle(run)
-    states = {name: (job.state, job.reason) for name, job in stack.jobs(run).items()}
+    run = shared.submit(environments=environments, jobs=jobs)
+    shared.settle(run)
+    states = {name: (job.state, job.reason) for name, job in shared.jobs(run).items()}
     assert {s for n, s in states.items() if "lacks" not in n} == {("succeeded", "")}
     failed = {r for s, r in (s for n, s in states.items() if "lacks" in n)}
     assert len(failed) == 1 and failed.pop().startswith("environment-failed: ")
     assert sorted(ledger.read_text().split()) == ["built", "tried"]
-    lacking = next(job for name, job in stack.jobs(run).items() if "lacks" in name)
-    assert b"no tool here" in stack.client.log_tail(lacking.id)
+    lacking = next(job for name, job in shared.jobs(run).items() if "lacks" in name)
+    assert b"no tool here" in shared.client.log_tail(lacking.id)
     flag.touch()
-    assert stack.submit(environments=environments, jobs=jobs) == run
-    assert stack.settle(run).counts["succeeded"] == 9
+    assert shared.submit(environments=environments, jobs=jobs) == run
+    assert shared.settle(run).counts["succeeded"] == 9
     assert sorted(ledger.read_text().split()) == ["built", "ran", "ran", "ran", "tried", "tried"]
 
 
-def test_cancelling_ends_what_runs_and_what_waits(stack: Stack) -> None:
-    run = stack.submit(jobs=[{"name": "s", "run": "sleep 600", "repeat": 50}])
-    wait_for(lambda: any(j.started_at for j in stack.client.list_jobs(run)))
-    stack.client.cancel_run(run)
-    stack.client.cancel_run(run)
-    assert stack.settle(run).counts["cancelled"] == 50
-    assert not any(b"sleep" in c for c in find_processes(stack.directory).values())
+def test_cancelling_ends_what_runs_and_what_waits(shared: Stack) -> None:
+    run = shared.submit(jobs=[{"name": "s", "run": "sleep 600", "repeat": 50}])
+    wait_for(lambda: any(j.started_at for j in shared.client.list_jobs(run)))
+    shared.client.cancel_run(run)
+    shared.client.cancel_run(run)
+    assert shared.settle(run).counts["cancelled"] == 50
+    assert not any(b"sleep" in c for c in find_processes(shared.directory).values())
 
 
-def test_one_job_of_many_is_cancelled(stack: Stack) -> None:
-    run = stack.submit(
+def test_one_job_of_many_is_cancelled(shared: Stack) -> None:
+    run = shared.submit(
         jobs=[{"name": "s", "run": "sleep 600", "cpus": 0.1}, {"name": "q", "run": "true", "cpus": 0.1}]
     )
-    stack.client.cancel([f"{run}.1"])
-    assert stack.settle(run).counts["cancelled"] == 1
-    assert stack.jobs(run)["q"].state == "succeeded"
+    shared.client.cancel([f"{run}.1"])
+    assert shared.settle(run).counts["cancelled"] == 1
+    assert shared.jobs(run)["q"].state == "succeeded"
 
 
 def test_results_of_a_running_job_can_be_fetched_again_and_again(stack: Stack) -> None:
@@ -203,82 +226,82 @@ def test_results_on_their_way_are_waited_for(stack: Stack) -> None:
     assert (home / "out").read_text() == "1\n"
 
 
-def test_waiting_has_an_end_and_the_jobs_go_on(stack: Stack) -> None:
-    gate = stack.files / "gate"
+def test_waiting_has_an_end_and_the_jobs_go_on(shared: Stack) -> None:
+    gate = shared.files / "gate"
     os.mkfifo(gate)
-    run = stack.submit(jobs=[f"read x < {gate}"])
+    run = shared.submit(jobs=[f"read x < {gate}"])
     with pytest.raises(WaitTimeout, match="not finished"):
-        stack.client.wait([run], timeout=0.2)
+        shared.client.wait([run], timeout=0.2)
     gate.write_text("\n")
-    assert [j.state for j in stack.client.wait([run], timeout=60)] == ["succeeded"]
+    assert [j.state for j in shared.client.wait([run], timeout=60)] == ["succeeded"]
 
 
-def test_logs_of_all_jobs_are_followed_whole(stack: Stack) -> None:
-    config = stack.config(
+def test_logs_of_all_jobs_are_followed_whole(shared: Stack) -> None:
+    config = shared.config(
         jobs=[{"name": "n", "run": "echo $CLOUDSEND_JOB; printf end", "repeat": 30}, "printf '\\0a\\n'"]
     )
-    submitted = stack.client.submit(config)
+    submitted = shared.client.submit(config)
     run = submitted.run
     text: dict[str, bytes] = {}
     moments = []
-    for item in stack.client.follow_logs(run, since=submitted.since):
+    for item in shared.client.follow_logs(run, since=submitted.since):
         if isinstance(item, Progress):
             moments.append(item)
         else:
             text[item[0]] = text.get(item[0], b"") + item[2]
     assert moments[-1].settled
-    names = [j.name for j in stack.client.list_jobs(run)]
+    names = [j.name for j in shared.client.list_jobs(run)]
     assert text == {n: f"{n}\nend\n".encode() for n in names[:30]} | {names[30]: b"\0a\n"}
 
 
 def test_the_log_of_a_job_that_ended_before_anybody_followed_is_shown_and_that_of_a_kept_one_is_not(
-    stack: Stack,
+    shared: Stack,
 ) -> None:
-    first = stack.client.submit(stack.config(jobs=[{"name": "old", "run": "echo old"}]))
-    stack.settle(first.run)
-    again = stack.client.submit(
-        stack.config(jobs=[{"name": "old", "run": "echo old"}, {"name": "new", "run": "echo new"}])
+    first = shared.client.submit(shared.config(jobs=[{"name": "old", "run": "echo old"}]))
+    shared.settle(first.run)
+    again = shared.client.submit(
+        shared.config(jobs=[{"name": "old", "run": "echo old"}, {"name": "new", "run": "echo new"}])
     )
-    stack.settle(again.run)
-    shown = [item for item in stack.client.follow_logs(again.run, since=again.since) if isinstance(item, tuple)]
+    shared.settle(again.run)
+    shown = [item for item in shared.client.follow_logs(again.run, since=again.since) if isinstance(item, tuple)]
     assert shown == [("new", "stdout", b"new\n")]
 
 
-def test_results_that_could_not_be_brought_home_are_fetched_again_from_where_they_are(stack: Stack) -> None:
-    blocked = stack.files / "results"
+def test_results_that_could_not_be_brought_home_are_fetched_again_from_where_they_are(shared: Stack) -> None:
+    blocked = shared.files / "results"
     blocked.write_text("a file where a directory should be")
     jobs = [{"name": "j", "run": "echo kept > out", "output": "out"}]
-    run = stack.submit(jobs=jobs, results_dir=str(blocked))
-    stack.settle(run)
-    assert stack.jobs(run)["j"].outputs.startswith("failed: ")
+    run = shared.submit(jobs=jobs, results_dir=str(blocked))
+    shared.settle(run)
+    assert shared.jobs(run)["j"].outputs.startswith("failed: ")
     with pytest.raises(ResultError, match="could not be brought home"):
-        stack.client.fetch("j")
+        shared.client.fetch("j")
     blocked.unlink()
-    assert [(p / "out").read_text() for p in stack.client.fetch("j")] == ["kept\n"]
-    assert stack.jobs(run)["j"].outputs == "home"
+    assert [(p / "out").read_text() for p in shared.client.fetch("j")] == ["kept\n"]
+    assert shared.jobs(run)["j"].outputs == "home"
 
 
-def test_the_log_of_a_job_without_its_environment_is_that_of_the_build(stack: Stack) -> None:
+def test_the_log_of_a_job_without_its_environment_is_that_of_the_build(shared: Stack) -> None:
     environment = {"name": "e", "setup": "echo the reason; exit 9"}
-    run = stack.submit(environments=[environment], jobs=[{"name": "j", "run": "true"}, {"name": "k", "run": "true"}])
-    stack.settle(run)
-    assert b"the reason\n" in b"".join(stack.client.read_log("j"))
-    assert b"".join(stack.client.read_log("j", lines=1)).count(b"\n") == 1
+    run = shared.submit(environments=[environment], jobs=[{"name": "j", "run": "true"}, {"name": "k", "run": "true"}])
+    shared.settle(run)
+    assert b"the reason\n" in b"".join(shared.client.read_log("j"))
+    assert b"".join(shared.client.read_log("j", lines=1)).count(b"\n") == 1
 
 
-def test_a_job_that_never_started_says_why_it_has_no_log(stack: Stack) -> None:
-    run = stack.submit(jobs=[{"name": "bad", "run": "false"}, {"name": "next", "run": "true", "after": "bad"}])
-    stack.settle(run)
+def test_a_job_that_never_started_says_why_it_has_no_log(shared: Stack) -> None:
+    run = shared.submit(jobs=[{"name": "bad", "run": "false"}, {"name": "next", "run": "true", "after": "bad"}])
+    shared.settle(run)
     for follow in (False, True):
         with pytest.raises(NotFoundError, match="next never started: dependency-failed: bad"):
-            list(stack.client.read_log("next", follow=follow))
+            list(shared.client.read_log("next", follow=follow))
 
 
-def test_a_limit_lists_the_newest_jobs_in_their_order(stack: Stack) -> None:
-    run = stack.submit(jobs=[{"name": "n", "run": "true", "repeat": 5}])
-    assert [j.name for j in stack.client.list_jobs(run, limit=2)] == ["n-3", "n-4"]
-    assert [j.name for j in stack.client.list_jobs(limit=2)] == ["n-3", "n-4"]
-    stack.settle(run)
+def test_a_limit_lists_the_newest_jobs_in_their_order(shared: Stack) -> None:
+    run = shared.submit(jobs=[{"name": "n", "run": "true", "repeat": 5}])
+    assert [j.name for j in shared.client.list_jobs(run, limit=2)] == ["n-3", "n-4"]
+    assert [j.name for j in shared.client.list_jobs(limit=2)] == ["n-3", "n-4"]
+    shared.settle(run)
 
 
 def test_jobs_get_what_the_submitting_shell_has_and_secrets_never_lie_around(
@@ -297,21 +320,21 @@ def test_jobs_get_what_the_submitting_shell_has_and_secrets_never_lie_around(
     assert not [p for p in stack.directory.rglob("*") if p.is_file() and b"s3cr3t-canary" in p.read_bytes()]
 
 
-def test_a_run_continued_while_its_machine_is_given_back_gets_one_again(stack: Stack) -> None:
+def test_a_run_continued_while_its_machine_is_given_back_gets_one_again(shared: Stack) -> None:
     for count in range(1, 16):  # the release takes milliseconds: some of the submits meet it
         jobs = [{"name": f"j{n}", "run": "true"} for n in range(count)]
-        assert stack.settle(stack.submit(jobs=jobs)).counts == {
+        assert shared.settle(shared.submit(jobs=jobs)).counts == {
             "pending": 0, "running": 0, "succeeded": count, "failed": 0, "cancelled": 0,
         }  # fmt: skip
 
 
-def test_a_glob_means_the_newest_run_that_it_fits(stack: Stack) -> None:
+def test_a_glob_means_the_newest_run_that_it_fits(shared: Stack) -> None:
     """Seen: `kill job 'Search/*'` ended two tasks of the newest run, and those of a longer run that it has not."""
-    long = stack.submit(name="long.json", project="long", jobs=[{"name": "s", "run": "sleep 600", "repeat": 4}])
-    short = stack.submit(name="short.json", project="short", jobs=[{"name": "s", "run": "sleep 600", "repeat": 2}])
-    assert [job.id for job in stack.client.find_jobs(["?-3"])] == [f"{long}.4"]
-    assert [job.id for job in stack.client.cancel(["s-*"])] == [f"{short}.1", f"{short}.2"]
-    assert stack.settle(short).counts["cancelled"] == 2
-    assert {job.state for job in stack.client.list_jobs(long)} <= {"pending", "running"}
-    stack.client.cancel_run(long)
-    stack.settle(long)
+    long = shared.submit(name="long.json", project="long", jobs=[{"name": "s", "run": "sleep 600", "repeat": 4}])
+    short = shared.submit(name="short.json", project="short", jobs=[{"name": "s", "run": "sleep 600", "repeat": 2}])
+    assert [job.id for job in shared.client.find_jobs(["?-3"])] == [f"{long}.4"]
+    assert [job.id for job in shared.client.cancel(["s-*"])] == [f"{short}.1", f"{short}.2"]
+    assert shared.settle(short).counts["cancelled"] == 2
+    assert {job.state for job in shared.client.list_jobs(long)} <= {"pending", "running"}
+    shared.client.cancel_run(long)
+    shared.settle(long)
