@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from sshlab.commands import rest
+
 from cloudsend_cli.api import Client
 from cloudsend_cli.core.submission import SubmitOptions
 from cloudsend_cli.core.views import JobView, Progress
@@ -23,10 +25,12 @@ DEADLINE = 60.0
 
 def wait_for(happened: Callable[[], T], deadline: float = DEADLINE) -> T:
     """The first true answer. For what no event tells: other processes, files."""
-    until = time.monotonic() + deadline
+    begun = asked = time.monotonic()
     while not (found := happened()):
-        assert time.monotonic() < until, f"not within {deadline:g} s"
-        time.sleep(0.005)
+        now = time.monotonic()
+        assert now < begun + deadline, f"not within {deadline:g} s"
+        time.sleep(rest(0.005, now - begun, now - asked))
+        asked = time.monotonic()
     return found
 
 

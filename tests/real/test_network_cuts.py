@@ -92,9 +92,12 @@ class Sweep:
             while getattr(one, self._harm) is not None and time.monotonic() < until:
                 if self._stop.wait(0.005):
                     break
-            self.harms += getattr(one, self._harm) is None
+            harmed = getattr(one, self._harm) is None
             setattr(one, self._harm, None)
-            if self._harm == "cut_after" and not self._stop.is_set():
+            self.harms += harmed
+            # A connection that did not come so far would be harmed no more: the next one is to come. One with a
+            # damaged byte is ended by whoever sees that.
+            if not self._stop.is_set() and not (harmed and self._harm == "corrupt_at"):
                 self._way.cut()
 
     @staticmethod

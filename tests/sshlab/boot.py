@@ -75,6 +75,13 @@ class Boot:
             raise LabError("the host is down")
         return ["nsenter", "--target", str(self.init), *(f"--{name}" for name in namespaces)]
 
+    @property
+    def root(self) -> Path:
+        """Its files, as its processes see them. Links are to be followed as they do."""
+        if not self.goes_on:
+            raise LabError("the host is down")
+        return Path(f"/proc/{self.init}/root")
+
     def listens(self, port: int) -> bool:
         """Whether there is a listening socket, found without a connection to it."""
         lines = Path(f"/proc/{self.init}/net/tcp").read_text().splitlines()[1:]

@@ -32,12 +32,19 @@ def run(command: Sequence[str], text: str = "") -> str:
 
 def wait_for(happened: Callable[[], T], what: str, deadline: float = DEADLINE) -> T:
     """The first true answer. For what no event tells: other processes, files of the kernel."""
-    until = time.monotonic() + deadline
+    begun = asked = time.monotonic()
     while not (found := happened()):
-        if time.monotonic() > until:
+        now = time.monotonic()
+        if now > begun + deadline:
             raise LabError(f"not within {deadline:g} s: {what}")
-        time.sleep(0.002)
+        time.sleep(rest(0.002, now - begun, now - asked))
+        asked = time.monotonic()
     return found
+
+
+def rest(least: float, waited: float, asking: float) -> float:
+    """Seconds until it is asked again: what comes late may be noticed late, and what is dear is asked seldom."""
+    return max(least, min(0.05, waited / 20), min(0.1, 4 * asking))
 
 
 def read_line(stream: IO[bytes], what: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import clock, pythons, rootfs, sshd
+from . import clock, inside, pythons, rootfs, sshd
 from .boot import Boot
 from .cgroups import Cgroup
 from .commands import ENVIRON, run, send, wait_for
@@ -286,9 +286,27 @@ class NamespaceHost(LabHost):
             *("/bin/sh", "-c", join + 'exec "$@"', "sh"),
             *self.booted.enter(*self.booted.namespaces),
             *([] if root else [f"--setuid={self.uid}", f"--setgid={self.uid}"]),
-            *("env", "-i", *(f"{name}={value}" for name, value in environ.items())),
-            *("/bin/sh", "-c", 'cd && exec "$@"', "sh", *argv),
+            *("env", "-i", "-C", home, *(f"{name}={value}" for name, value in environ.items()), *argv),
         ]
+
+    def read(self, path: str, *, root: bool = False) -> bytes:
+        if inside.is_plain(where := self._absolute(path)):
+            with contextlib.suppress(inside.NotPlain):
+                return inside.read_inside(self.booted.root, where, 0 if root else self.uid)
+        return super().read(path, root=root)
+
+    def write(self, path: str, data: bytes | str, *, mode: int = 0o644, root: bool = False) -> None:
+        if not root and inside.is_plain(where := self._absolute(path)):
+            content = data.encode() if isinstance(data, str) else data
+            with contextlib.suppress(inside.NotPlain):
+                return inside.write_inside(self.booted.root, where, content, mode, self.uid)
+        return super().write(path, data, mode=mode, root=root)
+
+    def exists(self, path: str) -> bool:
+        if inside.is_plain(where := self._absolute(path)):
+            with contextlib.suppress(inside.NotPlain):
+                return inside.exists_inside(self.booted.root, where)
+        return super().exists(path)
 
     def processes(self) -> dict[int, str]:
         found = {}
