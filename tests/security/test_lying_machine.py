@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import FUZZ, fuzz
+from fuzzing import CAMPAIGN, FUZZ, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from liar import BOOT, RESOURCES, Answer, Liar, Request, frame, honest, reply
@@ -119,6 +119,7 @@ class Tape:
     def close(self) -> None: ...
 
 
+@CAMPAIGN
 def test_mutated_frames_are_frames_or_end_the_channel(summary_line: Callable[[str], None]) -> None:
     rng = random.Random(int(os.environ.get("CLOUDSEND_FUZZ_SEED", "7")))
     count, frames, refused = round(8000 * FUZZ), 0, 0

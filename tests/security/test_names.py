@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from fence import snapshot
-from fuzzing import FUZZ, fuzz
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 from lies import Lie, entry, fetch
 from real_stack import Stack
@@ -54,7 +54,7 @@ def test_results_of_two_names_lie_apart(one: str, other: str) -> None:
     assert len(places) == len({one, other})
 
 
-@settings(max_examples=max(1, round(25 * FUZZ)), deadline=None, suppress_health_check=list(HealthCheck))
+@fuzz(25)
 @given(many=st.lists(names, min_size=20, max_size=20, unique=True))
 def test_files_of_any_names_are_written_there_and_nowhere_else(fenced: Path, many: list[str]) -> None:
     results = fenced / "results"

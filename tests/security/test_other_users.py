@@ -132,7 +132,7 @@ def test_nobody_wins_a_race_for_the_state_directory(shared_folder: Path, summary
     try:
         assert racer.stdout is not None
         assert racer.stdout.readline() == b"ready\n"
-        for _ in range(round(300 * FUZZ)):
+        for _ in range(round(600 * FUZZ)):
             try:
                 real = open_state_dir(wish)
                 (real / "mine").write_text("x")
