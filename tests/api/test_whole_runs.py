@@ -315,6 +315,7 @@ def test_jobs_get_what_the_submitting_shell_has_and_secrets_never_lie_around(
     stack.settle(run)
     assert b"".join(client.read_log(f"{run}.1")) == b"13"
     client.close()
+    wait_for(lambda: not stack.client.maestro_status().runs)  # one that is stopped before leaves the rest to the next
     stack.client.maestro_stop()
     wait_for(lambda: stack.maestro() is None)
     assert not [p for p in stack.directory.rglob("*") if p.is_file() and b"s3cr3t-canary" in p.read_bytes()]
