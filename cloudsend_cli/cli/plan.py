@@ -14,6 +14,7 @@ from .setup import show_warnings
 
 if TYPE_CHECKING:
     from cloudsend_cli.api import PlanView, SubmitOptions
+    from cloudsend_cli.core.cost_forecast import ExpectedCost
     from cloudsend_cli.core.forecast import Forecast
     from cloudsend_cli.core.model import Aside, Offer, RunSpec
     from cloudsend_cli.core.plan import Continued, NodePlan
@@ -185,14 +186,15 @@ def show_plan(session: Session, config: str | None, argv: tuple[str, ...], optio
         screen.rows(("ON", "JOBS", "SUCH AS"), list(used_rows(foreseen)))
     screen.out.flush()
     _say_plan(screen, plan)
-    for line in forecast_lines(foreseen):
+    for line in (*forecast_lines(foreseen), *cost_lines(foreseen, plan.spec.budget)):
         screen.say(one_line(line))
 
 
 def _forecast(plan: PlanView) -> Forecast:
     from cloudsend_cli.core.forecast import plan_forecast
 
-    return plan_forecast(plan.spec, plan.nodes, plan.history, plan.kept)
+    under_way = plan.continued is not None and bool(plan.continued.attached)
+    return plan_forecast(plan.spec, plan.nodes, plan.history, plan.kept, under_way=under_way)
 
 
 def used_rows(foreseen: Forecast) -> Iterator[tuple[str, str, str]]:
@@ -215,12 +217,47 @@ def forecast_lines(foreseen: Forecast) -> Iterator[str]:
     if foreseen.why_not:
         yield f"what runs where is not foreseen: {foreseen.why_not}"
     elif foreseen.seconds is not None:
-        unknown = (
-            f"; {foreseen.unknown:,} of {plural(foreseen.jobs, 'job')} have no history" if foreseen.unknown else ""
-        )
-        yield f"about {duration(foreseen.seconds)}{unknown}"
+        yield f"about {duration(foreseen.seconds)}{_unknown_text(foreseen)}"
     elif foreseen.jobs:
         yield "how long it takes is not known: no earlier run of this project has timed its jobs"
+
+
+def _unknown_text(foreseen: Forecast) -> str:
+    if not foreseen.unknown:
+        return ""
+    text = f"; {foreseen.unknown:,} of {plural(foreseen.jobs, 'job')} have no history"
+    if not foreseen.estimated:
+        return text
+    which = "these" if foreseen.estimated == foreseen.unknown else f"{foreseen.estimated:,} of these"
+    return f"{text}, and {which} are estimated: as long as others of their sweep took"
+
+
+def cost_lines(foreseen: Forecast, budget: float | None) -> Iterator[str]:
+    """Such as `about $0.42 from now on: …`, with what is counted and what is not; nothing where nothing is known."""
+    from cloudsend_cli.core.costs import describe_dollars
+
+    cost = foreseen.cost
+    if cost is None:
+        return
+    least = "at least" if cost.at_least else "about"
+    waiting = f", {duration(cost.keep)} of waiting for another run included" if cost.keep else ""
+    ends = budget is not None and cost.total > budget
+    over = f"; the budget of {describe_dollars(budget or 0.0)} ends it before" if ends else ""
+    missing = list_missing(cost)
+    without = f"; not in it: {', '.join(missing)}" if missing else ""
+    what = f"{plural(cost.machines, 'machine')} from launch to end{waiting}"
+    yield f"{least} {describe_dollars(cost.total)} from now on: {what}{without}{over}"
+
+
+def list_missing(cost: ExpectedCost) -> list[str]:
+    """What is not in the sum, as nobody knows it."""
+    parts = (
+        (cost.starting is None, "the start of machines, which no run has timed"),
+        (cost.jobs, f"{plural(cost.jobs, 'job')} without history"),
+        (cost.homeless, f"{plural(cost.homeless, 'job')} that no machine could begin"),
+        (cost.unpriced, f"{plural(cost.unpriced, 'machine')} of unknown price"),
+    )
+    return [text for count, text in parts if count]
 
 
 def _size(node: NodePlan) -> str:
@@ -301,6 +338,7 @@ def _dearest(nodes: Sequence[NodePlan]) -> str:
 
 
 def plan_json(plan: PlanView) -> dict[str, Any]:
+    foreseen = _forecast(plan)
     names = {environment.key: environment.name for environment in plan.spec.environments}
     continued = plan.continued
     return {
@@ -321,20 +359,20 @@ def plan_json(plan: PlanView) -> dict[str, Any]:
             for job in plan.spec.jobs
         ],
         "nodes": [_node_json(node) for node in plan.nodes],
-        "cost": _cost_json(plan),
-        "forecast": _forecast_json(plan),
+        "cost": _cost_json(plan, foreseen.cost),
+        "forecast": _forecast_json(plan, foreseen),
         "continued": {g: list(getattr(continued, g)) for g in GROUPS} if continued is not None else None,
         "warnings": [*map(problem_json, plan.warnings), *map(problem_json, list_warnings(plan.nodes))],
     }
 
 
-def _forecast_json(plan: PlanView) -> dict[str, Any]:
+def _forecast_json(plan: PlanView, found: Forecast) -> dict[str, Any]:
     from cloudsend_cli.core.forecast import list_first
 
-    found = _forecast(plan)
     return {
         "jobs": found.jobs,
         "jobs_without_history": found.unknown,
+        "jobs_estimated": found.estimated,
         "seconds": None if found.seconds is None else round(found.seconds, 3),
         "machines": [{"name": m.name, "jobs": m.jobs, "first": list(m.first)} for m in found.machines],
         "rented_at_first": sorted(list_first(plan.spec, plan.nodes, plan.kept)),
@@ -385,7 +423,7 @@ def _offer_json(offer: Offer, first: Offer) -> dict[str, Any]:
     }
 
 
-def _cost_json(plan: PlanView) -> dict[str, Any] | None:
+def _cost_json(plan: PlanView, expected: ExpectedCost | None) -> dict[str, Any] | None:
     from cloudsend_cli.core.costs import hours_of, plan_cost
 
     nodes = rented_nodes(plan.nodes)
@@ -399,4 +437,17 @@ def _cost_json(plan: PlanView) -> dict[str, Any] | None:
         "unknown": cost.unknown,
         "budget": budget,
         "budget_hours": None if hours is None else round(hours, 4),
+        "expected": None if expected is None else _expected_json(expected),
+    }
+
+
+def _expected_json(cost: ExpectedCost) -> dict[str, Any]:
+    return {
+        "total": round(cost.total, 6),
+        "at_least": cost.at_least,
+        "machines": cost.machines,
+        "starting_seconds": cost.starting,
+        "waiting_seconds": cost.keep,
+        "jobs_left_out": cost.jobs + cost.homeless,
+        "machines_left_out": cost.unpriced,
     }

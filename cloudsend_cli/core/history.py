@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import statistics
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from .model import JobSpec
+from .state import RentalRecord
+
+_WORD = re.compile(r"[^\W_]+")
+_NUMBERED = re.compile(r"(?<![^\W_])\d+$")  # of equal names, and of `repeat`
+_SEVERAL = re.compile(r"\*(?:[\W_]*\*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +21,7 @@ class History:
 
     by_hash: Mapping[str, float] = field(default_factory=dict)
     by_name: Mapping[str, float] = field(default_factory=dict)
+    starting: float | None = None  # from the launch of a rented machine to its first job, there; None: not known
 
     def expect(self, content: str, name: str) -> float:
         """Of the same content, else of the same name; 0: not known."""
@@ -20,3 +30,62 @@ class History:
 
 
 NO_HISTORY = History()
+
+
+# ---- points of a sweep that no run has timed -----------------------------------------------------------------------
+
+
+def sweep_of(job: JobSpec) -> str:
+    """What is the same of all points of a sweep, though each has another name; "" of what is no point of one.
+
+    Such as `train-* lr,seed` of `train-0.1-4`, and `Search/GTX/*` of a task. Values are found in a name by their
+    words: a sign that a name may not have is changed there.
+    """
+    if job.group:
+        return f"{job.group}/*"
+    if not job.params and all(name != "CLOUDSEND_REPEAT" for name, _ in job.env):
+        return ""
+    values = {word for _, value in job.params for word in _WORD.findall(value)}
+    name = _WORD.sub(lambda word: "*" if word[0] in values else word[0], job.name)
+    name = _NUMBERED.sub("*", name)
+    return " ".join((_SEVERAL.sub("*", name), ",".join(name for name, _ in job.params)))
+
+
+def estimate_times(jobs: Iterable[JobSpec], known: Mapping[str, float]) -> dict[str, float]:
+    """By name, of those that are not `known`: the mean of the points of the same sweep that are, if any."""
+    sums: dict[str, tuple[float, int]] = {}
+    missing = []
+    for job in jobs:
+        sweep = sweep_of(job)
+        if sweep and job.name in known:
+            total, count = sums.get(sweep, (0.0, 0))
+            sums[sweep] = (total + known[job.name], count + 1)
+        elif sweep:
+            missing.append((job.name, sweep))
+    return {name: sums[sweep][0] / sums[sweep][1] for name, sweep in missing if sweep in sums}
+
+
+# ---- machines ------------------------------------------------------------------------------------------------------
+
+
+def find_starting(rentals: Iterable[RentalRecord], first: Mapping[str, float]) -> float | None:
+    """Seconds from a launch to the first job on that machine, in the middle of those of one run; None: not known.
+
+    `first`: when the first job began on each node. Of each node the first machine: of later ones it is not told.
+    """
+    firsts: dict[str, RentalRecord] = {}
+    for rental in rentals:
+        known = firsts.get(rental.node)
+        if not rental.waiting and (known is None or rental.since < known.since):
+            firsts[rental.node] = rental
+    times = []
+    for node, rental in firsts.items():
+        at = first.get(node)
+        if (
+            at is not None
+            and not rental.taken_at
+            and rental.since <= at
+            and (rental.until is None or at <= rental.until)
+        ):
+            times.append(at - rental.since)
+    return round(statistics.median(times), 3) if times else None

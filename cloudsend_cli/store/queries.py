@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cloudsend_cli.core.costs import clip_waiting
-from cloudsend_cli.core.history import History
+from cloudsend_cli.core.history import History, find_starting
 from cloudsend_cli.core.naming import match_names
 from cloudsend_cli.core.state import RentalRecord
 from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
@@ -46,6 +46,7 @@ SELECT s.hash, s.name, jobs.ended_at - jobs.started_at FROM jobs JOIN job_specs 
 WHERE jobs.key > ? AND jobs.key < ? AND jobs.state = 'succeeded' AND jobs.ended_at > jobs.started_at
 ORDER BY jobs.key DESC LIMIT ?
 """
+_FIRST_STARTS = "SELECT node, min(started_at) FROM jobs WHERE key > ? AND key < ? AND started_at > 0 GROUP BY node"
 
 
 def _means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -203,6 +204,7 @@ class Queries:
         """How long jobs of this project took. Of its newest runs, and of a bounded number of jobs of each."""
         by_hash: dict[str, float] = {}
         by_name: dict[str, float] = {}
+        starting: float | None = None
         with self._transaction() as db, self._decoding():
             runs = db.execute(
                 "SELECT key FROM runs WHERE project = ? ORDER BY key DESC LIMIT ?", (pack(project), HISTORY_RUNS)
@@ -212,7 +214,15 @@ class Queries:
                 for column, known in ((0, by_hash), (1, by_name)):
                     for key, seconds in _means((unpack(row[column]), row[2]) for row in found).items():
                         known.setdefault(key, seconds)
-        return History(by_hash, by_name)
+                starting = self._starting(db, run) if starting is None else starting
+        return History(by_hash, by_name, starting)
+
+    def _starting(self, db: sqlite3.Connection, run: int) -> float | None:
+        bodies = db.execute("SELECT body FROM rentals WHERE run = ?", (run,)).fetchall()
+        if not bodies:
+            return None
+        first = db.execute(_FIRST_STARTS, (job_key(run, 0), job_key(run + 1, 0))).fetchall()
+        return find_starting((decode_rental(body) for (body,) in bodies), {unpack(node): at for node, at in first})
 
     def list_rentals(self, run: str | None = None) -> dict[str, list[RentalRecord]]:
         """What was rented, by run; of one run, or of all that ever rented anything."""

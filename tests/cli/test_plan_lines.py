@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from json_schema import check
-from rented_machines import Ask, Line
+from rented_machines import Ask, Line, put_run
 
-from cloudsend_cli.cli.plan import MACHINES, VERBS, announcement, forecast_lines, more_later, used_rows
+from cloudsend_cli.cli.plan import MACHINES, VERBS, announcement, cost_lines, forecast_lines, more_later, used_rows
+from cloudsend_cli.core.cost_forecast import ExpectedCost
 from cloudsend_cli.core.forecast import Forecast, GroupForecast, MachineForecast
 from cloudsend_cli.core.model import InstanceSpec, JobSpec, Offer, Resources, RunSpec
 from cloudsend_cli.core.plan import Continued, NodePlan
@@ -19,6 +22,12 @@ from cloudsend_cli.testing.fake_renter import ASIDE, REGION, FakeRenter
 def test_time_and_what_is_not_known_of_it() -> None:
     assert list(forecast_lines(Forecast(40, 3, seconds=720.0))) == ["about 12m00s; 3 of 40 jobs have no history"]
     assert list(forecast_lines(Forecast(40, 0, seconds=720.0))) == ["about 12m00s"]
+    assert list(forecast_lines(Forecast(40, 3, seconds=720.0, estimated=2))) == [
+        "about 12m00s; 3 of 40 jobs have no history, "
+        "and 2 of these are estimated: as long as others of their sweep took"
+    ]
+    (all_of_them,) = forecast_lines(Forecast(40, 3, seconds=720.0, estimated=3))
+    assert ", and these are estimated:" in all_of_them
     unknown = "how long it takes is not known: no earlier run of this project has timed its jobs"
     assert list(forecast_lines(Forecast(1, 1))) == [unknown]
     assert list(forecast_lines(Forecast(0, 0))) == []
@@ -86,3 +95,51 @@ def test_what_is_rented_is_told_from_what_is_there(renter: FakeRenter) -> None:
     assert said(replace(waits, at_hand=True), node, waits) == (
         "using 1 machine that the run has, taking 2 machines that wait for $0.0600/h"
     )
+
+
+# ---- what it would cost in all -------------------------------------------------------------------------------------
+
+
+def said_of(budget: float | None = None, **values: Any) -> list[str]:
+    cost = replace(ExpectedCost(0.42, 2, 600.0, starting=50.0), **values)
+    return list(cost_lines(Forecast(3, 0, seconds=5.0, cost=cost), budget))
+
+
+def test_the_expected_cost_says_what_is_counted_and_what_is_not() -> None:
+    counted = "2 machines from launch to end, 10m00s of waiting for another run included"
+    assert said_of() == [f"about $0.42 from now on: {counted}"]
+    assert said_of(keep=0.0) == ["about $0.42 from now on: 2 machines from launch to end"]
+    assert said_of(starting=None) == [
+        f"at least $0.42 from now on: {counted}; not in it: the start of machines, which no run has timed"
+    ]
+    assert said_of(jobs=3, homeless=1, unpriced=1) == [
+        f"at least $0.42 from now on: {counted}; not in it: 3 jobs without history, "
+        "1 job that no machine could begin, 1 machine of unknown price"
+    ]
+    assert said_of(0.4)[0].endswith("included; the budget of $0.40 ends it before")
+    assert said_of(0.5) == said_of()
+    assert list(cost_lines(Forecast(3, 0, seconds=5.0), 1.0)) == []
+
+
+def test_a_plan_tells_what_it_costs_in_all_where_earlier_runs_tell_how_long_it_takes(
+    line: Line, data: Ask, renter: FakeRenter, state_dir: Path, tmp_path: Path
+) -> None:
+    config = "project: p\nprovider: aws\njobs: {name: train, run: echo}\ninstances: {region: eu-west-3}\n"
+    (tmp_path / "c.yml").write_text(config)
+    plan = data("run", "c.yml", "--dry-run")
+    assert (plan["cost"]["expected"], plan["forecast"]["seconds"]) == (None, None)
+    assert "from now on" not in line("run", "c.yml", "--dry-run")[2]
+    put_run(state_dir, renter, ended=True, hours=2.0)  # `train` took an hour, and began with its machine
+    plan = data("run", "c.yml", "--dry-run")
+    check(plan, "plan")
+    assert plan["cost"]["expected"] == {
+        "total": pytest.approx(0.02 * (3600 + 600) / 3600, rel=1e-3),
+        "at_least": False,
+        "machines": 1,
+        "starting_seconds": pytest.approx(0.0, abs=1e-3),
+        "waiting_seconds": 600.0,
+        "jobs_left_out": 0,
+        "machines_left_out": 0,
+    }
+    said = line("run", "c.yml", "--dry-run")[2]
+    assert "about 1h00m\nabout $0.0233 from now on: 1 machine from launch to end, 10m00s of waiting" in said

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cloudsend_cli.core.history import NO_HISTORY
-from cloudsend_cli.core.state import Changes, JobRecord, RunState
+from cloudsend_cli.core.state import Changes, JobRecord, RentalRecord, RunState
 from cloudsend_cli.store import queries
 from cloudsend_cli.store.sqlite import SqliteStore
 
@@ -153,3 +153,18 @@ def test_history_is_of_the_newest_run_that_has_any(store: SqliteStore, make_run:
     assert history.expect("another", second.spec.name) == 60.0
     assert history.expect(third.hash, third.spec.name) == 0.0, "it failed"
     assert store.read_history("another project") == NO_HISTORY
+
+
+def test_history_tells_how_long_machines_took_to_start(store: SqliteStore, make_run: MakeRun) -> None:
+    assert store.read_history("p").starting is None
+    for run, launched in (("aaaaaa", 40.0), ("bbbbbb", 70.0), ("cccccc", None)):
+        state = make_run(run, jobs=2)
+        store.create_run(state)
+        node = next(iter(state.nodes))
+        started = {n: replace(job, state="running", attempt=1, node=node, started_at=100.0 + n)
+                   for n, job in state.jobs.items()}  # fmt: skip
+        rentals = {}
+        if launched is not None:
+            rentals["r"] = RentalRecord("r", "i-1", node, "fake", None, launched)
+        store.commit(run, 1, Changes(jobs=started, rentals=rentals))
+    assert store.read_history(state.run.project).starting == 31.0, "of the newest run that rented anything"
