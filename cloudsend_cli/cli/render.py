@@ -24,7 +24,7 @@ _WORD_COLORS: Final = {
     **dict.fromkeys(("RUNNING", "running"), "cyan"),
 }
 # WHY NOT tabulate for all: its import takes 30 ms and each thousand rows 20 ms. Both ways give the same bytes
-# (test_render.py::test_long_tables_look_like_short_ones).
+# (test_cli_render.py::test_all_tables_are_as_tabulate_makes_them).
 _TABULATE_ROWS: Final = 50
 _CELL_MOST: Final = 60
 _PROSE_MOST: Final = 100
@@ -213,12 +213,12 @@ def plural(count: int, noun: str) -> str:
 
 def table_text(headers: list[str], rows: list[list[str]]) -> str:
     """Columns two spaces apart. Nothing is drawn, so that `awk` and `cut` can read it."""
-    if len(rows) <= _TABULATE_ROWS:
+    table = [[cell.strip() for cell in row] for row in rows]
+    plain = all(cell.isascii() and cell.isprintable() for row in table for cell in row)
+    if not plain and len(rows) <= _TABULATE_ROWS:
         from tabulate import tabulate
 
         return tabulate(rows, headers, tablefmt="plain", disable_numparse=True) + "\n"
-    table = [[cell.strip() for cell in row] for row in rows]
-    plain = all(cell.isascii() and "\x1b" not in cell for row in table for cell in row)
     measure: Callable[[str], int] = len if plain else display_width
     # tabulate gives a header two columns more than it needs.
     widths = [

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections import Counter
-from email.parser import HeaderParser
 from typing import Any
 
 from .sources import Sources
@@ -47,6 +46,8 @@ def _freeze_package(sources: Sources, info: str, key: str, found: dict[str, str]
     raw = sources.bytes_or_none(f"{info}/METADATA") or sources.bytes_or_none(f"{info}/PKG-INFO")
     if raw is None or (by_pip_only and _text(sources, f"{info}/INSTALLER").strip() != "pip"):
         return
+    from email.parser import HeaderParser  # 10 ms, for what few configs ask for
+
     headers = HeaderParser().parsestr(raw.decode("utf-8", "replace"))
     name, version = str(headers["Name"] or "").strip(), str(headers["Version"] or "").strip()
     if not name or not version or normal_name(name) in _BOOTSTRAP or normal_name(name) in found:

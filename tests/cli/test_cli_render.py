@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from job_views import FAILED, HOSTILE, MIDNIGHT, make_job
+from tabulate import tabulate
 
 from cloudsend_cli.cli import render
 from cloudsend_cli.cli.listing import JOBS, RUNS, counts_text
@@ -111,14 +112,17 @@ def test_runs() -> None:
         ["\x1b[31mred\x1b[0m", "é", "12"],
         ["1e5", "0012", "True"],
         ["a longer cell than its header", "", "x"],
+        ["1,200", "+0.5", "-"],
     ],
 )
-def test_long_tables_look_like_short_ones(monkeypatch: pytest.MonkeyPatch, cells: list[str]) -> None:
-    rows = [cells, ["x", "y", "z"]]
-    headers = ["ID", "NAME", "S"]
-    short = table_text(headers, rows)
-    monkeypatch.setattr(render, "_TABULATE_ROWS", 0)
-    assert table_text(headers, rows) == short
+def test_all_tables_are_as_tabulate_makes_them(monkeypatch: pytest.MonkeyPatch, cells: list[str]) -> None:
+    for rows in ([cells, ["x", "y", "z"]], [cells]):
+        headers = ["ID", "NAME", "S"]
+        wanted = tabulate(rows, headers, tablefmt="plain", disable_numparse=True) + "\n"
+        assert table_text(headers, rows) == wanted
+        with monkeypatch.context() as patch:
+            patch.setattr(render, "_TABULATE_ROWS", 0)
+            assert table_text(headers, rows) == wanted
 
 
 @pytest.mark.parametrize(
