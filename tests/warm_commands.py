@@ -26,7 +26,7 @@ ROOM = 500  # bytes for the command lines of maestros
 AT_START = ("LANG", "LC_", "TZ", "PYTHON", "LD_", "PATH", "TMPDIR")
 NO_MATTER = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
 
-maestros_too = False  # see warm_maestros.py
+warm: dict[str, object] = {"maestros": False, "times": {}}  # see warm_maestros.py
 _lock = threading.Lock()
 _processes: dict[int, str] = {}  # where that of this process listens
 
@@ -49,7 +49,7 @@ def run(
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         line.connect(address())
-        request = {"words": [*words], "environ": {**environ}, "folder": str(folder), "maestros": maestros_too}
+        request = {"words": [*words], "environ": {**environ}, "folder": str(folder), **warm}
         out, err = _ask(line, request, stdin)
         for stream in (out, err):
             stack.callback(os.close, stream)

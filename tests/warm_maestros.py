@@ -6,11 +6,12 @@ Each has a session, environment, log, pid, command line and end of its own as us
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import IO
 
@@ -45,7 +46,9 @@ class Started:
         self._line.close()
 
 
-def starter(address: Callable[[], str] = warm_commands.address) -> SimpleNamespace:
+def starter(
+    address: Callable[[], str] = warm_commands.address, times: Mapping[str, float] | None = None
+) -> SimpleNamespace:
     """To be `cloudsend_cli.maestro.client.subprocess`. `address`: where the process listens that they are forks of."""
     usual = warm_commands.at_start(os.environ)
 
@@ -71,7 +74,7 @@ def starter(address: Callable[[], str] = warm_commands.address) -> SimpleNamespa
             )
         assert words[1:3] == MODULE and stdout is stderr and start_new_session
         (ready,) = pass_fds
-        request = {"maestro": [*words], "environ": {**os.environ}, "folder": cwd, "ready": ready}
+        request = {"maestro": [*words], "environ": {**os.environ}, "folder": cwd, "ready": ready, "times": times or {}}
         line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         line.connect(address())
         with open(os.devnull, "rb") as nothing:
@@ -83,16 +86,32 @@ def starter(address: Callable[[], str] = warm_commands.address) -> SimpleNamespa
 
 
 @contextlib.contextmanager
-def used() -> Iterator[None]:
-    """Those that this process starts, and the commands of warm_commands.py."""
-    use(starter())
-    warm_commands.maestros_too = True
+def used(times: Mapping[str, float]) -> Iterator[None]:
+    """Those that this process starts, and the commands of warm_commands.py.
+
+    `times`: constants of the product, by their full names, that are others than usual in these and in this process.
+    """
+    before = set_times(times)
+    use(starter(times=times))
+    warm_commands.warm.update(maestros=True, times=times)
     try:
         yield
     finally:
         use(subprocess)
-        warm_commands.maestros_too = False
+        warm_commands.warm.update(maestros=False, times={})
+        set_times(before)
 
 
 def use(what: object) -> None:
     vars(client)["subprocess"] = what
+
+
+def set_times(times: Mapping[str, float]) -> dict[str, float]:
+    """What they were before."""
+    before = {}
+    for name, value in times.items():
+        module, _, constant = name.rpartition(".")
+        names = vars(importlib.import_module(module))
+        before[name] = names[constant]
+        names[constant] = value
+    return before

@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import selectors
 import signal
 import socket
@@ -26,38 +27,22 @@ from typing import Any
 import warm_maestros
 from boto_files import share_files
 
+import cloudsend_cli
+
 MOST = 1 << 20  # bytes of a request
 SERVICES = ("ec2", "ssm", "pricing", "service-quotas", "sts")
-MODULES = (
-    "fabric",
-    "paramiko",
-    "yaml",
-    "cloudsend_cli.__main__",
-    "cloudsend_cli.api",
-    "cloudsend_cli.cli.execute",
-    "cloudsend_cli.engine.hearsay",
-    "cloudsend_cli.engine.hostpool",
-    "cloudsend_cli.engine.results",
-    "cloudsend_cli.engine.session",
-    "cloudsend_cli.engine.submit",
-    "cloudsend_cli.engine.tick",
-    "cloudsend_cli.engine.transfer",
-    "cloudsend_cli.hosts.ssh",
-    "cloudsend_cli.hosts.ssh_transport",
-    "cloudsend_cli.maestro.client",
-    "cloudsend_cli.maestro.progress",
-    "cloudsend_cli.maestro.server",
-    "cloudsend_cli.maestro.tables",
-    "cloudsend_cli.maestro.wiring",
-    "cloudsend_cli.providers.aws.offers",
-    "cloudsend_cli.providers.aws.provider",
-)
+OTHERS = ("fabric", "paramiko", "tabulate", "yaml")
+# Not what reads the environment when it is loaded, is no part of commands and maestros, or belongs on other machines.
+NOT_LOADED = ("cloudsend_cli.agent.host", "cloudsend_cli.maestro.loop", "cloudsend_cli.testing")
 
 
 def load() -> None:
-    """What commands load."""
-    for name in MODULES:
+    """What commands and maestros load, sooner or later."""
+    for name in OTHERS:
         importlib.import_module(name)
+    for found in pkgutil.walk_packages(cloudsend_cli.__path__, "cloudsend_cli."):
+        if not found.name.startswith(NOT_LOADED):
+            importlib.import_module(found.name)
     load_boto()
 
 
@@ -160,6 +145,7 @@ def carry_out(request: dict[str, Any]) -> None:
     os.environ.update(request["environ"])
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
+    warm_maestros.set_times(request["times"])
     main = prepare_maestro(request["maestro"]) if "maestro" in request else prepare_command(request)
     status: object = 1
     try:
@@ -182,7 +168,7 @@ def prepare_command(request: dict[str, Any]) -> Callable[[], object]:
 
     address = sys.argv[1]
     if request["maestros"]:
-        warm_maestros.use(warm_maestros.starter(lambda: address))
+        warm_maestros.use(warm_maestros.starter(lambda: address, request["times"]))
     sys.argv[:] = [str(command.__file__), *request["words"]]
     return command.main
 

@@ -34,9 +34,13 @@ def pytest_runtest_call() -> Generator[None, object, object]:
     return (yield from skip_what_is_not_here())
 
 
+# Machines of the cloud of these tests are up in half a second: who looks every two seconds waits for nothing.
+TIMES = {"cloudsend_cli.engine.hiring.LOOK_AGAIN": 0.4, "cloudsend_cli.engine.observe.SLOW_PAUSE": 0.4}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def maestros() -> Iterator[None]:
-    with warm_maestros.used():
+    with warm_maestros.used(TIMES):
         yield
 
 
