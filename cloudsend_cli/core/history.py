@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -88,4 +87,6 @@ def find_starting(rentals: Iterable[RentalRecord], first: Mapping[str, float]) -
             and (rental.until is None or at <= rental.until)
         ):
             times.append(at - rental.since)
-    return round(statistics.median(times), 3) if times else None
+    from statistics import median  # 4 ms, for what a plan asks alone
+
+    return round(median(times), 3) if times else None
