@@ -67,8 +67,10 @@ def decide(state: RunState, seen: Observation, policy: Policy) -> Decision:
     if unsettled:
         _fail_without_nodes(draft)
         _hand_out(draft)
-    _end_run(draft)
-    return Decision(draft.changes(), tuple(_ordered_actions(draft)), _wake_at(draft), _done(draft))
+    unsettled = _unsettled(draft)
+    _end_run(draft, unsettled=unsettled)
+    done = not unsettled and _is_done(draft)
+    return Decision(draft.changes(), tuple(_ordered_actions(draft)), _wake_at(draft), done)
 
 
 def _unsettled(draft: Draft) -> bool:
@@ -323,16 +325,16 @@ def _fetch_actions(draft: Draft) -> Iterator[FetchOutputs | FetchResume]:
             yield FetchOutputs(job.node, attempt, patterns, job.spec.name)
 
 
-def _end_run(draft: Draft) -> None:
-    settled = not _unsettled(draft)
-    if settled and draft.run.ended_at is None:
+def _end_run(draft: Draft, *, unsettled: bool) -> None:
+    if not unsettled and draft.run.ended_at is None:
         draft.new_run = replace(draft.run, ended_at=draft.seen.now)
-    elif not settled and draft.run.ended_at is not None:
+    elif unsettled and draft.run.ended_at is not None:
         draft.new_run = replace(draft.run, ended_at=None)
 
 
-def _done(draft: Draft) -> bool:
-    if _unsettled(draft) or any(n.state not in {"released", "failed"} for n in draft.all_nodes()):
+def _is_done(draft: Draft) -> bool:
+    """Whether nothing is left of what a settled run had."""
+    if any(n.state not in {"released", "failed"} for n in draft.all_nodes()):
         return False
     return next(list_orphans(draft), None) is None and not is_paying(draft)
 

@@ -21,7 +21,7 @@ else:
         kind = record.__class__
         setters, read = _access(kind)
         copy = object.__new__(kind)
-        for put, value in zip(setters.values(), read(record), strict=True):
+        for put, value in zip(setters.values(), read(record)):  # noqa: B905 - both are of all fields
             put(copy, value)
         for name, value in changes.items():
             setters[name](copy, value)

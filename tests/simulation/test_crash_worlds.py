@@ -14,7 +14,7 @@ from cloudsend_cli.testing.world import Scenario
 
 from .sweeps import Case, count_points, findings, sleeps
 
-SWARM = pick(300, 500) + int(os.environ.get("CLOUDSEND_SIMULATION_SEEDS", "0"))
+SWARM = pick(250, 500) + int(os.environ.get("CLOUDSEND_SIMULATION_SEEDS", "0"))
 PARTS = 4
 CAMPAIGN = pytest.mark.campaign("crash world")
 Say = Callable[[str], None]
