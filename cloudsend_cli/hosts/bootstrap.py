@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -56,7 +55,7 @@ def opening(nonce: str, python: str, header: dict[str, object], stage: str = "st
     """All that is sent before the host has said anything."""
     if "\n" in python or "\0" in python:
         raise ValueError("a path of Python with a newline")
-    line = json.dumps({**header, "nonce": nonce}).encode("ascii")
+    line = ascii({**header, "nonce": nonce}).encode("ascii")  # Python reads it without a module
     preface = f"{nonce}\n{python}\n".encode("utf-8", "surrogateescape")
     return preface + stage_text(stage) + b"\0" + line + b"\n"
 

@@ -43,11 +43,10 @@ class SshHost:
         self.warning = ""  # what the last login has found that the user should mend
 
     def open_agent(self, source: bytes, sha256: str, compiled: Callable[[], bytes] | None = None) -> ChannelStream:
-        del compiled
         with self._lock:
             stream = self._connected().open_stream(COMMAND)
         try:
-            self._talk(stream).attach(self.address.home, source, sha256)
+            self._talk(stream).attach(self.address.home, source, sha256, compiled() if compiled is not None else b"")
         except BaseException:
             stream.close()
             raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import select
 import time
+import zlib
 from typing import Any, Protocol
 
 from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
@@ -18,6 +20,7 @@ NOISE_KEPT = 4096
 LINE_LIMIT = 64 << 10
 BLOCKED_PAUSE = 2  # ms
 STATUS_LIMIT = 2.0
+COMPILED = 2  # what the stage needs; the agent is True
 
 
 class StageStream(Protocol):
@@ -53,16 +56,25 @@ class StageTalk:
         self._poll.register(stream.fileno(), select.POLLIN)
         self._moved = time.monotonic()
 
-    def attach(self, home: str, source: bytes, sha256: str) -> None:
+    def attach(self, home: str, source: bytes, sha256: str, compiled: bytes = b"") -> None:
         """Afterwards the stream is the agent's, from its first byte on."""
-        self.begin({"verb": "attach", "home": home, "size": len(source), "sha256": sha256})
-        answer = self.next_word()
-        if answer.get("need") is True:
-            self._send(source)
-            while answer.get("ready") is not True:
-                answer = self.next_word()
-        if answer.get("ready") is not True:
-            raise self._strange(json.dumps(answer))
+        header: dict[str, object] = {"verb": "attach", "home": home, "size": len(source), "sha256": sha256}
+        if compiled:
+            tag = compiled.partition(b"\n")[0].decode("ascii")
+            header["compiled"] = {"tag": tag, "sha256": hashlib.sha256(compiled).hexdigest()}
+        self.begin(header)
+        needed: set[object] = set()
+        while (answer := self.next_word()).get("ready") is not True:
+            need = answer.get("need")
+            if need is True and not needed:
+                self._send(source)
+            elif need == COMPILED and compiled and need not in needed:
+                packed = zlib.compress(compiled)
+                self._send(b"%d\n" % len(packed) + packed)
+            elif need is not None or not needed:
+                raise self._strange(json.dumps(answer))
+            if need is not None:
+                needed.add(need)
         if self._buffer:
             self._stream.unread(bytes(self._buffer))
 

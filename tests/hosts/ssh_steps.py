@@ -14,6 +14,7 @@ from pathlib import Path
 from ssh_server import SshServer, user_name
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
+from cloudsend_cli.agent.compiled import agent_compiled
 from cloudsend_cli.core.model import HostAddress
 from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.hosts.ssh import SshHost
@@ -21,7 +22,7 @@ from cloudsend_cli.hosts.ssh_stream import ChannelStream
 
 
 def open_agent(host: SshHost) -> ChannelStream:
-    return host.open_agent(agent_source(), agent_sha256())
+    return host.open_agent(agent_source(), agent_sha256(), agent_compiled)
 
 
 @contextlib.contextmanager

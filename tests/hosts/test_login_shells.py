@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from real_stack import find_processes
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
+from cloudsend_cli.agent.compiled import COMPILED, agent_compiled
 from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
 from cloudsend_cli.hosts.bootstrap import COMMAND, ROOT_COMMAND, first_words, one_argument, opening
@@ -403,3 +405,46 @@ def test_parts_of_killed_stages_are_removed_by_a_later_one(start: Start, state_d
 )
 def test_words_of_a_host_are_shown_without_what_a_terminal_obeys(noise: bytes, shown: str) -> None:
     assert first_words(noise) == shown
+
+
+# ---- compiled modules ----------------------------------------------------------------------------------------------
+
+
+def attach_compiled(stream: ProcessStream, home: Path, compiled: bytes) -> dict[str, object]:
+    StageTalk(stream, "gpu", sys.executable).attach(str(home), agent_source(), agent_sha256(), compiled)
+    return dict(ask_hello(stream))
+
+
+def uses(about: dict[str, object]) -> bool:
+    return f"{COMPILED}=".encode() in Path(f"/proc/{about['pid']}/environ").read_bytes()
+
+
+def test_compiled_modules_are_sent_once_to_a_host_of_the_same_python(start: Start, state_dir: Path) -> None:
+    compiled, home = agent_compiled(), state_dir / "agent"
+    assert uses(attach_compiled(start(), home, compiled))
+    (kept,) = home.glob("*.code")
+    assert kept.read_bytes() == compiled and kept.stat().st_mode & 0o777 == 0o600
+    before = kept.stat()
+    attach_compiled(start(), home, compiled)
+    assert kept.stat().st_mtime_ns == before.st_mtime_ns
+    kept.write_bytes(compiled[:-1])
+    attach_compiled(start(), home, compiled)
+    assert kept.read_bytes() == compiled
+    os.utime(kept, (0, 0))
+    other = compiled + b"\0"
+    assert attach_compiled(start(), home, other)["ok"] is True
+    assert [path.read_bytes() for path in home.glob("*.code")] == [other]
+
+
+def test_a_host_of_another_python_gets_the_agent_alone(start: Start, state_dir: Path) -> None:
+    _, _, modules = agent_compiled().partition(b"\n")
+    assert not uses(attach_compiled(start(), state_dir / "agent", b"cpython-311 00000000\n" + modules))
+    assert list((state_dir / "agent").glob("*.code")) == []
+
+
+def test_a_place_where_it_cannot_be_kept_is_served(start: Start, state_dir: Path) -> None:
+    compiled = agent_compiled()
+    (state_dir / "agent").mkdir(mode=0o700)
+    name = f"agent-{agent_sha256()[:16]}-{hashlib.sha256(compiled).hexdigest()[:16]}.code"
+    (state_dir / "agent" / name).mkdir()
+    assert not uses(attach_compiled(start(), state_dir / "agent", compiled))

@@ -99,7 +99,7 @@ class TestSshHostsContract(HostsContract):
 def test_the_agent_is_put_once_and_reached_again(server: SshServer, open_host: OpenHost) -> None:
     host = open_host(server.address())
     first = greeted(host)
-    (path,) = (server.directory / "agent").glob("agent-*")
+    (path,) = (server.directory / "agent").glob("agent-*.pyz")
     written = path.stat()
     assert greeted(host)["pid"] == first["pid"]
     assert path.read_bytes() == agent_source()
@@ -114,7 +114,7 @@ def test_a_damaged_agent_file_is_replaced_before_it_is_executed(
 ) -> None:
     host = open_host(server.address())
     greeted(host)
-    (path,) = (server.directory / "agent").glob("agent-*")
+    (path,) = (server.directory / "agent").glob("agent-*.pyz")
     if damage == "truncated":
         path.write_bytes(agent_source()[:1000])
     elif damage == "tampered":

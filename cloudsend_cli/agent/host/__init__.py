@@ -9,9 +9,9 @@ holds the queue and the connections. Runners, forked from it and reused, execute
 owns the claim, the process tree, the time limit and the exit record, and outlives the daemon. What must survive is in
 files; the daemon's memory can be rebuilt from them at any moment.
 
-From below: encoding, disk, protocol, machine · records, processes, files, outputs, spec · orphans, spawning,
-execution, runner, clearing · waiting, holding, peer, hands, news, journal, attempts, recovery · owners, claims,
-orders, inventory, transfers, sweeping, forgetting, following, requests · session, daemon · home, hung, starting,
-attach, main. Whatever the daemon may need it imports at its start: the zip may be gone later, and Python's own files
-as well.
+From below: texts, encoding, loading, disk, protocol, machine · records, processes, files, outputs, spec · orphans,
+spawning, execution, runner, clearing · waiting, holding, peer, hands, news, journal, attempts, recovery · owners,
+claims, orders, inventory, transfers, sweeping, forgetting, following, requests · session, daemon · home, hung,
+starting, attach, main. Whatever the daemon may need it imports at its start: the zip may be gone later, and Python's
+own files as well.
 """

@@ -1,16 +1,17 @@
-"""attach: a pipe between stdin and stdout and the daemon, which is started or replaced as needed."""
+"""attach: a pipe between stdin and stdout and the daemon, which is started or replaced as needed.
 
-import json
+It runs at each connect: Python's modules for JSON and around sockets would take longer to load than all it does.
+"""
+
+import _socket as socket
 import os
 import select
-import socket
 import struct
 import sys
 import time
 from _thread import start_new_thread
 
 from .disk import write_all
-from .encoding import compact
 from .home import Failed, at_socket, open_home, own_sha256, take_lock
 
 READ_SIZE = 256 << 10
@@ -25,6 +26,8 @@ def attach(path):
         home = open_home(path)
         sock, greeting = connect(home)
     except (Failed, OSError, ValueError) as problem:
+        from .encoding import compact
+
         code, message = problem.args if isinstance(problem, Failed) else ("os", str(problem))
         write_all(1, b"cloudsend-agent-error %s\n" % compact({"code": code, "message": message}))
         return 1
@@ -42,9 +45,10 @@ def attach(path):
     if not at_end:
         try:
             from .session import note_other_death
+
+            note_other_death(home)
         except ImportError:  # this file was removed meanwhile
             return 0
-        note_other_death(home)
     return 0
 
 
@@ -117,8 +121,7 @@ def reach_daemon(home, sha):
         if struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1] != os.geteuid():
             raise PermissionError("another user listens there")
         line, rest = greet(sock)
-        about = json.loads(line.decode().partition(" ")[2])
-        if about.get("sha") == sha:
+        if b'"sha":"%s"' % sha.encode() in line:  # a text in it would have its quotes escaped
             sock.settimeout(None)
             ours, sock = sock, None
             return ours, line + b"\n" + rest

@@ -10,7 +10,7 @@ import time
 from .attempts import Attempts
 from .claims import Claims
 from .disk import remove
-from .encoding import compact, to_bytes
+from .encoding import compact
 from .following import Following
 from .forgetting import Forgetting
 from .hands import Hands
@@ -32,6 +32,7 @@ from .rented import Rented
 from .requests import Requests
 from .session import Survival
 from .sweeping import Sweep
+from .texts import to_bytes
 from .transfers import Transfers
 from .waiting import Queue
 

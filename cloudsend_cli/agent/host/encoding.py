@@ -1,4 +1,4 @@
-"""JSON and text as bytes. What is not UTF-8 on this host travels as lone surrogates, and comes back as it was."""
+"""JSON as bytes."""
 
 import json
 
@@ -31,11 +31,3 @@ def is_deeper(value, most):
         if not level:
             return False
     return True
-
-
-def to_bytes(text):
-    return text.encode("utf-8", "surrogateescape")
-
-
-def to_text(raw):
-    return raw.decode("utf-8", "surrogateescape")

@@ -6,7 +6,7 @@ import signal
 import time
 
 from .disk import NO_SPACE, read_file
-from .encoding import parse, to_bytes
+from .encoding import parse
 from .files import lay_out, open_folder_below, split_path
 from .leaving import run_hook
 from .machine import has_no_room
@@ -17,6 +17,7 @@ from .protocol import METRICS, STREAMS
 from .records import add_metrics_size, folder_of, pack_status, write_record
 from .spawning import spawn
 from .spec import read_spec
+from .texts import to_bytes
 
 
 class Execution:

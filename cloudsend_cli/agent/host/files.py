@@ -4,7 +4,7 @@ import hashlib
 import os
 
 from .disk import NO_SPACE, write_all
-from .encoding import to_bytes
+from .texts import to_bytes
 
 STORE_TIME = 946684800  # mtime of a stored upload: a hard link written to by a job shows by another mtime
 

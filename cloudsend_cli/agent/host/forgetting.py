@@ -10,11 +10,12 @@ import os
 import time
 
 from .disk import read_file, remove, write_all
-from .encoding import compact, to_text
+from .encoding import compact
 from .logfile import log
 from .protocol import Refused, idents_of
 from .records import FINAL, folder_of, status_on_disk
 from .spec import is_number, read_spec
+from .texts import to_text
 
 LONG_PATH = 2000  # bytes; what lies deeper is moved up before it is removed
 

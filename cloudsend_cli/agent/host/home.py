@@ -3,11 +3,10 @@
 import fcntl
 import hashlib
 import os
-import socket
 import stat
 
 from .disk import read_file, write_new
-from .encoding import to_text
+from .texts import to_text
 
 # The zip that this module was loaded from, whose first folder is this package.
 AGENT_FILE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -128,6 +127,8 @@ def at_socket(home, action):
 
 def listen(home):
     """Whoever calls it holds the lock: a socket that is there is a dead daemon's."""
+    import socket
+
     try:
         os.unlink(home + "/agent.sock")
     except FileNotFoundError:

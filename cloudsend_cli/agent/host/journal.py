@@ -8,8 +8,9 @@ import os
 from collections import deque
 
 from .disk import read_file, write_all
-from .encoding import compact, parse, to_bytes, to_text
+from .encoding import compact, parse
 from .logfile import log
+from .texts import to_bytes, to_text
 
 
 class Journal:

@@ -4,9 +4,9 @@ import os
 import signal
 import time
 
-from .encoding import to_bytes
 from .rented import read_deadline, read_seconds_left
 from .spawning import spawn
+from .texts import to_bytes
 
 PREEMPTED = "preempted"
 # By the action of a notice of the machine's own switch.

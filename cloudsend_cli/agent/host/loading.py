@@ -8,8 +8,8 @@ import hashlib
 import marshal
 import os
 import sys
-from importlib.machinery import ModuleSpec
-from importlib.util import MAGIC_NUMBER
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER
 
 VARIABLE = "CLOUDSEND_AGENT_COMPILED"  # from attach to the daemon as well; jobs do not get it
 

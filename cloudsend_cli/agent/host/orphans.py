@@ -8,12 +8,13 @@ import os
 import time
 
 from .disk import read_file, write_new
-from .encoding import compact, parse, to_text
+from .encoding import compact, parse
 from .logfile import log
 from .processes import all_processes, find_tree, kill_tree, look_twice, start_time
 from .protocol import ID, are_whole
 from .records import folder_of, get_tombstone, pack_status, put_tombstone, sized, write_record
 from .spec import is_names, is_number
+from .texts import to_text
 
 TAKES = b"CLOUDSEND_TAKES"  # in the environment of each attempt: its owner, and what it takes of this host
 GRACE = 10.0

@@ -5,8 +5,8 @@ import re
 import stat
 
 from .disk import NO_SPACE
-from .encoding import to_bytes, to_text
 from .files import open_below, sha256_of, split_path
+from .texts import to_bytes, to_text
 
 
 def glob_regex(pattern):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import signal
 import time
 
@@ -180,5 +179,7 @@ def become_subreaper():
 
 def oom_kills():
     """How often the kernel of this host has killed for memory, whomever."""
-    found = re.search(rb"^oom_kill (\d+)", read_file("/proc/vmstat") or b"", re.M)
-    return int(found.group(1)) if found else 0
+    for line in (read_file("/proc/vmstat") or b"").splitlines():
+        if line.startswith(b"oom_kill "):
+            return int(line.split()[1])
+    return 0

@@ -8,7 +8,6 @@ import os
 import time
 
 from .disk import read_file, write_new
-from .encoding import compact, parse
 from .processes import process, start_time
 
 SESSION = "CLOUDSEND_AGENT_SESSION"  # from attach to the daemon: PID:START of processes that end with the session
@@ -33,11 +32,15 @@ def is_over(session):
 
 
 def read_kept(home):
+    from .encoding import parse  # the daemon has it, and attach does without but at an end
+
     kept = parse(read_file(home + "/session.json"))
     return kept if isinstance(kept, dict) else {}
 
 
 def write_kept(home, kept):
+    from .encoding import compact
+
     path = "%s/session.json" % home
     try:
         write_new(path + ".new", compact(kept))

@@ -4,8 +4,8 @@ import errno
 import os
 import signal
 
-from .encoding import to_bytes, to_text
 from .files import open_folder_below
+from .texts import to_bytes, to_text
 
 # What Python, nohup or a login shell may have left ignored; a job starts as from a terminal.
 DEFAULT_SIGNALS = tuple(

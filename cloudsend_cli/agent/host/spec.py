@@ -4,11 +4,12 @@ import hashlib
 import os
 
 from .disk import read_file, remove, write_new
-from .encoding import compact, encode_json, encode_sorted, parse, to_bytes
+from .encoding import compact, encode_json, encode_sorted, parse
 from .files import split_path
 from .outputs import glob_regex
 from .protocol import ID, SHA
 from .records import folder_of, is_claimed
+from .texts import to_bytes
 
 MAX_ABOUT = 8192
 

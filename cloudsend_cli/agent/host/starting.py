@@ -5,9 +5,9 @@ import select
 import sys
 
 from .disk import write_all
-from .encoding import to_bytes
 from .home import AGENT_FILE, Failed
 from .session import SESSION, describe_session
+from .texts import to_bytes
 
 READY_WITHIN = 30.0
 
