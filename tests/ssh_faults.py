@@ -22,7 +22,7 @@ AGENTS = ".cloudsend/agent"
 SERVES = r"agent-[0-9a-f]+\.pyz serve "
 
 
-def until_file(path: str, meanwhile: str = "sleep 0.01") -> str:
+def until_file(path: str, meanwhile: str = "sleep 0.05") -> str:
     """Shell text that goes on when the file is there."""
     return f"while ! [ -e {path} ]; do {meanwhile}; done\n"
 

@@ -27,7 +27,7 @@ SOON = {"CLOUDSEND_AGENT_HUNG": "1"}
 def test_a_hung_daemon_is_replaced_and_its_jobs_go_on(host: Host, tmp_path: Path) -> None:
     client = host.attach()
     go = tmp_path / "go"
-    client.start(sh("a.1", f"echo begun; while [ ! -e {go} ]; do sleep 0.01; done; exit 4"), sh("a.2", "sleep 300"))
+    client.start(sh("a.1", f"echo begun; while [ ! -e {go} ]; do sleep 0.05; done; exit 4"), sh("a.2", "sleep 300"))
     job = client.running("a.1")
     client.running("a.2")
     os.kill(client.about["pid"], signal.SIGSTOP)
@@ -295,7 +295,7 @@ def test_with_lingering_daemon_runners_and_jobs_outlive_a_logout_that_kills(
 ) -> None:
     first = log_in("kill", **systemd)
     go = tmp_path / "go"
-    first.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.01; done; exit 4"))
+    first.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.05; done; exit 4"))
     job = first.running("a.1")
     pid = first.about["pid"]
     log_out(first)

@@ -186,7 +186,7 @@ def test_a_job_survives_its_daemon_and_its_end_is_not_lost(host: Host, tmp_path:
     client = host.attach()
     go = tmp_path / "go"
     client.start(
-        sh("a.1", f"echo begun; while [ ! -e {go} ]; do sleep 0.01; done; echo done; exit 4"),
+        sh("a.1", f"echo begun; while [ ! -e {go} ]; do sleep 0.05; done; echo done; exit 4"),
         sh("a.2", "exit 6"),
         sh("a.3", "sleep 300"),
     )
@@ -211,7 +211,7 @@ def test_a_job_survives_its_daemon_and_its_end_is_not_lost(host: Host, tmp_path:
 def test_a_job_ends_while_no_daemon_lives(host: Host, tmp_path: Path) -> None:
     client = host.attach()
     go = tmp_path / "go"
-    client.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.01; done; exit 4"))
+    client.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.05; done; exit 4"))
     client.running("a.1")
     host.crash(client)
     go.touch()
@@ -222,7 +222,7 @@ def test_a_job_ends_while_no_daemon_lives(host: Host, tmp_path: Path) -> None:
 def test_what_was_queued_starts_in_order_after_a_crash(host: Host, tmp_path: Path) -> None:
     client = host.attach(resources={"cpus": 1, "memory": 1 << 30, "gpus": 0})
     go, ledger = tmp_path / "go", tmp_path / "ledger"
-    client.start(sh("first", f"while [ ! -e {go} ]; do sleep 0.01; done"))
+    client.start(sh("first", f"while [ ! -e {go} ]; do sleep 0.05; done"))
     client.start(*(sh(f"q.{i}", f"echo {i} >> {ledger}") for i in range(20)))
     client.running("first")
     host.crash(client)
@@ -311,7 +311,7 @@ def test_a_reused_pid_is_never_signalled(host: Host, agent: Client) -> None:
 def test_c20_an_upgrade_in_place_leaves_the_running_job_alone(host: Host, tmp_path: Path) -> None:
     old = host.attach()
     go = tmp_path / "go"
-    old.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.01; done; exit 9"), sh("a.2", "sleep 300"))
+    old.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.05; done; exit 9"), sh("a.2", "sleep 300"))
     job = old.running("a.1")
     old.running("a.2")
     newer = tmp_path / "newer.pyz"
@@ -406,7 +406,7 @@ def test_a_disk_that_fills_before_the_claim_fails_the_start(small_disk: Path, ag
     try:
         client = host.attach(resources={"cpus": 1, "memory": 0, "gpus": 0})
         go = small_disk / "h" / "go"
-        client.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.01; done"), sh("a.2", "touch ran"))
+        client.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.05; done"), sh("a.2", "touch ran"))
         client.running("a.1")
         full = host.home / "filler"
         with pytest.raises(OSError, match="No space"), full.open("wb", buffering=0) as filler:

@@ -259,7 +259,7 @@ def test_a_secret_shows_nowhere_but_in_its_job(host: Host, tmp_path: Path) -> No
     agent = host.attach(resources={"cpus": 1, "memory": 0, "gpus": 0})
     go = tmp_path / "go"
     secrets = {"TOKEN": CANARY, "OTHER": f"x{CANARY}y"}
-    wait = f'test -n "$TOKEN" || exit 9; while [ ! -e {go} ]; do sleep 0.01; done; exit 3'
+    wait = f'test -n "$TOKEN" || exit 9; while [ ! -e {go} ]; do sleep 0.05; done; exit 3'
     agent.start(sh("a.1", wait, secrets=secrets, grace=0.1), sh("a.2", wait, secrets=secrets))
     agent.running("a.1")
     assert CANARY.encode() not in words_of_all_processes()

@@ -24,7 +24,7 @@ def test_any_bytes_arrive_as_they_were_written(agent: Client) -> None:
 
 def test_a_growing_log_is_followed_and_its_end_is_told(agent: Client, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    agent.start(sh("a.1", f"echo one; while [ ! -e {go} ]; do sleep 0.01; done; echo two; echo three >&2"))
+    agent.start(sh("a.1", f"echo one; while [ ! -e {go} ]; do sleep 0.05; done; echo two; echo three >&2"))
     agent.running("a.1")
     agent.call("follow", attempt="a.1", stream="stdout", offset=0)
     agent.until(lambda: agent.logs.get(("a.1", "stdout")) == b"one\n")
@@ -97,7 +97,7 @@ def test_a_client_that_never_reads_its_news_is_let_go(host: Host, agent: Client)
 def test_a_log_that_its_job_truncates_is_noticed(agent: Client, host: Host, tmp_path: Path) -> None:
     go = tmp_path / "go"
     path = host.home / "attempts/a.1/stdout"
-    agent.start(sh("a.1", f"echo long line; while [ ! -e {go} ]; do sleep 0.01; done; : > {path}; echo new"))
+    agent.start(sh("a.1", f"echo long line; while [ ! -e {go} ]; do sleep 0.05; done; : > {path}; echo new"))
     agent.running("a.1")
     agent.call("follow", attempt="a.1", stream="stdout", offset=0)
     agent.until(lambda: agent.logs.get(("a.1", "stdout")) == b"long line\n")
@@ -109,7 +109,7 @@ def test_a_log_that_its_job_truncates_is_noticed(agent: Client, host: Host, tmp_
 def test_a_pipe_in_the_place_of_a_log_or_a_record_stops_nobody(agent: Client, host: Host, tmp_path: Path) -> None:
     """Seen: a job put a pipe where its log was. The agent opened it and waited; no job of the host was seen again."""
     go = tmp_path / "go"
-    script = f"echo begun; while [ ! -e {go} ]; do sleep 0.01; done; echo more"
+    script = f"echo begun; while [ ! -e {go} ]; do sleep 0.05; done; echo more"
     agent.start(sh("a.1", script), sh("a.2", script))
     for ident in ("a.1", "a.2"):
         agent.running(ident)

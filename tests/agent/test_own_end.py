@@ -49,7 +49,7 @@ def test_hook_and_grace_have_parts_of_the_time_that_is_left(
     """Else the machine would be off before anybody heard of the end, or fetched what was left."""
     client = rent()
     hook = "trap '' TERM; echo began; sleep 600 & sleep 600"
-    deaf = "trap '' TERM; echo up; while :; do sleep 0.02; done"
+    deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done"
     client.start(sh("a.1", deaf, on_preempt=hook, grace=600))
     up(client, "a.1")
     announce(folder, seconds=4.0)
@@ -88,7 +88,7 @@ def test_kill_9_of_the_agent_in_the_middle_changes_nothing_of_the_cause(
 ) -> None:
     client = rent()
     gate = folder / "gate"
-    client.start(sh("a.1", STEADY, on_preempt=f"echo hook; until test -e {gate}; do sleep 0.02; done"))
+    client.start(sh("a.1", STEADY, on_preempt=f"echo hook; until test -e {gate}; do sleep 0.05; done"))
     up(client, "a.1")
     announce(folder)
     client.until(lambda: client.stream("a.1", "stderr"))

@@ -21,7 +21,7 @@ NOTICE = f'{{"action":"terminate","time":"{AT}"}}'
 OLD = sorted(Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python3"))
 PYTHONS = [PYTHON, *map(str, OLD)]
 # Tells that it runs, and of the TERM that ends it; not what the shell says of a `sleep` that was ended.
-STEADY = "exec 2>/dev/null; trap 'echo TERM; exit 0' TERM; echo up; while :; do sleep 0.02; done"
+STEADY = "exec 2>/dev/null; trap 'echo TERM; exit 0' TERM; echo up; while :; do sleep 0.1; done"
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_what_had_ended_by_itself_is_preempted_only_where_it_ended_badly(
     rent: Callable[..., Client], folder: Path, tmp_path: Path, code: int, cause: str | None
 ) -> None:
     client, go, hook = rent(), tmp_path / "go", tmp_path / "hook"
-    script = f"echo up; until test -e {go}; do sleep 0.02; done; exit {code}"
+    script = f"echo up; until test -e {go}; do sleep 0.05; done; exit {code}"
     client.start(sh("a.1", script, on_preempt=f"touch {hook}"))
     up(client, "a.1")
     job = client.running("a.1")
@@ -165,7 +165,7 @@ def pending(pid: int) -> int:
 def test_kill_9_of_the_agent_in_the_middle(rent: Callable[..., Client], folder: Path, host: Host) -> None:
     client = rent()
     gate = folder / "gate"
-    hook = f"echo hook; until test -e {gate}; do sleep 0.02; done"
+    hook = f"echo hook; until test -e {gate}; do sleep 0.05; done"
     client.start(*(sh(f"a.{n}", STEADY, on_preempt=hook) for n in range(2)), *(sh(f"q.{n}", "true") for n in range(3)))
     up(client, "a.0", "a.1")
     give_notice(folder)

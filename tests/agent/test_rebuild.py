@@ -91,7 +91,7 @@ def test_a_spec_that_fills_a_frame_is_told_without_its_arguments(agent: Client) 
 def test_an_adopted_attempt_concerns_its_new_owner_alone(host: Host, tmp_path: Path) -> None:
     old = host.attach(owner="old", resources={"cpus": 1, "memory": 0, "gpus": 0})
     go = tmp_path / "go"
-    old.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.01; done; exit 4"), sh("a.2", "exit 5"), sh("a.3", "true"))
+    old.start(sh("a.1", f"while [ ! -e {go} ]; do sleep 0.05; done; exit 4"), sh("a.2", "exit 5"), sh("a.3", "true"))
     old.running("a.1")
     new = host.attach(owner="new")
     assert new.call("adopt", attempts=["a.1", "a.2", "nobody.1"])["results"] == {

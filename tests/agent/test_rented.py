@@ -107,7 +107,7 @@ def test_only_a_client_that_wants_something_adopts_it(rent: Rent, folder: Path) 
 def test_it_is_active_while_attempts_are_unfinished(rent: Rent, folder: Path, tmp_path: Path) -> None:
     go = tmp_path / "go"
     client = rent()
-    client.start(sh("a.1", f"until test -e {go}; do sleep 0.02; done"))
+    client.start(sh("a.1", f"until test -e {go}; do sleep 0.05; done"))
     client.running("a.1")
     client.close()
     wait_for(lambda: is_touched(folder / "active"))

@@ -29,7 +29,7 @@ def go(tmp_path: Path) -> Path:
 
 
 def waiting(ident: str, go: Path, ledger: Path, **more: Any) -> dict[str, Any]:
-    return sh(ident, f"echo {ident} >> {ledger}; while [ ! -e {go} ]; do sleep 0.01; done; exit 5", **more)
+    return sh(ident, f"echo {ident} >> {ledger}; while [ ! -e {go} ]; do sleep 0.05; done; exit 5", **more)
 
 
 def test_an_attempt_that_outlives_its_home_is_running_and_then_lost(host: Host, go: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_directory_deleted_under_an_adopted_attempt(host: Host, agent: Client,
 
 def test_an_environment_built_in_a_deleted_home_is_not_ready(host: Host, go: Path) -> None:
     old = host.attach()
-    script = f"mkdir -p $CLOUDSEND_ENV/bin; while [ ! -e {go} ]; do sleep 0.01; done"
+    script = f"mkdir -p $CLOUDSEND_ENV/bin; while [ ! -e {go} ]; do sleep 0.05; done"
     old.start(sh("b.1", script, environment="k1", kind="build"))
     old.running("b.1")
     wipe(host)

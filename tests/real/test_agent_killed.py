@@ -37,7 +37,7 @@ def test_a1_kill_9_of_the_agent_is_not_noticed_by_the_job_nor_in_its_log(
 ) -> None:
     stack = cluster(1)
     host = stack.hosts[0]
-    speak = "i=$((i + 1)); echo line $i; sleep 0.002"
+    speak = "i=$((i + 1)); echo line $i; sleep 0.01"
     run = stack.submit(
         jobs=[{"name": "talker", "run": LEDGER + "i=0\n" + until_file("~/go", speak) + "echo end; exit 3"}]
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 from real_stack import wait_for
 from ssh_cluster import Cluster
+from ssh_faults import cloudsend
 
 from cloudsend_cli.api import Client
 
@@ -101,10 +100,7 @@ def test_a_machine_that_is_given_up_loses_its_jobs_to_the_others(cluster: MakeCl
     alive.write("gate", "")
     assert lab.submit(jobs=[JOB]) == run
     wait_for(lambda: lab.phase(run, min(lost)) == "UNKNOWN")
-    words = ["--state-dir", str(lab.state), "terminate", "instance", lab.node(dead), "--gone"]
-    done = subprocess.run(
-        [sys.executable, "-m", "cloudsend_cli", *words], check=False, capture_output=True, text=True, timeout=60
-    )
+    done = cloudsend(lab, "terminate", "instance", lab.node(dead), "--gone")
     assert done.returncode == 0, done.stderr
     assert f"{lab.node(dead)} is given up in run {run}" in done.stderr
     lab.settle(run)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import warm_commands
 from sshlab import Lab, LabHost, NotHere
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,12 +52,9 @@ def cloudsend(state_dir: Path, tmp_path: Path, shared_lab: Lab) -> Iterator[Comm
     }
 
     def run(*words: str, wanted: int = 0) -> str:
-        command = [sys.executable, "-m", "cloudsend_cli", *words]
         shutil.copyfile(shared_lab.known_hosts, state_dir / "known_hosts")
         (state_dir / "known_hosts").chmod(0o600)
-        done = subprocess.run(
-            command, check=False, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300
-        )
+        done = warm_commands.run(words, environ=environ, folder=tmp_path, timeout=300)
         assert done.returncode == wanted, f"$ {' '.join(words)}\n{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -144,7 +144,7 @@ def test_h5_a_job_that_takes_too_much_memory_is_told_as_such_and_its_neighbours_
     stack = cluster(1, memory="200m")
     host = stack.hosts[0]
     eats = LEDGER + "exec python3 -c 'x = [b\"x\" * (1 << 20) for _ in range(600)]'"
-    waits = LEDGER + "while ! [ -e ~/go ]; do sleep 0.01; done"
+    waits = LEDGER + "while ! [ -e ~/go ]; do sleep 0.05; done"
     run = stack.submit(jobs=[{"name": "waits", "run": waits, "cpus": 0.5}, {"name": "eats", "run": eats, "cpus": 0.5}])
     stack.until_phase(run, "waits", "RUNNING")
     agent = agent_pid(host)

@@ -104,7 +104,7 @@ def test_n7_max_sessions_1_is_enough_for_everything(lab_hosts: MakeHosts, make: 
     [host] = lab_hosts()
     cluster = make(host, MaxSessions="1")
     (cluster.files / "sent").write_text("sent\n")
-    script = "cat sent; cp sent out; touch ~/begun; while ! [ -e ~/stop ]; do sleep 0.01; done; echo end"
+    script = "cat sent; cp sent out; touch ~/begun; while ! [ -e ~/stop ]; do sleep 0.05; done; echo end"
     run = cluster.submit(jobs=[cluster.job(host, "j", script, upload="sent", output="out")])
     reader = cluster.command("tail", "-f", "j")
     try:

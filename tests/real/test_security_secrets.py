@@ -122,7 +122,7 @@ def say_all(made: Cluster, run: str) -> bytes:
 
 
 TELL = 'printf %s "$TOKEN" | sha256sum | tee out'
-WAIT = f"touch ~/{{0}}; until [ -e ~/go ]; do sleep 0.02; done; {TELL}"
+WAIT = f"touch ~/{{0}}; until [ -e ~/go ]; do sleep 0.05; done; {TELL}"
 
 
 def test_a_secret_is_nowhere_but_in_its_job(

@@ -7,10 +7,10 @@ import os
 import re
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import warm_commands
 from real_stack import find_processes, wait_for
 from ssh_cluster import Cluster
 from sshlab import LabHost
@@ -21,16 +21,8 @@ AUTH = 4  # the exit status for keys and permissions
 
 
 def cloudsend(made: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cloudsend_cli", *words],
-        cwd=made.files,
-        env={**os.environ, "CLOUDSEND_HOME": str(made.state)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environ = {**os.environ, "CLOUDSEND_HOME": str(made.state)}
+    return warm_commands.run(words, environ=environ, folder=made.files)
 
 
 # ---- row 17 --------------------------------------------------------------------------------------------------------
@@ -108,7 +100,7 @@ def test_nothing_listens_on_the_network_but_sshd(cluster: MakeCluster) -> None:
     host = made.hosts[0]
     tables = "cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6"
     before = host.sh("cat /proc/net/udp /proc/net/udp6")
-    run = made.submit(jobs=[{"name": "a", "run": "touch ~/runs; until [ -e ~/go ]; do sleep 0.02; done"}])
+    run = made.submit(jobs=[{"name": "a", "run": "touch ~/runs; until [ -e ~/go ]; do sleep 0.05; done"}])
     wait_for(lambda: host.exists("runs"))
     assert listeners(host.sh("cat /proc/net/tcp; tail -n +2 /proc/net/tcp6")) == {host.port}, host.sh(tables)
     assert host.sh("cat /proc/net/udp /proc/net/udp6") == before
