@@ -16,7 +16,6 @@ from cloudsend_cli.core.model import JobSpec
 from cloudsend_cli.core.state import JobRecord, RunRecord, RunState
 from cloudsend_cli.engine.result_tables import CSV, MARKER
 from cloudsend_cli.maestro import tables
-from cloudsend_cli.maestro.client import ensure_maestro
 from cloudsend_cli.maestro.owed import OwedTables, list_owed
 from cloudsend_cli.maestro.progress import RecentFailures, render_progress
 from cloudsend_cli.maestro.tables import RunTables
@@ -149,7 +148,7 @@ def test_a_run_that_is_gone_is_owed_nothing(tmp_path: Path) -> None:
     assert list_owed(made.state_dir) == []
 
 
-@pytest.mark.parametrize("way", ["maestro", "follow", "wait"])
+@pytest.mark.parametrize("way", ["follow", "wait"])
 def test_after_kill_9_between_the_end_and_the_tables_the_next_maestro_writes_them(stack: Stack, way: str) -> None:
     gate = stack.files / "gate"
     os.mkfifo(gate)
@@ -166,10 +165,7 @@ def test_after_kill_9_between_the_end_and_the_tables_the_next_maestro_writes_the
     finally:
         os.close(fd)
     assert not (folder / CSV).exists() and list_owed(stack.state) == [run]
-    if way == "maestro":
-        ensure_maestro(stack.state).close()
-        wait_for((folder / CSV).exists)
-    elif way == "follow":
+    if way == "follow":
         assert [p.settled for p in stack.client.follow(run)][-1] is True
         assert (folder / CSV).exists()
     else:
