@@ -127,12 +127,6 @@ def _open_to_change(home: Directory, machine: Rented) -> Renter:
 # ---- finding -------------------------------------------------------------------------------------------------------
 
 
-def names_rented(machine: Rented) -> set[str]:
-    name = name_rented(machine)
-    short = name.removeprefix(f"{machine.provider}-")
-    return {machine.instance_id, name, f"{machine.provider}/{short}"} - {""}
-
-
 def find_rented(home: Directory, view: InstanceView) -> Rented | None:
     """The machine of a view as its provider has it now; None: it is not rented, or is no more."""
     if view.rental is None or not view.instance_id:

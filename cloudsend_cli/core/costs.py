@@ -70,14 +70,6 @@ def run_cost(rentals: Iterable[RentalRecord], now: float) -> Cost:
     return cost
 
 
-def cost_by_node(rentals: Iterable[RentalRecord], now: float) -> dict[str, Cost]:
-    """What each node of a run has cost, all machines that it ever was."""
-    costs: dict[str, Cost] = {}
-    for rental in rentals:
-        costs[rental.node] = costs.get(rental.node, NO_COST).plus(rental_cost(rental, now))
-    return costs
-
-
 # ---- before anything is rented -------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from cloudsend_cli.core.costs import (
     Cost,
-    cost_by_node,
     describe_cost,
     describe_dollars,
     describe_rate,
@@ -61,12 +60,11 @@ def test_what_has_no_price_is_counted() -> None:
     assert run_cost([RENTAL, unknown, unknown], 2000.0) == Cost(1.0, 3.6, 2)
 
 
-def test_a_run_by_node() -> None:
+def test_a_run_pays_for_all_its_machines() -> None:
     rentals = [replace(RENTAL, until=1500.0), replace(RENTAL, id="i-2@1600", since=1600.0)]
     rentals.append(replace(RENTAL, node="aws-2", until=1100.0))
-    costs = cost_by_node(rentals, 2000.0)
-    assert costs == {"aws-1": Cost(0.9, 3.6), "aws-2": Cost(0.1)}
-    assert run_cost(rentals, 2000.0).total == pytest.approx(sum(cost.total for cost in costs.values()))
+    cost = run_cost(rentals, 2000.0)
+    assert (cost.total, cost.per_hour) == (pytest.approx(0.9 + 0.1), 3.6)
     assert run_cost([], 2000.0) == Cost()
 
 
