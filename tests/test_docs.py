@@ -8,12 +8,14 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from fnmatch import filter as matching
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import warm_commands
+import warm_maestros
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,6 +56,13 @@ def _tour() -> list[str]:
             if line.startswith("$ ")]  # fmt: skip
 
 
+@pytest.fixture
+def maestros() -> Iterator[None]:
+    with warm_maestros.used({}):
+        yield
+
+
+@pytest.mark.usefixtures("maestros")
 @pytest.mark.skipif(not _tour(), reason="the README has no tour")
 def test_the_readmes_tour(state_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("results"))

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import warm_commands
+import warm_maestros
 
 from cloudsend_cli.cli.listing import COLUMNS_MOST
 from cloudsend_cli.core.metrics import LINE_MOST, NAME_MOST, NAMES_MOST, VALUE_MOST
@@ -27,11 +29,12 @@ def block(language: str) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CLOUDSEND_HOME", str(state_dir))
     (tmp_path / "fit.py").write_text(block("python"))
     (tmp_path / "sweep.yml").write_text(block("yaml"))
-    return tmp_path
+    with warm_maestros.used({}):
+        yield tmp_path
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

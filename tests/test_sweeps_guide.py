@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import warm_commands
+import warm_maestros
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tempfile.mkdtemp(prefix="cs-", dir="/tmp")
     folder = tmp_path_factory.mktemp("sweeps") / "examples"
     shutil.copytree(ROOT / "examples", folder, ignore=shutil.ignore_patterns("results"))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warm_maestros.used({}):
         patch.setenv("CLOUDSEND_HOME", home)
         yield folder
         warm_commands.run(["maestro", "stop"], environ=os.environ, folder=folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_maestros
 from command_line import Command
 from rented_machines import Ask, Line
 
@@ -20,6 +21,12 @@ from cloudsend_cli.cli.session import Session
 from cloudsend_cli.cli.settings import Settings
 from cloudsend_cli.maestro import wiring
 from cloudsend_cli.testing.fake_renter import FakeRenter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def maestros() -> Iterator[None]:
+    with warm_maestros.used({}):
+        yield
 
 
 @pytest.fixture
