@@ -41,6 +41,25 @@ def test_superseded_jobs_are_not_counted() -> None:
     assert counts == {"pending": 2, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
 
 
+def make_view(started_at: float | None, ended_at: float | None) -> views.JobView:
+    return views.JobView(
+        "rtest1.1", "j1", "rtest1", 1, "succeeded", "DONE", "", 0, 1, "rtest1.1.1", "n-0", "fake", "f00", "true",
+        0.0, started_at, ended_at, {"lr": "0.1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("started_at", "ended_at", "seconds"),
+    [(1.0, 2.5, 1.5), (2.0, 1.0, 0.0), (1.0, None, None), (None, 2.0, None), (None, None, None)],
+)
+def test_duration_of_a_job_is_known_with_both_its_times(
+    started_at: float | None, ended_at: float | None, seconds: float | None
+) -> None:
+    shown = make_view(started_at, ended_at).as_json()
+    assert shown["duration"] == seconds
+    assert (shown["reason"], shown["section"], shown["outputs"], shown["params"]) == (None, None, None, {"lr": "0.1"})
+
+
 def test_other_things_in_json() -> None:
     things = [
         views.RunView("r", "p", "", "running", {"pending": 1}, 1, "", 0.0, None),
