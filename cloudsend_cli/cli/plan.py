@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from .problems import problem_json
 from .render import Screen, duration, plural
 from .sanitise import one_line
 from .session import Session
@@ -14,7 +13,6 @@ from .setup import show_warnings
 
 if TYPE_CHECKING:
     from cloudsend_cli.api import PlanView, SubmitOptions
-    from cloudsend_cli.core.cost_forecast import ExpectedCost
     from cloudsend_cli.core.forecast import Forecast
     from cloudsend_cli.core.model import Aside, Offer, RunSpec
     from cloudsend_cli.core.plan import Continued, NodePlan
@@ -23,8 +21,7 @@ if TYPE_CHECKING:
 VERBS: Final = ("using", "taking", "renting")  # of machines of the run, of those that wait, and of new ones
 BARE_VERBS: Final = ("use", "take", "rent")
 ALTERNATIVES: Final = 5  # that are shown of each kind of machine
-MACHINES: Final = 8  # ... and of what runs where
-JOBS: Final = 1000  # ... of which a table is read
+JOBS: Final = 1000  # of which a table is read
 GROUPS: Final = {
     "kept": "kept: succeeded before with the same content",
     "attached": "attached: under way already",
@@ -159,10 +156,15 @@ def show_plan(session: Session, config: str | None, argv: tuple[str, ...], optio
     screen = session.screen
     screen.refuse("csv", "name")
     plan = session.client.plan(config, argv, options)
+    foreseen = _forecast(plan)
     if screen.format in {"json", "yaml"}:
-        screen.data(plan_json(plan))
+        from .plan_json import plan_json
+
+        screen.data(plan_json(plan, foreseen))
         return
     from cloudsend_cli.core.explain import describe
+
+    from .foreseen import cost_lines, forecast_lines, used_rows
 
     names = {environment.key: environment.name for environment in plan.spec.environments}
     show_warnings(screen, plan.warnings)
@@ -180,7 +182,6 @@ def show_plan(session: Session, config: str | None, argv: tuple[str, ...], optio
     else:
         machines = [(n.name, n.provider, _size(n)) for n in plan.nodes]
         screen.rows(("MACHINE", "PROVIDER", "HAS"), machines)
-    foreseen = _forecast(plan)
     if foreseen.machines:
         screen.write("\n")
         screen.rows(("ON", "JOBS", "SUCH AS"), list(used_rows(foreseen)))
@@ -195,69 +196,6 @@ def _forecast(plan: PlanView) -> Forecast:
 
     under_way = plan.continued is not None and bool(plan.continued.attached)
     return plan_forecast(plan.spec, plan.nodes, plan.history, plan.kept, under_way=under_way)
-
-
-def used_rows(foreseen: Forecast) -> Iterator[tuple[str, str, str]]:
-    """What runs where, of the first machines."""
-    for machine in foreseen.machines[:MACHINES]:
-        more = f" and {machine.jobs - len(machine.first):,} more" if machine.jobs > len(machine.first) else ""
-        yield machine.name, f"{machine.jobs:,}", ", ".join(machine.first) + more
-    others = foreseen.machines[MACHINES:]
-    if others:
-        yield f"and {plural(len(others), 'more machine')}", f"{sum(m.jobs for m in others):,}", ""
-
-
-def forecast_lines(foreseen: Forecast) -> Iterator[str]:
-    """Such as `Search/GTX 2080: 27 jobs, 4 at once` and `about 12 min; 3 of 40 jobs have no history`."""
-    for group in foreseen.groups[:MACHINES]:
-        at_once = f"{group.at_once} at once" if group.at_once is not None else "as many at once as there is room for"
-        yield f"{group.name}: {plural(group.jobs, 'job')}, {at_once}"
-    if len(foreseen.groups) > MACHINES:
-        yield f"and {plural(len(foreseen.groups) - MACHINES, 'more group')}"
-    if foreseen.why_not:
-        yield f"what runs where is not foreseen: {foreseen.why_not}"
-    elif foreseen.seconds is not None:
-        yield f"about {duration(foreseen.seconds)}{_unknown_text(foreseen)}"
-    elif foreseen.jobs:
-        yield "how long it takes is not known: no earlier run of this project has timed its jobs"
-
-
-def _unknown_text(foreseen: Forecast) -> str:
-    if not foreseen.unknown:
-        return ""
-    text = f"; {foreseen.unknown:,} of {plural(foreseen.jobs, 'job')} have no history"
-    if not foreseen.estimated:
-        return text
-    which = "these" if foreseen.estimated == foreseen.unknown else f"{foreseen.estimated:,} of these"
-    return f"{text}, and {which} are estimated: as long as others of their sweep took"
-
-
-def cost_lines(foreseen: Forecast, budget: float | None) -> Iterator[str]:
-    """Such as `about $0.42 from now on: …`, with what is counted and what is not; nothing where nothing is known."""
-    from cloudsend_cli.core.costs import describe_dollars
-
-    cost = foreseen.cost
-    if cost is None:
-        return
-    least = "at least" if cost.at_least else "about"
-    waiting = f", {duration(cost.keep)} of waiting for another run included" if cost.keep else ""
-    ends = budget is not None and cost.total > budget
-    over = f"; the budget of {describe_dollars(budget or 0.0)} ends it before" if ends else ""
-    missing = list_missing(cost)
-    without = f"; not in it: {', '.join(missing)}" if missing else ""
-    what = f"{plural(cost.machines, 'machine')} from launch to end{waiting}"
-    yield f"{least} {describe_dollars(cost.total)} from now on: {what}{without}{over}"
-
-
-def list_missing(cost: ExpectedCost) -> list[str]:
-    """What is not in the sum, as nobody knows it."""
-    parts = (
-        (cost.starting is None, "the start of machines, which no run has timed"),
-        (cost.jobs, f"{plural(cost.jobs, 'job')} without history"),
-        (cost.homeless, f"{plural(cost.homeless, 'job')} that no machine could begin"),
-        (cost.unpriced, f"{plural(cost.unpriced, 'machine')} of unknown price"),
-    )
-    return [text for count, text in parts if count]
 
 
 def _size(node: NodePlan) -> str:
@@ -335,119 +273,3 @@ def _dearest(nodes: Sequence[NodePlan]) -> str:
     return (
         f"at most {describe_rate(most)}, if the dearest alternatives are all that is to be had" if most > first else ""
     )
-
-
-def plan_json(plan: PlanView) -> dict[str, Any]:
-    foreseen = _forecast(plan)
-    names = {environment.key: environment.name for environment in plan.spec.environments}
-    continued = plan.continued
-    return {
-        "run": plan.run,
-        "jobs": [
-            {
-                "name": job.name,
-                "command": job.display,
-                "argv": list(job.argv),
-                "cpus": job.resources.cpus,
-                "memory_bytes": job.resources.memory or None,
-                "gpus": job.resources.gpus,
-                "environment": names.get(job.environment),
-                "after": list(job.after),
-                "uploads": [upload.path for upload in job.uploads],
-                "outputs": [output.pattern for output in job.outputs],
-            }
-            for job in plan.spec.jobs
-        ],
-        "nodes": [_node_json(node) for node in plan.nodes],
-        "cost": _cost_json(plan, foreseen.cost),
-        "forecast": _forecast_json(plan, foreseen),
-        "continued": {g: list(getattr(continued, g)) for g in GROUPS} if continued is not None else None,
-        "warnings": [*map(problem_json, plan.warnings), *map(problem_json, list_warnings(plan.nodes))],
-    }
-
-
-def _forecast_json(plan: PlanView, found: Forecast) -> dict[str, Any]:
-    from cloudsend_cli.core.forecast import list_first
-
-    return {
-        "jobs": found.jobs,
-        "jobs_without_history": found.unknown,
-        "jobs_estimated": found.estimated,
-        "seconds": None if found.seconds is None else round(found.seconds, 3),
-        "machines": [{"name": m.name, "jobs": m.jobs, "first": list(m.first)} for m in found.machines],
-        "rented_at_first": sorted(list_first(plan.spec, plan.nodes, plan.kept)),
-        "groups": [{"name": g.name, "jobs": g.jobs, "at_once": g.at_once} for g in found.groups],
-        "why_not": found.why_not or None,
-    }
-
-
-def _node_json(node: NodePlan) -> dict[str, Any]:
-    from cloudsend_cli.core.machine_views import resources_json
-    from cloudsend_cli.core.renting import is_rented
-
-    rented = is_rented(node.offers[0])
-    return {
-        "name": node.name,
-        "provider": node.provider,
-        **resources_json(node.capacity),
-        "rented": rented,
-        "price_per_hour": node.offers[0].price,
-        "offers": [_offer_json(offer, node.offers[0]) for offer in node.offers] if rented else [],
-        "at_hand": node.at_hand,
-        "waiting": node.waiting and not node.at_hand,
-        "not_taken": [_aside_json(aside) for aside in node.asides],
-    }
-
-
-def _aside_json(aside: Aside) -> dict[str, Any]:
-    from cloudsend_cli.core.renting import parse_note
-
-    kind = parse_note(aside.note)
-    about = {"type": kind.type, "market": kind.market, "place": kind.place}
-    return {**about, "price_per_hour": aside.price, "why": aside.why}
-
-
-def _offer_json(offer: Offer, first: Offer) -> dict[str, Any]:
-    from cloudsend_cli.core.costs import is_cheaper
-    from cloudsend_cli.core.machine_views import resources_json
-    from cloudsend_cli.core.renting import parse_note
-
-    kind = parse_note(offer.note)
-    return {
-        "type": kind.type or None,
-        "market": kind.market or None,
-        "place": kind.place or None,
-        "price_per_hour": offer.price,
-        "cheaper": is_cheaper(offer, first),
-        **resources_json(offer.capacity),
-    }
-
-
-def _cost_json(plan: PlanView, expected: ExpectedCost | None) -> dict[str, Any] | None:
-    from cloudsend_cli.core.costs import hours_of, plan_cost
-
-    nodes = rented_nodes(plan.nodes)
-    if not nodes:
-        return None
-    cost = plan_cost([node.offers for node in nodes])
-    budget = plan.spec.budget
-    hours = hours_of(budget, cost.per_hour) if budget is not None else None
-    return {
-        "per_hour": round(cost.per_hour, 6),
-        "unknown": cost.unknown,
-        "budget": budget,
-        "budget_hours": None if hours is None else round(hours, 4),
-        "expected": None if expected is None else _expected_json(expected),
-    }
-
-
-def _expected_json(cost: ExpectedCost) -> dict[str, Any]:
-    return {
-        "total": round(cost.total, 6),
-        "at_least": cost.at_least,
-        "machines": cost.machines,
-        "starting_seconds": cost.starting,
-        "waiting_seconds": cost.keep,
-        "jobs_left_out": cost.jobs + cost.homeless,
-        "machines_left_out": cost.unpriced,
-    }

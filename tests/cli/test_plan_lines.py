@@ -11,7 +11,8 @@ import pytest
 from json_schema import check
 from rented_machines import Ask, Line, put_run
 
-from cloudsend_cli.cli.plan import MACHINES, VERBS, announcement, cost_lines, forecast_lines, more_later, used_rows
+from cloudsend_cli.cli.foreseen import MACHINES, cost_lines, forecast_lines, used_rows
+from cloudsend_cli.cli.plan import VERBS, announcement, more_later
 from cloudsend_cli.core.cost_forecast import ExpectedCost
 from cloudsend_cli.core.forecast import Forecast, GroupForecast, MachineForecast
 from cloudsend_cli.core.model import InstanceSpec, JobSpec, Offer, Resources, RunSpec
