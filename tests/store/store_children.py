@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -96,12 +97,17 @@ DEEDS: dict[str, Callable[..., None]] = {deed.__name__: deed for deed in (write,
 
 
 def serve(line: socket.socket) -> None:
+    """Until nobody asks any more; what was not waited for ends then."""
+    living: set[int] = set()
     while True:
         data, streams, *_ = socket.recv_fds(line, WORDS_MOST, 1)
         if not data:
+            for pid in living:
+                os.kill(pid, signal.SIGKILL)
             return
         what, *words = json.loads(data)
         if what == "wait":
+            living.discard(words[0])
             line.send(str(os.waitstatus_to_exitcode(os.waitpid(words[0], 0)[1])).encode())
             continue
         pid = os.fork()
@@ -111,6 +117,7 @@ def serve(line: socket.socket) -> None:
             os.close(streams[0])
             DEEDS[what](*words)
             return
+        living.add(pid)
         os.close(streams[0])
         line.send(str(pid).encode())
 
