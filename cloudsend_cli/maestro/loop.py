@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloudsend_cli.core.model import HostView, Policy, ProviderDefinition, Vitals
-from cloudsend_cli.core.naming import parse_attempt_id
+from cloudsend_cli.core.model import Policy, ProviderDefinition, Vitals
 from cloudsend_cli.core.offers import current_offer
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, NodeRecord, RunState
-from cloudsend_cli.engine.asking import Ask, Conversation, error_text
 from cloudsend_cli.engine.calls import ThreadedCalls
 from cloudsend_cli.engine.hearsay import weigh
-from cloudsend_cli.engine.hostlink import HostLink
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
-from cloudsend_cli.engine.results import Home
 from cloudsend_cli.engine.session import RunProviders, Session
 from cloudsend_cli.engine.tick import tick
-from cloudsend_cli.engine.transfer import fetch_files
 from cloudsend_cli.errors import CloudsendError, ConflictError, NotFoundError, StateDamagedError
 from cloudsend_cli.store.sqlite import SqliteStore
 
 from .environ import take_variables
 from .owed import OwedTables
-from .pids import ask_pid
 from .progress import RecentFailures, render_progress
+from .questions import Questions
+from .replies import render_view
 from .secrets import delete_secrets, read_secrets
 from .server import Connection, Server
 from .sockets import Message
@@ -46,7 +39,6 @@ DUTY = 0.2
 LONGEST_PAUSE = 0.1
 PUBLISH_PAUSE = 0.05
 LOOK_AGAIN = 30.0
-READ_FIELDS = ("attempt", "stream", "offset", "length")
 RESUMES = "resume"  # in the state directory: what attempts left whose machines were taken back
 LOGS = "logs"  # in the state directory: logs of attempts on other machines that have ended
 TROUBLE_PAUSE = 5.0  # before a run whose tick failed is tried again
@@ -124,9 +116,8 @@ class Loop:
         self._owed = OwedTables(state_dir)
         self._active: dict[str, Active] = {}
         self._news: set[str] = set()
-        self._lock = threading.Lock()
-        self._replies: list[tuple[Connection, Message]] = []
         self._server = Server(state_dir, self._handle)
+        self._questions = Questions(self._server.wake)
         self._idle_since = self._looked_at = time.monotonic()
         self.stopping = False
 
@@ -145,7 +136,7 @@ class Loop:
                 self._take_news()
                 self._tick_due()
                 self._publish()
-                self._send_replies()
+                self._questions.send_replies()
                 self._server.flush()
         finally:
             for active in self._active.values():
@@ -379,10 +370,8 @@ class Loop:
             return {"views": self._render_views(run)}
         if op == "follow" and isinstance(run, str):
             return self._follow(connection, run)
-        if op == "read_logs":
-            return self._read_logs(connection, message)
-        if op in {"fetch", "pid"}:
-            return (self._fetch if op == "fetch" else self._find_pid)(connection, message)
+        if op in {"read_logs", "fetch", "pid"}:
+            return self._ask_machines(connection, message)
         if op == "stop":
             self.stopping = True
             return {}
@@ -396,6 +385,15 @@ class Loop:
         active.published = -1
         return {"active": True}
 
+    def _ask_machines(self, connection: Connection, message: Message) -> Message | None:
+        active = self._active.get(str(message.get("run")))
+        hosts = active.hosts if active is not None else None
+        if message["op"] == "read_logs":
+            return self._questions.read_logs(connection, message, hosts)
+        if message["op"] == "pid":
+            return self._questions.find_pid(connection, message, hosts)
+        return self._questions.fetch(connection, message, hosts, active.session.state if active is not None else None)
+
     def _render_views(self, run: str) -> dict[str, object]:
         active = self._active.get(run)
         if active is None:
@@ -403,7 +401,7 @@ class Loop:
         rendered: dict[str, object] = {}
         for node, view in active.session.views.items():
             link = active.hosts.link_of(node)
-            rendered[node] = _render_view(view, link.vitals if link is not None else Vitals())
+            rendered[node] = render_view(view, link.vitals if link is not None else Vitals())
         return rendered
 
     def _publish(self) -> None:
@@ -428,115 +426,8 @@ class Loop:
                 connection.send({"progress": progress})
             active.published, active.published_at = active.sequence, now
 
-    # ---- what commands want from machines --------------------------------------------------------------------------
-
-    def _read_logs(self, connection: Connection, message: Message) -> Message | None:
-        """Pieces of many logs, each from the machine that has it; the reply comes when all have answered or cannot."""
-        active = self._active.get(str(message.get("run")))
-        places = message.get("places")
-        wanted = [p for p in places if isinstance(p, dict)] if isinstance(places, list) else []
-        blocks: list[Message | None] = [None] * len(wanted)
-        by_link: dict[HostLink, list[int]] = {}
-        for index, place in enumerate(wanted):
-            link = active.hosts.link_of(str(place.get("node"))) if active is not None else None
-            if link is None:
-                blocks[index] = {"error": "there is no connection to the job's machine now"}
-            else:
-                by_link.setdefault(link, []).append(index)
-        reply: Message = {"re": message.get("id"), "blocks": blocks}
-        left = set(by_link)
-
-        def finish(link: HostLink) -> None:
-            with self._lock:
-                left.discard(link)
-                last = not left
-            if last:
-                self._post_reply(connection, reply)
-
-        for link, indices in by_link.items():
-            asks = [Ask("read", {k: wanted[i].get(k) for k in READ_FIELDS}) for i in indices]
-            link.converse(partial(_read_blocks, asks, indices, blocks, partial(finish, link)), partial(finish, link))
-        return None if by_link else {"blocks": blocks}
-
-    def _fetch(self, connection: Connection, message: Message) -> Message | None:
-        """Results of a job now, also while it runs; the reply comes when they are in place."""
-        active = self._active.get(str(message.get("run")))
-        state = active.session.state if active is not None else None
-        number, results = message.get("number"), message.get("results")
-        if active is None or state is None or not isinstance(number, int) or not isinstance(results, str):
-            return {"later": "the run is not loaded yet"}
-        job = state.jobs.get(number)
-        link = active.hosts.link_of(job.node) if job is not None else None
-        if job is None or link is None:
-            return {"later": "no connection to the job's machine"}
-        attempt, patterns = state.attempt_of(job), [o.pattern for o in job.spec.outputs]
-        home = Home(results, state.run.id, job.spec.name)
-        reply: Message = {"re": message.get("id")}
-
-        def conversation() -> Conversation:
-            reply["problem"] = yield from fetch_files(attempt, patterns, home)
-            self._post_reply(connection, reply)
-
-        def dropped() -> None:
-            reply["later"] = "the job's machine does not answer now"
-            self._post_reply(connection, reply)
-
-        link.converse(conversation, dropped)
-        return None
-
-    def _find_pid(self, connection: Connection, message: Message) -> Message | None:
-        active, attempt = self._active.get(str(message.get("run"))), message.get("attempt")
-        link = active.hosts.link_of(str(message.get("node"))) if active is not None else None
-        if link is None or not isinstance(attempt, str) or parse_attempt_id(attempt) is None:
-            return {"pid": None}
-        ask_pid(link, attempt, lambda pid: self._post_reply(connection, {"re": message.get("id"), "pid": pid}))
-        return None
-
-    def _post_reply(self, connection: Connection, reply: Message) -> None:
-        self._replies.append((connection, reply))
-        self._server.wake()
-
-    def _send_replies(self) -> None:
-        while self._replies:
-            connection, reply = self._replies.pop(0)
-            connection.send(reply)
-
-
-def _read_blocks(
-    asks: list[Ask], indices: list[int], blocks: list[Message | None], finish: Callable[[], None]
-) -> Conversation:
-    frames = yield asks
-    for index, ask, frame in zip(indices, asks, frames, strict=True):
-        if frame.ok:
-            length = ask.fields.get("length")
-            asked = frame.payload[:length] if isinstance(length, int) else frame.payload  # never more than that
-            data = base64.b64encode(asked).decode("ascii")
-            blocks[index] = {"data": data, "total": frame.get("total")}
-        elif frame.error_code in {"unknown", "not-found"}:
-            blocks[index] = {"data": ""}  # nothing was written yet
-        else:
-            blocks[index] = {"error": error_text(frame)}
-    finish()
-
 
 def describe(problem: Exception) -> str:
     if isinstance(problem, CloudsendError):
         return f"{problem.code}: {problem.message} {problem.hint} {problem.context}".strip()
     return "".join(traceback.format_exception(problem)).strip()
-
-
-def _render_view(view: HostView, vitals: Vitals) -> dict[str, object]:
-    resources = view.resources
-    return {
-        **asdict(vitals),
-        "connected": view.connected,
-        "boot": view.boot,
-        "since": view.since,
-        "error": view.error,
-        "error_code": view.error_code,
-        "full": view.full,
-        "leaving": view.leaving,
-        "outlives": view.outlives,
-        "armed": view.armed,
-        "resources": [resources.cpus, resources.memory, resources.gpus] if resources else None,
-    }

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from cloudsend_cli.core.model import HostView, Resources, Vitals
 from cloudsend_cli.core.views import Progress
+
+
+def render_view(view: HostView, vitals: Vitals) -> dict[str, object]:
+    resources = view.resources
+    return {
+        **asdict(vitals),
+        "connected": view.connected,
+        "boot": view.boot,
+        "since": view.since,
+        "error": view.error,
+        "error_code": view.error_code,
+        "full": view.full,
+        "leaving": view.leaving,
+        "outlives": view.outlives,
+        "armed": view.armed,
+        "resources": [resources.cpus, resources.memory, resources.gpus] if resources else None,
+    }
 
 
 def parse_view(wire: object) -> HostView:
