@@ -34,9 +34,17 @@ def forecast_lines(foreseen: Forecast) -> Iterator[str]:
     if foreseen.why_not:
         yield f"what runs where is not foreseen: {foreseen.why_not}"
     elif foreseen.seconds is not None:
-        yield f"about {duration(foreseen.seconds)}{_unknown_text(foreseen)}"
+        yield f"about {duration(foreseen.seconds)}{_ready_text(foreseen.cost)}{_unknown_text(foreseen)}"
     elif foreseen.jobs:
         yield "how long it takes is not known: no earlier run of this project has timed its jobs"
+
+
+def _ready_text(cost: ExpectedCost | None) -> str:
+    """That it counts from when machines are there, which they are not yet."""
+    if cost is None or cost.starting == 0.0:
+        return ""
+    takes = f", which takes about {duration(cost.starting)}" if cost.starting is not None else ""
+    return f" once machines are ready{takes}"
 
 
 def _unknown_text(foreseen: Forecast) -> str:

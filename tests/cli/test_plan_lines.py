@@ -122,6 +122,16 @@ def test_the_expected_cost_says_what_is_counted_and_what_is_not() -> None:
     assert list(cost_lines(Forecast(3, 0, seconds=5.0), 1.0)) == []
 
 
+def test_the_time_counts_from_when_machines_are_ready() -> None:
+    def said(starting: float | None) -> list[str]:
+        cost = ExpectedCost(0.42, 2, 600.0, starting=starting)
+        return list(forecast_lines(Forecast(3, 0, seconds=720.0, cost=cost)))
+
+    assert said(90.0) == ["about 12m00s once machines are ready, which takes about 1m30s"]
+    assert said(None) == ["about 12m00s once machines are ready"]
+    assert said(0.0) == ["about 12m00s"], "the run has them"
+
+
 def test_a_plan_tells_what_it_costs_in_all_where_earlier_runs_tell_how_long_it_takes(
     line: Line, data: Ask, renter: FakeRenter, state_dir: Path, tmp_path: Path
 ) -> None:
