@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
-from cloudsend_cli.agent.client import AgentChannel, ChannelClosed, Frame, ProtocolError, plain
-from cloudsend_cli.core.ports import ByteStream
-from cloudsend_cli.errors import CapacityError, UnreachableError
+from cloudsend_cli.agent.client import AgentChannel, Frame, ProtocolError, plain
+from cloudsend_cli.errors import CapacityError
 
 HELLO_LIMIT = 15.0
 EARLY_MOST = 16 << 20  # bytes that an agent may tell of its own accord before it answers the first questions
@@ -71,11 +70,3 @@ def error_text(frame: Frame) -> str:
     """The words of a reply that refuses."""
     error = frame.get("error")
     return plain(error.get("message", error) if isinstance(error, dict) else error)
-
-
-def ask_hello(stream: ByteStream) -> Frame:
-    """The agent's facts, asked over a fresh stream that is of no other use. UnreachableError: no agent answered."""
-    try:
-        return ask_now(AgentChannel(stream), Ask("hello", {"owner": "check", "epoch": 0}), lambda: False)[0]
-    except (ChannelClosed, ProtocolError, OSError) as problem:
-        raise UnreachableError(f"the agent does not answer: {problem}", hint="`cloudsend maestro logs`") from problem

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from agent_hello import ask_hello
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.agent.compiled import COMPILED, agent_compiled
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.hosts.local import LocalHost
 
 from .conftest import Client, sh

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from agent_hello import ask_hello
 from ssh_server import SshServer, user_name
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.agent.compiled import agent_compiled
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.hosts.ssh import SshHost
 from cloudsend_cli.hosts.ssh_stream import ChannelStream
 

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from agent_hello import ask_hello
 from real_stack import find_agent, find_processes, wait_for
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.core.model import HostAddress, JobSpec
 from cloudsend_cli.core.ports import Hosts
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.engine.hearsay import HERE
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.errors import UnreachableError

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from agent_hello import ask_hello
 from real_stack import find_processes
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.agent.compiled import COMPILED, agent_compiled
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
 from cloudsend_cli.hosts.bootstrap import COMMAND, ROOT_COMMAND, first_words, one_argument, opening
 from cloudsend_cli.hosts.stage_talk import StageTalk

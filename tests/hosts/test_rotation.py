@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from agent_hello import ask_hello
 from campaigns import pick
 from real_stack import wait_for
 from ssh_server import SshServer, make_key
@@ -20,7 +21,6 @@ from ssh_steps import agent_of, greeted, open_agent, run_shell
 from sshlab import Lab, LabHost, NotHere
 
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import HostKeyError, UnreachableError
 from cloudsend_cli.hosts.ssh import SshHost
 from cloudsend_cli.hosts.ssh_rotation import LOOK_AGAIN

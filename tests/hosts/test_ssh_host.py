@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from agent_hello import ask_hello
 from real_stack import find_agent, wait_for
 from ssh_server import SshServer, user_name
 from ssh_steps import agent_of, greeted, open_agent, read_all
@@ -18,7 +19,6 @@ from ssh_steps import agent_of, greeted, open_agent, read_all
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.core.model import HostAddress, JobSpec
 from cloudsend_cli.core.ports import Hosts
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.engine.hearsay import HERE
 from cloudsend_cli.engine.hostpool import HostPool, RunFacts, RunHosts
 from cloudsend_cli.errors import UnfitError, UnreachableError

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from agent_hello import ask_hello
 from real_stack import wait_for
 from ssh_server import SshServer, free_port
 from ssh_steps import agent_of, greeted, open_agent
 
 from cloudsend_cli.agent.client import agent_sha256
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import UnreachableError
 from cloudsend_cli.hosts import ssh_connect
 from cloudsend_cli.hosts.ssh import SshHost

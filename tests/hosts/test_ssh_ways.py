@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from agent_hello import ask_hello
 from real_stack import wait_for
 from ssh_server import SshServer, free_port, public_line
 from ssh_steps import agent_of, as_hop, greeted, let_in, open_agent, run_shell
 
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import HostKeyError, UnreachableError
 from cloudsend_cli.hosts import ssh_connect
 from cloudsend_cli.hosts.ssh import SshHost

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from agent_hello import ask_hello
 from campaigns import pick
 from network_faults import FaultyCluster
 from real_stack import wait_for
@@ -17,7 +18,6 @@ from sshlab import Lab, LabHost, Proxy, Way
 
 from cloudsend_cli.agent.client import agent_sha256, agent_source
 from cloudsend_cli.core.model import HostAddress
-from cloudsend_cli.engine.asking import ask_hello
 from cloudsend_cli.errors import UnreachableError
 from cloudsend_cli.hosts.ssh import SshHost
 
