@@ -12,20 +12,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cloudsend_cli.core.explain import Explanation
-from cloudsend_cli.core.submission import PlanView, SubmitOptions, Submitted
+from cloudsend_cli.core.submission import SubmitOptions
 from cloudsend_cli.core.views import EnvironmentView, JobView, Json, MaestroView, Progress, RunView
-from cloudsend_cli.engine.logs import Reading
 
-from . import acting, reading, watching
+from . import reading
 from .directory import Directory, default_state_dir
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.context import FunctionTasks
     from cloudsend_cli.config.load import Loaded
     from cloudsend_cli.core.cost_views import ExcessView, JobCost, MachineCost, RunCost
+    from cloudsend_cli.core.explain import Explanation
     from cloudsend_cli.core.machine_views import CheckView, InstanceView, ProviderView
     from cloudsend_cli.core.model import HostAddress, Rented
+    from cloudsend_cli.core.submission import PlanView, Submitted
     from cloudsend_cli.engine.claiming import Released
     from cloudsend_cli.engine.inventory import HostFound
     from cloudsend_cli.engine.rebuild import Rebuilt
@@ -75,10 +75,14 @@ class Client:
 
     def validate(self, config: Config, options: SubmitOptions = DEFAULTS) -> Loaded:
         """The config, a file or a dict, as it would be run. ConfigError carries all problems at once."""
+        from . import acting
+
         return acting.validate(self._home, config, options)
 
     def plan(self, config: Config | None, argv: Sequence[str] = (), options: SubmitOptions = DEFAULTS) -> PlanView:
         """What `submit` would do; nothing is written and nothing is started."""
+        from . import acting
+
         return acting.plan(self._home, config, argv, options)
 
     def submit(
@@ -94,6 +98,8 @@ class Client:
         directory, `Call` in its sections may be a function, and it is a new run unless `options.continue_as` names it.
         `announce` is told the plan before it is committed, with what it means for an earlier run's jobs.
         """
+        from . import acting
+
         return acting.submit(self._home, config, argv, options, announce)
 
     def submit_function(
@@ -147,6 +153,8 @@ class Client:
             planned, functions, jobs = plan_work(work, keep)
             names.extend(jobs)
             return planned, functions
+
+        from . import acting
 
         submitted = acting.submit(self._home, {}, (), options, lambda spec, nodes, continued: None, take)
         ids = {job.name: job.id for job in self.list_jobs(submitted.run)}
@@ -221,6 +229,8 @@ class Client:
 
     def find_pid(self, ref: str) -> int | None:
         """Of the job's process on its machine, which is asked. None: it does not run, or nobody answers."""
+        from . import watching
+
         return watching.find_pid(self._home, ref)
 
     def explain(self, ref: str) -> Explanation:
@@ -243,10 +253,14 @@ class Client:
 
     def follow(self, run: str, *, timeout: float | None = None) -> Iterator[Progress]:
         """Moments of a run until it is settled. A maestro that dies meanwhile is replaced."""
+        from . import watching
+
         return watching.follow(self._home, run, timeout)
 
     def wait(self, refs: Sequence[str], timeout: float | None = None) -> list[JobView]:
         """The jobs (and the jobs of the runs) that the words name, once all are final. WaitTimeout: they go on."""
+        from . import watching
+
         return watching.wait(self._home, refs, timeout)
 
     def events(self, run: str, *, since: int | None = None, timeout: float | None = None) -> Iterator[RunEvent]:
@@ -275,25 +289,37 @@ class Client:
         NotFoundError: it has not started and `follow` is not asked for, or it ended without being started.
         UnreachableError: its log is on a machine that does not answer, and `follow` is not asked for.
         """
+        from cloudsend_cli.engine.logs import Reading
+
+        from . import watching
+
         want = Reading(stream, follow, lines, stop or threading.Event(), note)
         return watching.read_log(self._home, ref, want)
 
     def follow_logs(self, run: str, *, since: int | None = None) -> Iterator[tuple[str, str, bytes] | Progress]:
         """Whole new lines of all jobs of the run as (name, stream, bytes), and its progress, until it is settled."""
+        from . import watching
+
         return watching.follow_logs(self._home, run, since)
 
     def log_tail(self, ref: str, lines: int = 10) -> bytes:
         """The last lines of a job's stderr, else of its stdout; for a failed environment, of its build."""
+        from . import watching
+
         return watching.log_tail(self._home, ref, lines)
 
     # ---- acting ----------------------------------------------------------------------------------------------------
 
     def cancel(self, refs: Sequence[str]) -> list[JobView]:
         """Ask for the end of these jobs; repeated asking changes nothing. Ends are seen by `wait`."""
+        from . import acting
+
         return acting.cancel(self._home, refs)
 
     def cancel_run(self, run: str) -> RunView:
         """Ask for the end of all jobs of a run that are not final."""
+        from . import acting
+
         return acting.cancel_run(self._home, run)
 
     def give_up(self, node: str) -> list[str]:
@@ -302,10 +328,14 @@ class Client:
         Its jobs count as lost, and are tried elsewhere as `retries_lost` allows. Returns the runs that were told.
         Should the machine come back, what it still runs of theirs is ended when a run uses it again.
         """
+        from . import acting
+
         return acting.give_up(self._home, node)
 
     def fetch(self, ref: str, directory: str | None = None) -> list[Path]:
         """Bring the results of a job, or of all jobs of a run, to where they belong (or into `directory`), now."""
+        from . import acting
+
         return acting.fetch(self._home, ref, directory)
 
     # ---- machines --------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cloudsend_cli.core.model import HostView
-from cloudsend_cli.core.plan import AT_REST
 from cloudsend_cli.core.renting import is_rented_node
+from cloudsend_cli.core.state import AT_REST
 from cloudsend_cli.errors import MaestroError
 from cloudsend_cli.maestro.client import MaestroClient, ensure_maestro, find_maestro
 from cloudsend_cli.maestro.environ import pick_variables

@@ -24,10 +24,9 @@ from .model import (
 from .naming import job_hash, match_names, stand_in_name
 from .offers import take_offer
 from .pools import move_slots
-from .state import RESULTS_GONE, BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
+from .state import AT_REST, RESULTS_GONE, BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
 
-AT_REST = frozenset({"wanted", "released", "failed"})  # states of nodes without a machine
-AT_HAND = frozenset({"creating", "running", "keeping"})  # ... and of those that have one, or are about to
+AT_HAND = frozenset({"creating", "running", "keeping"})  # states of nodes that have a machine, or are about to
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from .stages import Stages
 RESULTS_GONE = "failed: gone with its machine"
 RESUME = "resume"
 FETCHED = frozenset({"wanted", RESUME})
+AT_REST = frozenset({"wanted", "released", "failed"})  # states of nodes without a machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cloudsend_cli.errors import Problem
 
 from .history import NO_HISTORY, History
 from .model import RunSpec
-from .plan import Continued, NodePlan
+
+if TYPE_CHECKING:
+    from .plan import Continued, NodePlan
 
 UNREACHED = "unreached"  # a setting of a rebuilt run: machines that may hold jobs of it, and were not heard
 
