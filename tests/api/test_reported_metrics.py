@@ -43,71 +43,71 @@ def sweep(stack: Stack, values: list[int]) -> dict[str, object]:
     return {"jobs": [job]}
 
 
-def test_metrics_of_a_sweep_are_in_lists_and_tables_when_it_has_settled(stack: Stack) -> None:
-    run = stack.submit(**sweep(stack, [1, 2]))
-    stack.settle(run)
-    views = sorted(stack.client.list_jobs(run), key=lambda job: job.params["lr"])
+def test_metrics_of_a_sweep_are_in_lists_and_tables_when_it_has_settled(shared: Stack) -> None:
+    run = shared.submit(**sweep(shared, [1, 2]))
+    shared.settle(run)
+    views = sorted(shared.client.list_jobs(run), key=lambda job: job.params["lr"])
     assert [dict(job.metrics) for job in views] == [
         {"from": "stderr", "acc": "1e-3", "loss": f"0.{lr}", "file": "yes"} for lr in (1, 2)
     ]
-    rows, objects = read_tables(stack, run)
+    rows, objects = read_tables(shared, run)
     assert [(row["param.lr"], row["metric.loss"], row["state"]) for row in rows] == [
         ("1", "0.1", "succeeded"),
         ("2", "0.2", "succeeded"),
     ]
-    assert [row["metrics"] for row in objects] == [dict(job.metrics) for job in stack.client.list_jobs(run)]
+    assert [row["metrics"] for row in objects] == [dict(job.metrics) for job in shared.client.list_jobs(run)]
     assert all(float(row["duration"]) >= 0 for row in rows)
 
 
-def test_a_run_that_is_continued_has_its_tables_written_again(stack: Stack) -> None:
-    run = stack.submit(**sweep(stack, [1]))
-    stack.settle(run)
-    assert len(read_tables(stack, run)[0]) == 1
-    assert stack.submit(**sweep(stack, [1, 2, 3])) == run
-    stack.settle(run)
-    assert [row["param.lr"] for row in read_tables(stack, run)[0]] == ["1", "2", "3"]
-    assert not list(Path(stack.client.find_run(run).results_dir).glob("results~*"))
+def test_a_run_that_is_continued_has_its_tables_written_again(shared: Stack) -> None:
+    run = shared.submit(**sweep(shared, [1]))
+    shared.settle(run)
+    assert len(read_tables(shared, run)[0]) == 1
+    assert shared.submit(**sweep(shared, [1, 2, 3])) == run
+    shared.settle(run)
+    assert [row["param.lr"] for row in read_tables(shared, run)[0]] == ["1", "2", "3"]
+    assert not list(Path(shared.client.find_run(run).results_dir).glob("results~*"))
 
 
-def test_a_run_that_has_nothing_to_tell_makes_no_directory_until_it_is_fetched(stack: Stack) -> None:
-    run = stack.submit(jobs=["true"])
-    stack.settle(run)
-    wait_for(lambda: run not in stack.client.maestro_status().runs)
-    folder = Path(stack.client.find_run(run).results_dir)
+def test_a_run_that_has_nothing_to_tell_makes_no_directory_until_it_is_fetched(shared: Stack) -> None:
+    run = shared.submit(jobs=["true"])
+    shared.settle(run)
+    wait_for(lambda: run not in shared.client.maestro_status().runs)
+    folder = Path(shared.client.find_run(run).results_dir)
     assert not folder.exists()
-    assert stack.client.fetch(run) == []
-    assert [row["name"] for row in read_tables(stack, run)[0]] == [stack.client.list_jobs(run)[0].name]
+    assert shared.client.fetch(run) == []
+    assert [row["name"] for row in read_tables(shared, run)[0]] == [shared.client.list_jobs(run)[0].name]
 
 
-def test_fetch_puts_the_tables_where_it_is_asked_to(stack: Stack) -> None:
-    run = stack.submit(**sweep(stack, [1, 2]))
-    stack.settle(run)
-    elsewhere = stack.files / "elsewhere"
-    assert len(stack.client.fetch(run, str(elsewhere))) == 2
-    assert read_tables(stack, run, elsewhere / run) == read_tables(stack, run)
-    stack.client.fetch(stack.client.list_jobs(run)[0].id, str(stack.files / "one"))
-    assert not (stack.files / "one" / run / CSV).exists(), "one job was asked for"
+def test_fetch_puts_the_tables_where_it_is_asked_to(shared: Stack) -> None:
+    run = shared.submit(**sweep(shared, [1, 2]))
+    shared.settle(run)
+    elsewhere = shared.files / "elsewhere"
+    assert len(shared.client.fetch(run, str(elsewhere))) == 2
+    assert read_tables(shared, run, elsewhere / run) == read_tables(shared, run)
+    shared.client.fetch(shared.client.list_jobs(run)[0].id, str(shared.files / "one"))
+    assert not (shared.files / "one" / run / CSV).exists(), "one job was asked for"
 
 
-def test_tables_that_cannot_be_written_are_a_note_and_the_run_succeeds(stack: Stack) -> None:
-    config = {**sweep(stack, [1]), "results_dir": "mine"}
+def test_tables_that_cannot_be_written_are_a_note_and_the_run_succeeds(shared: Stack) -> None:
+    config = {**sweep(shared, [1]), "results_dir": "mine"}
     del config["jobs"][0]["output"]  # type: ignore[index]
-    (stack.files / "mine").write_text("a file is in the way")
-    run = stack.submit(**config)
-    assert stack.settle(run).counts["succeeded"] == 1
-    wait_for(lambda: "the table of results was not written" in stack.client.maestro_log(200))
-    assert (stack.files / "mine").read_text() == "a file is in the way"
+    (shared.files / "mine").write_text("a file is in the way")
+    run = shared.submit(**config)
+    assert shared.settle(run).counts["succeeded"] == 1
+    wait_for(lambda: "the table of results was not written" in shared.client.maestro_log(200))
+    assert (shared.files / "mine").read_text() == "a file is in the way"
 
 
-def test_a_new_attempt_has_metrics_of_its_own(stack: Stack) -> None:
-    flag = stack.files / "flag"
+def test_a_new_attempt_has_metrics_of_its_own(shared: Stack) -> None:
+    flag = shared.files / "flag"
     script = f"""
 if test -e {flag}; then echo CLOUDSEND_METRIC second=2; exit 0; fi
 echo CLOUDSEND_METRIC first=1; touch {flag}; exit 1
 """
-    run = stack.submit(jobs=[{"name": "j", "run": script, "retries": 1}])
-    stack.settle(run)
-    job = stack.jobs(run)["j"]
+    run = shared.submit(jobs=[{"name": "j", "run": script, "retries": 1}])
+    shared.settle(run)
+    job = shared.jobs(run)["j"]
     assert (job.attempt, dict(job.metrics)) == (2, {"second": "2"})
 
 
@@ -147,17 +147,17 @@ with open(os.environ["CLOUDSEND_METRICS"], "wb") as file:
 """
 
 
-def test_hostile_metrics_are_bounded_and_harm_nobody(stack: Stack) -> None:
-    (stack.files / "hostile.py").write_bytes(HOSTILE)
-    run = stack.submit(
+def test_hostile_metrics_are_bounded_and_harm_nobody(shared: Stack) -> None:
+    (shared.files / "hostile.py").write_bytes(HOSTILE)
+    run = shared.submit(
         jobs=[
             {"name": "hostile", "run": "python3 hostile.py", "upload": "hostile.py", "cpus": 0.1},
             {"name": "trap", "run": "mkfifo $CLOUDSEND_METRICS", "cpus": 0.1},
             {"name": "link", "run": "ln -s /dev/zero $CLOUDSEND_METRICS; echo CLOUDSEND_METRIC a=1", "cpus": 0.1},
         ]
     )
-    assert stack.settle(run).counts["succeeded"] == 3
-    jobs = stack.jobs(run)
+    assert shared.settle(run).counts["succeeded"] == 3
+    jobs = shared.jobs(run)
     found = jobs["hostile"].metrics
     assert len(found) == 200
     assert {key: found[key] for key in ("ok", "nan", "inf", "formula", "step")} == {
@@ -171,26 +171,26 @@ def test_hostile_metrics_are_bounded_and_harm_nobody(stack: Stack) -> None:
     assert not {"esc", "long", "in-a-line", "nul"} & found.keys()
     assert jobs["hostile"].metrics_ignored > 200_000
     assert (dict(jobs["trap"].metrics), dict(jobs["link"].metrics)) == ({}, {"a": "1"})
-    rows = read_tables(stack, run)[0]
+    rows = read_tables(shared, run)[0]
     assert rows[0]["metric.formula"] == "'=1+1"
-    assert MARKER in os.listdir(stack.client.find_run(run).results_dir)
+    assert MARKER in os.listdir(shared.client.find_run(run).results_dir)
 
 
-def test_large_logs_are_read_whole(stack: Stack) -> None:
+def test_large_logs_are_read_whole(shared: Stack) -> None:
     size = reports.LARGE + (1 << 20)
     script = f"yes | head -c {size}; echo; echo CLOUDSEND_METRIC last=1; echo CLOUDSEND_METRIC err=1 >&2"
-    run = stack.submit(jobs=[{"name": "large", "run": script}, {"name": "small", "run": "echo CLOUDSEND_METRIC a=1"}])
-    stack.settle(run)
-    jobs = stack.jobs(run)
+    run = shared.submit(jobs=[{"name": "large", "run": script}, {"name": "small", "run": "echo CLOUDSEND_METRIC a=1"}])
+    shared.settle(run)
+    jobs = shared.jobs(run)
     assert (dict(jobs["large"].metrics), dict(jobs["small"].metrics)) == ({"err": "1", "last": "1"}, {"a": "1"})
 
 
-def test_the_table_is_written_also_where_results_cannot_be_brought_home(stack: Stack) -> None:
-    run = stack.submit(**sweep(stack, [1]))
-    stack.settle(run)
-    elsewhere = stack.files / "elsewhere" / run
+def test_the_table_is_written_also_where_results_cannot_be_brought_home(shared: Stack) -> None:
+    run = shared.submit(**sweep(shared, [1]))
+    shared.settle(run)
+    elsewhere = shared.files / "elsewhere" / run
     elsewhere.mkdir(parents=True)
-    (elsewhere / stack.client.list_jobs(run)[0].name).write_text("a file of the user's is in the way")
+    (elsewhere / shared.client.list_jobs(run)[0].name).write_text("a file of the user's is in the way")
     with pytest.raises(OSError, match="File exists"):
-        stack.client.fetch(run, str(elsewhere.parent))
-    assert len(read_tables(stack, run, elsewhere)[0]) == 1
+        shared.client.fetch(run, str(elsewhere.parent))
+    assert len(read_tables(shared, run, elsewhere)[0]) == 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,26 +14,6 @@ from cloudsend_cli.core.state import Changes
 from cloudsend_cli.core.views import Progress
 from cloudsend_cli.errors import NotFoundError, ResultError, WaitTimeout
 from cloudsend_cli.store.sqlite import SqliteStore
-
-
-@pytest.fixture(scope="module")
-def maestro() -> Iterator[Stack]:
-    """One maestro and one agent for most of these tests."""
-    directory = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CLOUDSEND_AGENT_IDLE", "30")
-        made = Stack(directory)
-        yield made
-        made.close()
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-@pytest.fixture
-def shared(maestro: Stack, tmp_path: Path) -> Stack:
-    """Configs lie in a place of the test's own, and so its runs are."""
-    maestro.files = tmp_path / "files"
-    maestro.files.mkdir()
-    return maestro
 
 
 def results(stack: Stack, run: str) -> dict[str, str]:
