@@ -39,8 +39,9 @@ TIMES = {"cloudsend_cli.engine.hiring.LOOK_AGAIN": 0.4, "cloudsend_cli.engine.ob
 
 
 @pytest.fixture(scope="module", autouse=True)
-def maestros() -> Iterator[None]:
-    with warm_maestros.used(TIMES):
+def maestros(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A module's own TIMES win."""
+    with warm_maestros.used({**TIMES, **getattr(request.module, "TIMES", {})}):
         yield
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from warm_maestros import set_times
 from warm_process import load_boto
 
 from cloudsend_cli.core.model import ProviderDefinition
@@ -24,6 +25,7 @@ from cloudsend_cli.errors import UnreachableError
 from cloudsend_cli.providers.aws.provider import AwsProvider
 
 T = TypeVar("T")
+ATTEMPTS = 2  # of the SDK at each call, instead of four: it waits seconds between them
 FILES = {"os.rename", "os.link"}
 PATIENCE = 30.0
 
@@ -121,6 +123,7 @@ class Life:
 
 
 def main() -> None:
+    set_times({"cloudsend_cli.providers.aws.clients.ATTEMPTS": ATTEMPTS})
     load_boto()  # once, before the forks
     print("ready", flush=True)
     for line in sys.stdin:

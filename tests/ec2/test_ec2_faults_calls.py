@@ -15,6 +15,8 @@ from ec2_strikes import KINDS, is_change, strike
 from ec2lab import Cloud, Fault
 
 JOBS = 3
+ATTEMPTS = 2  # of the SDK at each call, instead of four: it waits seconds between them
+TIMES = {"cloudsend_cli.providers.aws.clients.ATTEMPTS": ATTEMPTS}
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def play_struck(stack: Ec2Stack, kind: str) -> None:
     """A machine is rented and kept, and taken by the next run, which has another one that it gives back."""
 
     def struck(*actions: str) -> list[Fault]:
-        return [strike(stack.ec2, action, kind, stack.region) for action in actions]
+        return [strike(stack.ec2, action, kind, stack.region, ATTEMPTS) for action in actions]
 
     faults = struck("CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "CreateTags")
     # It is kept as soon as its agent has told that it watches over itself.

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ec2_stack import LEDGER, PATIENCE, AtOnce, Ec2Stack, Hook, play_together, together, wait_for
+from ec2_stack import LEDGER, PATIENCE, AtOnce, Ec2Stack, Hook, begins_early, play_together, together, wait_for
 from ec2lab import Cloud, Instance
 from real_stack import is_alive
 
@@ -115,6 +115,7 @@ def test_dead_for_ever_at_the_launch(stack: Ec2Stack) -> None:
 
 
 @together
+@begins_early
 def test_dead_for_ever_in_mid_run_and_the_job_ends(stack: Ec2Stack) -> None:
     """What it holds is done; then it waits for somebody who takes the result, and then it is idle."""
     submit(stack, HELD, idle="8s")
@@ -128,6 +129,7 @@ def test_dead_for_ever_in_mid_run_and_the_job_ends(stack: Ec2Stack) -> None:
 
 
 @together
+@begins_early
 def test_dead_for_ever_in_mid_run_and_the_job_does_not_end(stack: Ec2Stack) -> None:
     submit(stack, HELD, life="30s")
     wait_for(lambda: len(stack.ledger()) == 1)
@@ -147,6 +149,7 @@ def test_dead_for_ever_while_the_machine_waits_for_a_run(stack: Ec2Stack) -> Non
 
 
 @together
+@begins_early
 def test_away_for_longer_than_the_idle_time_and_the_results_are_there(stack: Ec2Stack) -> None:
     """Seen: a laptop slept, the machine ended with the results, and the job was silently done again."""
     run = stack.submit(
@@ -183,6 +186,7 @@ def test_c14_commands_at_the_same_time(stack: Ec2Stack) -> None:
 
 
 @together
+@begins_early
 def test_whoever_looks_has_the_machines_of_an_ended_run_given_back(stack: Ec2Stack) -> None:
     """A maestro that died over it is replaced by commands about machines or money, not only by the next run."""
     for number, words in enumerate(("gc", "list instances", "wait @last"), 1):
@@ -192,7 +196,7 @@ def test_whoever_looks_has_the_machines_of_an_ended_run_given_back(stack: Ec2Sta
         wait_for(lambda: stack.maestro() is None)
         assert not stack.is_over(run)
         assert "no maestro was running" in stack.cli(*words.split()) or "wait" in words
-        wait_for(lambda run=run: stack.is_over(run))
+        wait_for(lambda run=run: stack.is_over(run), every=0.2)
         stack.wait_until_gone()
         assert len(stack.machines) == number
 
@@ -290,6 +294,7 @@ def test_u1_kill_twice_while_a_machine_is_launched(stack: Ec2Stack) -> None:
 
 
 @together
+@begins_early
 def test_u2_state_directory_is_deleted(stack: Ec2Stack) -> None:
     """The machine ends itself; the gc of somebody else in the same account neither shows nor touches it."""
     submit(stack, HELD, idle="8s", life="40s")

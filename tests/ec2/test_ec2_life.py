@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
+import life_process
 import pytest
 from campaigns import pick
 from cloud_user import User, surroundings
 from ec2lab import Cloud
 
-PROGRAM = Path(__file__).with_name("life_process.py")
+PROGRAM = Path(life_process.__file__)
+STRUCK = life_process.ATTEMPTS + 1  # one call comes to nothing, and one attempt of the next
 CHANGES = ["CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "CreateTags", "TerminateInstances"]
 FAULTS = ["lost reply", "lost request", "error after the effect", "delivered twice"]
 # Two faults of each change, each fault of two changes at the least; test_ec2_faults_calls.py has all of them.
@@ -120,13 +122,13 @@ def test_c9_crash_and_crash_again(
 def test_no_answer_to_a_change(user: User, lives: Lives, action: str, fault: str) -> None:
     ec2 = user.ec2
     if fault == "lost reply":
-        ec2.lose_reply(action, times=5)
+        ec2.lose_reply(action, times=STRUCK)
     elif fault == "lost request":
-        ec2.lose_request(action, times=5)
+        ec2.lose_request(action, times=STRUCK)
     elif fault == "delivered twice":
-        ec2.deliver_twice(action, times=5)
+        ec2.deliver_twice(action, times=STRUCK)
     else:
-        ec2.inject(action, "InternalError", status=500, after=True, times=5)
+        ec2.inject(action, "InternalError", status=500, after=True, times=STRUCK)
     assert lives.live() == "done"
     judge(ec2)
 
@@ -134,7 +136,7 @@ def test_no_answer_to_a_change(user: User, lives: Lives, action: str, fault: str
 @pytest.mark.slow
 def test_throttled_all_the_way(user: User, lives: Lives) -> None:
     for action in (*CHANGES, "DescribeInstances", "DescribeSecurityGroups"):
-        user.ec2.inject(action, "RequestLimitExceeded", status=503, times=5)
+        user.ec2.inject(action, "RequestLimitExceeded", status=503, times=STRUCK)
     assert lives.live() == "done"
     judge(user.ec2)
 
