@@ -63,12 +63,25 @@ def find_processes(directory: Path) -> dict[int, bytes]:
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError):
-                command = Path("/proc", name, "cmdline").read_bytes()
-                environ = Path("/proc", name, "environ").read_bytes()
-                ours = mark + b"\0" in command or mark + b"/" in command or b"RUN_DIR=" + mark + b"/" in environ
-                if ours and is_alive(int(name)):
+                command = _read(f"/proc/{name}/cmdline")
+                if not command:  # the kernel's own, and what is dead
+                    continue
+                ours = mark + b"\0" in command or mark + b"/" in command
+                if (ours or b"RUN_DIR=" + mark + b"/" in _read(f"/proc/{name}/environ")) and is_alive(int(name)):
                     found[int(name)] = command
     return found
+
+
+def _read(path: str) -> bytes:
+    """As pathlib does, in a third of the time: all processes are looked at again and again."""
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(number, 1 << 16):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(number)
 
 
 class Stack:

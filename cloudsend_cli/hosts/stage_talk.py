@@ -8,6 +8,7 @@ import secrets
 import select
 import time
 import zlib
+from functools import lru_cache
 from typing import Any, Protocol
 
 from cloudsend_cli.errors import CloudsendError, UnfitError, UnreachableError
@@ -69,8 +70,7 @@ class StageTalk:
             if need is True and not needed:
                 self._send(source)
             elif need == COMPILED and compiled and need not in needed:
-                packed = zlib.compress(compiled)
-                self._send(b"%d\n" % len(packed) + packed)
+                self._send(_packed(compiled))
             elif need is not None or not needed:
                 raise self._strange(json.dumps(answer))
             if need is not None:
@@ -217,6 +217,13 @@ class StageTalk:
             "is the account allowed to run commands (no ForceCommand, no nologin, no `exit` in its rc files)? "
             "try `ssh HOST /bin/sh -c true`",
         )
+
+
+@lru_cache(maxsize=1)
+def _packed(compiled: bytes) -> bytes:
+    """As the stage reads it; the same for each host."""
+    packed = zlib.compress(compiled)
+    return b"%d\n" % len(packed) + packed
 
 
 def _advice(code: str) -> str:

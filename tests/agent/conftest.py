@@ -171,16 +171,16 @@ class Host:
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) != os.getpid():
                 try:
-                    command = Path("/proc", name, "cmdline").read_bytes()
-                    environ = Path("/proc", name, "environ").read_bytes()
-                    state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
+                    command = _cmdline(int(name))
+                    if not command:  # the kernel's own, and what is dead
+                        continue
+                    serves = b".pyz\0serve\0" in command and marks[0] in command
+                    if serves or b"CLOUDSEND_RUN_DIR=" + marks[1] in Path("/proc", name, "environ").read_bytes():
+                        state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
+                        if state not in "ZX":
+                            found.append(int(name))
                 except OSError:
                     continue
-                if state not in "ZX" and (
-                    (b".pyz\0serve\0" in command and marks[0] in command)
-                    or b"CLOUDSEND_RUN_DIR=" + marks[1] in environ
-                ):
-                    found.append(int(name))
         return found
 
     def jobs(self) -> list[int]:

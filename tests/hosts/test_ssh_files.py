@@ -26,7 +26,7 @@ from cloudsend_cli.errors import (
 from cloudsend_cli.hosts.ssh_sending import TEMPORARY
 
 MakeServer = Callable[..., SshServer]
-BIG = 40_000_000
+BIG = 16_000_000
 HOSTILE = [
     "-rf",
     "--help",

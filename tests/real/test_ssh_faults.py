@@ -16,7 +16,7 @@ from sshlab import LabHost
 
 from cloudsend_cli.errors import CommandFailed, UnreachableError
 
-BIG = 40_000_000
+BIG = 16_000_000
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 
