@@ -26,6 +26,7 @@ JOBS = 24  # for each host
 LEAST_CUTS = 10  # of each host
 DENSE, SPARSE = pick((8, 4), (16, 8))
 OUTPUT = 60_000
+SILENT = 2.0  # seconds after which a connection has no more to carry
 
 
 def attach(lab: Lab, host: LabHost, way: Proxy, home: str) -> None:
@@ -88,9 +89,12 @@ class Sweep:
                     return
             seen = self._way.connections
             setattr(one, self._harm, one.count + size)
-            until = time.monotonic() + 2.0
-            while getattr(one, self._harm) is not None and time.monotonic() < until:
-                if self._stop.wait(0.005):
+            passed, moved = -1, 0.0
+            while getattr(one, self._harm) is not None:
+                count = self._way.up.count + self._way.down.count
+                if count != passed:
+                    passed, moved = count, time.monotonic()
+                if time.monotonic() > moved + SILENT or self._stop.wait(0.005):
                     break
             harmed = getattr(one, self._harm) is None
             setattr(one, self._harm, None)
