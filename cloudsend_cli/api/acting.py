@@ -23,7 +23,6 @@ from cloudsend_cli.store.tables import JobRow
 
 from .directory import Directory
 from .reading import find_run, many_views
-from .watching import follow
 
 if TYPE_CHECKING:
     from cloudsend_cli.config.context import FunctionTasks
@@ -211,6 +210,8 @@ def _fetch_now(home: Directory, row: JobRow, results: str) -> None:
 
 def _fetch_again(home: Directory, row: JobRow, directory: str | None) -> Path | None:
     """What could not be brought home is still on its machine. ResultError: it could not be brought again."""
+    from .watching import follow
+
     store = home.writer()
     store.write_run(row.run, lambda state: plan_fetch(state, [row.number]))
     for _ in follow(home, row.run, None):
