@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import warm_commands
@@ -27,6 +28,7 @@ def until_file(path: str, meanwhile: str = "sleep 0.05") -> str:
     return f"while ! [ -e {path} ]; do {meanwhile}; done\n"
 
 
+@cache
 def agent_home(host: LabHost) -> str:
     """The agent's directory, which has the name of its machine."""
     about = host.sh("cat /etc/machine-id; hostname")
