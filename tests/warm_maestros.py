@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import IO
 
@@ -47,7 +48,7 @@ class Started:
 
 
 def starter(
-    address: Callable[[], str] = warm_commands.address, times: Mapping[str, float] | None = None
+    address: Callable[[], str] = warm_commands.address, times: Mapping[str, object] | None = None
 ) -> SimpleNamespace:
     """To be `cloudsend_cli.maestro.client.subprocess`. `address`: where the process listens that they are forks of."""
     usual = warm_commands.at_start(os.environ)
@@ -86,10 +87,11 @@ def starter(
 
 
 @contextlib.contextmanager
-def used(times: Mapping[str, float]) -> Iterator[None]:
+def used(times: Mapping[str, object]) -> Iterator[None]:
     """Those that this process starts, and the commands of warm_commands.py.
 
-    `times`: constants of the product, by their full names, that are others than usual in these and in this process.
+    `times`: constants of the product, by their full names, that are others than usual in these and in this process; of
+    one that is called, keywords of its calls.
     """
     before = set_times(times)
     use(starter(times=times))
@@ -106,12 +108,12 @@ def use(what: object) -> None:
     vars(client)["subprocess"] = what
 
 
-def set_times(times: Mapping[str, float]) -> dict[str, float]:
+def set_times(times: Mapping[str, object]) -> dict[str, object]:
     """What they were before."""
     before = {}
     for name, value in times.items():
         module, _, constant = name.rpartition(".")
         names = vars(importlib.import_module(module))
         before[name] = names[constant]
-        names[constant] = value
+        names[constant] = partial(names[constant], **value) if isinstance(value, Mapping) else value
     return before

@@ -114,9 +114,15 @@ class Killer(threading.Thread):
 
     def wait(self, happened: Callable[[], bool], seconds: float) -> bool:
         """Until it has, the run is over, or so long."""
-        until = time.monotonic() + seconds
-        while not happened() and time.monotonic() < until and not self.stack.is_over(self.target):
+        now = look = time.monotonic()
+        until = now + seconds
+        while not happened() and now < until:
+            if now >= look:  # it reads the database
+                look = now + 0.2
+                if self.stack.is_over(self.target):
+                    break
             time.sleep(0.02)
+            now = time.monotonic()
         return happened()
 
 

@@ -16,7 +16,10 @@ from ec2lab import Cloud, Fault
 
 JOBS = 3
 ATTEMPTS = 2  # of the SDK at each call, instead of four: it waits seconds between them
-TIMES = {"cloudsend_cli.providers.aws.clients.ATTEMPTS": ATTEMPTS}
+TIMES = {
+    "cloudsend_cli.providers.aws.clients.ATTEMPTS": ATTEMPTS,
+    "cloudsend_cli.maestro.loop.Policy": {"create_retry": 2.0},  # seconds, instead of ten
+}
 
 
 @pytest.fixture
