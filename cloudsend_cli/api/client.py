@@ -157,8 +157,7 @@ class Client:
         from . import acting
 
         submitted = acting.submit(self._home, {}, (), options, lambda spec, nodes, continued: None, take)
-        ids = {job.name: job.id for job in self.list_jobs(submitted.run)}
-        return FunctionRun(self, submitted, [ids.get(name, "") for name in names])
+        return FunctionRun(self, submitted, [submitted.ids.get(name, "") for name in names])
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 

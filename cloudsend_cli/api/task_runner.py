@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from cloudsend_cli.errors import ConfigError, JobsFailed, Problem, UsageError
 
 from .client import Client
 from .events import JobEnded, JobReopened, JobStarted, MachineChanged
+from .functions.runs import select_results
 
 if TYPE_CHECKING:
     from .results import JobResult
@@ -130,6 +132,7 @@ class TaskRunner:
         """All tasks, once they have ended and their results are at home.
 
         JobsFailed: some task failed, after all have been tried; with `check=False` the results say so.
+        ConflictError: the run was continued meanwhile, by this program or another, without some of these tasks.
         """
         try:
             submitted = self._client.submit(
@@ -143,9 +146,8 @@ class TaskRunner:
         self._log.info("run %s", submitted.run)
         for event in self._client.events(submitted.run, since=submitted.since):
             self._tell(event)
-        jobs = tuple(self._client.results(submitted.run))
-        counts = self._client.find_run(submitted.run).counts
-        results = TaskResults(submitted.run, run_state_word(counts), jobs)
+        jobs = tuple(select_results(self._client, submitted.run, submitted.ids.values(), "tasks"))
+        results = TaskResults(submitted.run, run_state_word(Counter(job.state for job in jobs)), jobs)
         if check and results.failed:
             raise JobsFailed(_describe_failed(results), hint=f"`cloudsend list jobs --run {results.run}` shows all")
         return results

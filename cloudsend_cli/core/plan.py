@@ -57,6 +57,7 @@ class Continued:
     added: tuple[int, ...] = ()
     superseded: tuple[int, ...] = ()  # edited: replaced by one of `added`
     dropped: tuple[int, ...] = ()  # no longer in the config
+    numbers: Mapping[str, int] = field(default_factory=dict, compare=False)  # of its jobs, by the config's names
 
 
 def plan_run(
@@ -267,7 +268,8 @@ class _Merge:
         return successor
 
     def result(self) -> Continued:
-        return Continued(**{group: tuple(numbers) for group, numbers in self.groups.items()})
+        groups = {group: tuple(numbers) for group, numbers in self.groups.items()}
+        return Continued(**groups, numbers=self.numbers)
 
 
 def _with_spec(old: JobRecord, spec: JobSpec) -> JobRecord:

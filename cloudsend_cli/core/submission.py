@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.errors import Problem
@@ -37,6 +38,7 @@ class Submitted:
     continued: Continued | None
     warnings: tuple[Problem, ...]
     since: int = 0  # the newest number of the audit trail before it
+    ids: Mapping[str, str] = field(default_factory=dict)  # of its jobs as committed, by their names in the config
 
 
 @dataclass(frozen=True, slots=True)

@@ -352,3 +352,37 @@ def test_a_handle_whose_run_went_on_without_its_calls_says_so(stack: Stack) -> N
     """
     told = run_program(stack, source)
     assert told.endswith(" was continued without 2 of these 3 calls, which it has ended\n"), told
+
+
+def test_threads_that_continue_one_run_at_once_never_get_the_values_of_another(stack: Stack) -> None:
+    """Seen: the ids of the calls were looked up by name after the submission, when another had come in between."""
+    source = """
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+        from cloudsend_cli import Client, SubmitOptions
+        from cloudsend_cli.errors import ConflictError
+
+        def same(x):
+            return x
+
+        def call(client, x, together):
+            together.wait()
+            run = client.map(same, [{"x": x}], options=SubmitOptions(continue_as="one"))
+            try:
+                return run.values(60)
+            except ConflictError:
+                return None
+
+        if __name__ == "__main__":
+            client, told, points = Client(), [], range(4)
+            with ThreadPoolExecutor(len(points)) as pool:
+                for turn in range(3):
+                    together = threading.Barrier(len(points))
+                    values = [10 * turn + x for x in points]
+                    found = list(pool.map(lambda x: call(client, x, together), values))
+                    assert all(value in (None, [x]) for x, value in zip(values, found)), (values, found)
+                    told.append(sum(value is not None for value in found))
+            assert all(told), told  # who was last has the run
+            print("good")
+    """
+    assert run_program(stack, source) == "good\n"

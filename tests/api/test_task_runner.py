@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from function_scripts import run_program
-from real_stack import Stack
+from real_stack import Stack, wait_for
 from timed_tasks import read_tasks, timed_call
 
 from cloudsend_cli import TaskRunner
-from cloudsend_cli.errors import ConfigError, JobsFailed, UsageError
+from cloudsend_cli.errors import ConfigError, ConflictError, JobsFailed, UsageError
 
 SWEEP = """
     import json, os, sys, time
@@ -255,3 +257,29 @@ def test_a_log_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> Non
     runner = TaskRunner({"s": {"g": G}})
     with pytest.raises(UsageError, match="no/log cannot be written"):
         runner.output_log(tmp_path / "no" / "log")
+
+
+def test_tasks_that_another_runner_has_replaced_are_not_told_as_its_results(stack: Stack) -> None:
+    """Seen: the results of whoever continued the run were returned, as those of tasks that were ended."""
+    gate, begun = stack.files / "gate", stack.files / "begun"
+    os.mkfifo(gate)
+    told: list[BaseException] = []
+
+    def make(command: str) -> TaskRunner:
+        groups = {"g": {"Call": command}}
+        return TaskRunner({"S": groups}, state_dir=stack.state, folder=stack.files, continue_as="one")
+
+    def wait() -> None:
+        runner = make(f"sh -c 'touch {begun}; read x <{gate}'")
+        try:
+            runner.run()
+        except BaseException as problem:  # noqa: BLE001
+            told.append(problem)
+        runner.close()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_for(begun.exists)
+    assert [job.name for job in make("true").run()] == ["S/g/0"]
+    wait_for(lambda: not thread.is_alive())
+    assert [type(problem) for problem in told] == [ConflictError] and "without 1 of these 1 tasks" in str(told[0])

@@ -218,3 +218,13 @@ def test_jobs_of_equal_content_go_on_each_by_its_name() -> None:
     state, found = again(state, point("b", "x"), point("c", "y"), point("a", "z"))
     assert found == {"kept": (2,), "superseded": (1,), "added": (3, 4)}
     assert (state.jobs[1].superseded_by, state.jobs[4].spec.name) == (4, "a")
+
+
+def test_names_of_the_config_stand_for_the_jobs_that_it_goes_on_with() -> None:
+    state = run(point("g/0", "a"), point("g/1", "b"), point("g/2", "c"))
+    running = replace(state.jobs[2], state="running", attempt=1)
+    state.apply(Changes(jobs={1: replace(state.jobs[1], state="succeeded", attempt=1), 2: running}))
+    spec = RunSpec("p", "/c.yml", (point("g/0", "a"), point("g/3", "b"), point("g/2", "e")))
+    changes, continued = plan_continue(state, spec, (NODE,), 9.0)
+    assert continued.numbers == {"g/0": 1, "g/3": 2, "g/2": 4}
+    assert 2 not in changes.jobs and state.jobs[2].spec.name == "g/1"  # by which it was started

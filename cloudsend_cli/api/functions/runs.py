@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ def plan_work(work: Work, keep: Keep) -> tuple[dict[str, object], dict[str, Func
 class FunctionRun:
     """Calls of a function that are on their way. May be used from several threads.
 
-    `ids`: of the jobs, in the order of the calls; "" where another submission has replaced one already.
+    `ids`: of the jobs, in the order of the calls.
     """
 
     def __init__(self, client: Client, submitted: Submitted, ids: Sequence[str]) -> None:
@@ -96,12 +96,7 @@ class FunctionRun:
 
         ConflictError: the run was continued, by this program or another, without some of these calls.
         """
-        found = {result.id: result for result in self._client.results(self.run)}
-        gone = sum(id not in found for id in self._ids)
-        if gone:
-            told = f"run {self.run} was continued without {gone} of these {len(self)} calls, which it has ended"
-            raise ConflictError(told, hint="give each sweep a `continue_as` of its own")
-        return [found[id] for id in self._ids]
+        return select_results(self._client, self.run, self._ids, "calls")
 
     def values(self, timeout: float | None = None) -> list[Any]:
         """What all calls returned, in their order. Raises the first exception, as `JobResult.value` does."""
@@ -120,6 +115,16 @@ class FunctionRun:
     def cancel(self) -> RunView:
         """Ask for the end of all calls; `wait` sees it."""
         return self._client.cancel_run(self.run)
+
+
+def select_results(client: Client, run: str, ids: Collection[str], what: str) -> list[JobResult]:
+    """Of these jobs of the run, in their order. ConflictError: it was continued without some of them."""
+    found = {result.id: result for result in client.results(run)}
+    gone = sum(id not in found for id in ids)
+    if gone:
+        told = f"run {run} was continued without {gone} of these {len(ids)} {what}, which it has ended"
+        raise ConflictError(told, hint="give each sweep a `continue_as` of its own")
+    return [found[id] for id in ids]
 
 
 def wait_until_home(client: Client, run: str, timeout: float | None) -> None:
