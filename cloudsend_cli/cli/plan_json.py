@@ -38,7 +38,9 @@ def plan_json(plan: PlanView, foreseen: Forecast) -> dict[str, Any]:
         "nodes": [_node_json(node) for node in plan.nodes],
         "cost": _cost_json(plan, foreseen.cost),
         "forecast": _forecast_json(plan, foreseen),
-        "continued": {g: list(getattr(continued, g)) for g in GROUPS} if continued is not None else None,
+        "continued": {g: list(getattr(continued, g)) for g in (*GROUPS, "overtaken")}
+        if continued is not None
+        else None,
         "warnings": [*map(problem_json, plan.warnings), *map(problem_json, list_warnings(plan.nodes))],
     }
 

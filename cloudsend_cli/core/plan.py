@@ -23,6 +23,7 @@ from .model import (
 )
 from .naming import job_hash, match_names, stand_in_name
 from .offers import take_offer
+from .overtaken import list_overtaken
 from .pools import move_slots
 from .state import AT_REST, RESULTS_GONE, BuildRecord, Changes, JobRecord, NodeRecord, RunRecord, RunState
 
@@ -57,6 +58,7 @@ class Continued:
     added: tuple[int, ...] = ()
     superseded: tuple[int, ...] = ()  # edited: replaced by one of `added`
     dropped: tuple[int, ...] = ()  # no longer in the config
+    overtaken: tuple[int, ...] = ()  # of `kept`: what they wait for is done again, or was since
     numbers: Mapping[str, int] = field(default_factory=dict, compare=False)  # of its jobs, by the config's names
 
 
@@ -125,7 +127,8 @@ def plan_continue(
         nodes=node_records,
         builds={key: _reopen_build(b) for key, b in state.builds.items() if b.state == "failed"},
     )
-    return changes, merge.result()
+    continued = merge.result()
+    return changes, replace(continued, overtaken=list_overtaken(jobs, continued.kept))
 
 
 def _match_earlier(by_name: dict[str, JobRecord], wanted: Mapping[str, str]) -> dict[str, JobRecord]:

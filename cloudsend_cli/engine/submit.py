@@ -34,7 +34,8 @@ from cloudsend_cli.core.model import (
     RunSpec,
     Upload,
 )
-from cloudsend_cli.core.naming import attempt_id, job_id, node_name, run_id
+from cloudsend_cli.core.naming import attempt_id, node_name, run_id
+from cloudsend_cli.core.overtaken import warn_of_overtaken
 from cloudsend_cli.core.plan import AT_HAND, Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
 from cloudsend_cli.core.state import Changes, RunState
@@ -130,13 +131,15 @@ class Submitter:
         old = self._earlier_run(store, loaded.spec, options)
         continued = None
         kept: frozenset[str] = frozenset()
+        warnings = loaded.warnings
         if old is not None:
             state = store.load(old)
             changes, continued = plan_continue(state, loaded.spec, nodes, time.time())
             kept = frozenset(changes.jobs.get(n, state.jobs[n]).spec.name for n in continued.kept)
+            warnings += _warn_of_overtaken(continued)
             nodes = tuple(_mark_at_hand(state, nodes))
         history = store.read_history(loaded.spec.project)
-        return PlanView(loaded.spec, nodes, continued, old, loaded.warnings, history, kept)
+        return PlanView(loaded.spec, nodes, continued, old, warnings, history, kept)
 
     def submit(
         self,
@@ -157,7 +160,8 @@ class Submitter:
             if old is not None:
                 keep_secrets(old, secrets)
                 continued = self._continue(store, old, spec, nodes, announce)
-                return Submitted(old, continued, loaded.warnings, since, _list_ids(old, continued.numbers))
+                warnings = loaded.warnings + _warn_of_overtaken(continued)
+                return Submitted(old, continued, warnings, since)
             announce(spec, nodes, None)
             state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time(), store.read_history(spec.project))
             events = [Event("submitted", state.run.id, spec.config_path)]
@@ -165,8 +169,7 @@ class Submitter:
             with contextlib.suppress(ConflictError):
                 keep_secrets(state.run.id, secrets)
                 store.create_run(state, events, first=_continues(spec, options))
-                numbers = {job.spec.name: number for number, job in state.jobs.items()}
-                return Submitted(state.run.id, None, loaded.warnings, since, _list_ids(state.run.id, numbers))
+                return Submitted(state.run.id, None, loaded.warnings, since)
         raise ConflictError("no free run id was found in 20 tries", hint="try again")
 
     def _continue(
@@ -268,9 +271,9 @@ def _list_renamed(state: RunState, changes: Changes) -> Iterator[tuple[Home, Hom
             yield places[0], places[1], attempt
 
 
-def _list_ids(run: str, numbers: Mapping[str, int]) -> dict[str, str]:
-    """WHY NOT look the names up afterwards: another submission may have given them to jobs of its own by then."""
-    return {name: job_id(run, number) for name, number in numbers.items()}
+def _warn_of_overtaken(continued: Continued) -> tuple[Problem, ...]:
+    overtaken = set(continued.overtaken)
+    return warn_of_overtaken([name for name, number in continued.numbers.items() if number in overtaken])
 
 
 def _continues(spec: RunSpec, options: SubmitOptions) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Command
 from json_schema import check
 from rented_machines import Ask, Line, put_run
 
@@ -154,3 +155,23 @@ def test_a_plan_tells_what_it_costs_in_all_where_earlier_runs_tell_how_long_it_t
     }
     said = line("run", "c.yml", "--dry-run")[2]
     assert "about 1h00m\nabout $0.0233 from now on: 1 machine from launch to end, 10m00s of waiting" in said
+
+
+# ---- what is kept although it waits for what is not -----------------------------------------------------------------
+
+
+def test_a_report_that_is_kept_while_its_trainings_are_done_again_is_told(cloudsend: Command) -> None:
+    config = "jobs:\n- {name: train, run: exit 1}\n- {name: report, run: 'true', after_any: train}\n"
+    (cloudsend.folder / "c.yml").write_text(config)
+    cloudsend("run", "c.yml", status=1)
+    said = (
+        "warning: kept, although what it waits for is done again, or was since: report; "
+        "edit it (a variable will do) or run all with --fresh\n"
+    )
+    assert said in cloudsend("run", "c.yml", "--dry-run").stderr
+    plan = cloudsend.json("run", "c.yml", "--dry-run")
+    check(plan, "plan")
+    assert (plan["continued"]["overtaken"], len(plan["warnings"])) == ([2], 1)
+    assert said in cloudsend("run", "c.yml", status=1).stderr
+    (cloudsend.folder / "c.yml").write_text(config.replace("after_any", "vars: {again: 1}, after_any"))
+    assert "warning" not in cloudsend("run", "c.yml", status=1).stderr
