@@ -34,7 +34,7 @@ from cloudsend_cli.core.model import (
     RunSpec,
     Upload,
 )
-from cloudsend_cli.core.naming import attempt_id, node_name, run_id
+from cloudsend_cli.core.naming import attempt_id, job_id, node_name, run_id
 from cloudsend_cli.core.overtaken import warn_of_overtaken
 from cloudsend_cli.core.plan import AT_HAND, Continued, NodePlan, plan_continue, plan_run
 from cloudsend_cli.core.ports import Event, Provider
@@ -161,7 +161,7 @@ class Submitter:
                 keep_secrets(old, secrets)
                 continued = self._continue(store, old, spec, nodes, announce)
                 warnings = loaded.warnings + _warn_of_overtaken(continued)
-                return Submitted(old, continued, warnings, since)
+                return Submitted(old, continued, warnings, since, _list_ids(old, continued.numbers))
             announce(spec, nodes, None)
             state = plan_run(spec, nodes, run_id(os.urandom(8)), time.time(), store.read_history(spec.project))
             events = [Event("submitted", state.run.id, spec.config_path)]
@@ -169,7 +169,8 @@ class Submitter:
             with contextlib.suppress(ConflictError):
                 keep_secrets(state.run.id, secrets)
                 store.create_run(state, events, first=_continues(spec, options))
-                return Submitted(state.run.id, None, loaded.warnings, since)
+                numbers = {job.spec.name: number for number, job in state.jobs.items()}
+                return Submitted(state.run.id, None, loaded.warnings, since, _list_ids(state.run.id, numbers))
         raise ConflictError("no free run id was found in 20 tries", hint="try again")
 
     def _continue(
@@ -269,6 +270,11 @@ def _list_renamed(state: RunState, changes: Changes) -> Iterator[tuple[Home, Hom
             results_dir, attempt = state.run.results_dir, attempt_id(state.run.id, number, job.attempt)
             places = [Home(results_dir, state.run.id, name) for name in (old.spec.name, job.spec.name)]
             yield places[0], places[1], attempt
+
+
+def _list_ids(run: str, numbers: Mapping[str, int]) -> dict[str, str]:
+    """WHY NOT look the names up afterwards: another submission may have given them to jobs of its own by then."""
+    return {name: job_id(run, number) for name, number in numbers.items()}
 
 
 def _warn_of_overtaken(continued: Continued) -> tuple[Problem, ...]:
