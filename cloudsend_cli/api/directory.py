@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cloudsend_cli.core.model import HostView
+from cloudsend_cli.core.model import FINAL_STATES, HostView
 from cloudsend_cli.core.renting import is_rented_node
 from cloudsend_cli.core.state import AT_REST
 from cloudsend_cli.errors import MaestroError
@@ -89,8 +89,8 @@ class Directory:
     def carry_on_rented(self, note: Callable[[str], None] = lambda _: None) -> None:
         """Where runs have rented machines, have a maestro: without one nobody gives back what is needed no longer.
 
-        So where one has died before it wrote the tables of a run that is over. MaestroError: there is none, and none
-        can be started.
+        So where one has died before it brought the results of ended jobs home, or wrote the tables of a run that is
+        over. MaestroError: there is none, and none can be started.
         """
         store = self.reader()
         active = store.list_active_runs()
@@ -102,10 +102,13 @@ class Directory:
             maestro.close()
             return
         for run in active:
-            nodes = store.load_without_jobs(run).nodes.values()
-            if any(is_rented_node(node) and node.state not in AT_REST for node in nodes):
+            frame = store.load_without_jobs(run)
+            if any(is_rented_node(node) and node.state not in AT_REST for node in frame.nodes.values()):
                 self.hint(run).close()
                 note(f"no maestro was running: one was started, which gives back what run {run} needs no longer")
+            elif frame.run.ended_at is None and not _has_open_jobs(store, run):
+                self.hint(run).close()
+                note(f"no maestro was running: one was started, which brings home the results of run {run}")
         for run in owed:
             self.hint(run).close()
 
@@ -123,3 +126,8 @@ class Directory:
         finally:
             maestro.close()
         return {n: parse_view(v) for n, v in answer.items()} if isinstance(answer, dict) else {}
+
+
+def _has_open_jobs(store: SqliteStore, run: str) -> bool:
+    counts = store.count_jobs(run, superseded=True)
+    return any(state not in FINAL_STATES and count for state, count in counts.items())

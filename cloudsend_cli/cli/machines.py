@@ -10,7 +10,7 @@ import typer
 
 from cloudsend_cli.errors import UsageError
 
-from .listing import show_one
+from .listing import say_if_unwatched, show_one
 from .parameters import Instance, OfProvider, OfRun, Provider
 from .render import Column, Listing, Screen, column, duration, iso_seconds, plural
 from .sanitise import log_text
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 UNPAID = frozenset({"wanted", "stopping", "stopped", "ending", "terminated", "released", "failed"})
 CONSOLE_LINES = 40
+RUNS_LOOKED_AT = 50  # of those that use the machines, for the word that nobody carries them on
 BOOT_TIME = 180.0  # seconds in which most machines can be logged in to
 
 
@@ -138,6 +139,10 @@ def list_instances(ctx: typer.Context, run: OfRun = None, provider: OfProvider =
     screen.list(machines, choose_listing(machines))
     if not screen.machine and any(machine.rental is not None for machine in machines):
         screen.say(rate_text(machines))
+    runs = {run for machine in machines for run in machine.runs}
+    say_if_unwatched(
+        session, [view for view in session.client.list_runs(RUNS_LOOKED_AT) if view.id in runs] if runs else ()
+    )
 
 
 def list_paid(machines: Iterable[InstanceView]) -> list[RentalView]:

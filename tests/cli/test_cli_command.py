@@ -407,7 +407,7 @@ def test_a_run_whose_maestro_was_killed_is_said_to_wait_for_one(cloudsend: Comma
     os.kill(int(cloudsend.json("maestro", "status")["pid"]), signal.SIGKILL)
     waits = f"not running, and these runs wait for one: {run}; `cloudsend wait {run}` starts it\n"
     assert cloudsend("maestro", "status").stdout == waits
-    for words in ("list runs", f"explain {run}.1"):
+    for words in ("list runs", f"explain {run}.1", "list instances"):
         assert "no maestro runs: open jobs are shown as last known" in cloudsend(*words.split()).stderr
     cloudsend("kill", "run", run)
     cloudsend("wait", run, status=1)

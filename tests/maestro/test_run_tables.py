@@ -175,6 +175,31 @@ def test_after_kill_9_between_the_end_and_the_tables_the_next_maestro_writes_the
     wait_for(lambda: list_owed(stack.state) == [])
 
 
+@pytest.mark.parametrize("way", ["wait", "instances"])
+def test_after_kill_9_between_the_last_end_and_its_results_the_next_maestro_brings_them(
+    stack: Stack, way: str
+) -> None:
+    results = stack.files / "r"
+    results.write_text("in the way")  # nothing can come home
+    run = stack.submit(
+        results_dir=str(results), jobs=[{"name": "n-{x}", "run": "echo 7 > o", "output": "o", "matrix": {"x": [1]}}]
+    )
+    wait_for(lambda: stack.client.find_job(f"{run}.1").state == "succeeded")
+    stack.kill_maestro()
+    assert stack.client.find_job(f"{run}.1").outputs == "wanted"
+    assert stack.client.find_run(run).ended_at is None
+    results.unlink()
+    told: list[str] = []
+    if way == "wait":
+        assert stack.client.wait([run])[0].state == "succeeded"
+    else:
+        assert [machine.runs for machine in stack.client.list_instances(note=told.append)] == [(run,)]
+        assert told == [f"no maestro was running: one was started, which brings home the results of run {run}"]
+    wait_for((results / run / CSV).exists)
+    assert (results / run / "n-1" / "o").read_text() == "7\n"
+    wait_for(lambda: list_owed(stack.state) == [])
+
+
 @pytest.mark.parametrize("tells", [False, True])
 def test_a_run_with_nothing_to_tell_leaves_nothing_behind(tmp_path: Path, tells: bool) -> None:
     made = Setting(tmp_path, params=())
