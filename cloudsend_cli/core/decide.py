@@ -7,8 +7,9 @@ touches its arguments. The caller commits the changes first and executes the act
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from .actions import (
     AckAttempts,
@@ -26,6 +27,7 @@ from .decide_money import is_paying, keep_budget, take_rentals
 from .decide_nodes import list_orphans, take_nodes
 from .demand import may_serve
 from .draft import Draft
+from .empty_machines import plan_shares, take_share
 from .explain import describe
 from .growth import shrink
 from .metrics import Metrics
@@ -87,6 +89,9 @@ def _unsettled(draft: Draft) -> bool:
 # ---- handing out ---------------------------------------------------------------------------------------------------
 
 
+Choose = Callable[[list[Place], JobRecord], Place | None]
+
+
 def _hand_out(draft: Draft) -> None:
     places = list_places(draft)
     if places:
@@ -111,20 +116,24 @@ def _fill(draft: Draft, places: list[Place]) -> None:
             found = keep_drawn(draft, draft.state.seed, job_class, found)
         if found:
             servable[job_class] = found
-    # Where jobs are counted, what would wait in a machine's queue takes the place of none that could start at once.
-    for ahead in (True,) if draft.run.max_parallel is None else (False, True):
-        room = _fill_round(draft, dict(servable), rooms, room, ahead=ahead)
-
-
-def _fill_round(draft: Draft, servable: dict[JobClass, list[Place]], rooms: Rooms, room: int, *, ahead: bool) -> int:
-    """How many more may be handed out after this."""
     spread = read_assign(draft.run.settings) == FASTEST
+    shares = plan_shares(draft, places) if draft.state.seed is None and not spread else None
+    if shares:
+        room = _fill_round(draft, dict(servable), rooms, room, partial(take_share, shares))
+    # Where jobs are counted, what would wait in a machine's queue takes the place of none that could start at once.
+    turns = (False,) if shares is not None else (True,) if draft.run.max_parallel is None else (False, True)
+    for ahead in turns:
+        room = _fill_round(draft, dict(servable), rooms, room, partial(best_place, spread=spread, ahead=ahead))
+
+
+def _fill_round(draft: Draft, servable: dict[JobClass, list[Place]], rooms: Rooms, room: int, choose: Choose) -> int:
+    """How many more may be handed out after this."""
     for number, job_class in _in_order(draft.state, servable) if room > 0 else ():
         job = draft.state.jobs[number]
         if number in draft.jobs:
             continue  # it ended, or was handed out, in this very decision
         found = servable[job_class] if rooms.has_room(job_class.group) else []
-        place = best_place(found, job, spread=spread, ahead=ahead)
+        place = choose(found, job)
         if place is None:
             del servable[job_class]
             continue

@@ -72,6 +72,7 @@ class FakeProvider:
         self.timeline = timeline
         self.capacity = capacity or Resources(2.0, 8 << 30, 0)
         self.boot_delay = 8.0
+        self.boot_spread = 0.0  # that many seconds more for some, up to six times as many
         self.keep_seconds = 40.0
         self.short: dict[str, str] = {}  # request -> the refusal that it gets, a key of REFUSALS
         self.most: int | None = None  # machines that the account may have at once
@@ -216,12 +217,12 @@ class FakeProvider:
             self.tokens[token] = waiting.instance_id
             return waiting.instance_id
         now = self.timeline.now
-        instance = FakeInstance(
-            f"i-{len(self.instances) + 1}", run, node, generation, token, request, now, now + self.boot_delay
-        )
+        number = len(self.instances) + 1
+        boot = self.boot_delay + self.boot_spread * (number * 5 % 7)
+        instance = FakeInstance(f"i-{number}", run, node, generation, token, request, now, now + boot)
         self.instances[instance.instance_id] = instance
         self.tokens[token] = instance.instance_id
-        self.timeline.after(self.boot_delay, lambda: self._start(instance))
+        self.timeline.after(boot, lambda: self._start(instance))
         return instance.instance_id
 
     def _start(self, instance: FakeInstance) -> None:

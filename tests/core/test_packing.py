@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import pytest
+from cut_machines import MACHINE, allowed, cut
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudsend_cli.core.model import NOTHING, UNBOUNDED, Resources
 from cloudsend_cli.core.packing import Kind, Packing, count_machines, plan_machines, plan_packing
 
-MACHINE = Resources(16.0, 64, 4)
 NEEDS = st.builds(Resources, st.sampled_from((0.0, 0.25, 0.5, 1.0, 2.0, 3.0)), st.integers(0, 8), st.integers(0, 2))
 COUNTS = st.dictionaries(NEEDS, st.integers(1, 30), max_size=8)
 MACHINES = st.lists(
@@ -152,31 +152,6 @@ def test_machines_that_run_out_are_followed_by_others() -> None:
 
 
 # ---- against the least number --------------------------------------------------------------------------------------
-
-
-def allowed(least: int) -> int:
-    return max(least + 1, int(least * 1.05))
-
-
-def cut(rng: random.Random, machines: int, pieces: int, full: float) -> dict[Resources, int]:
-    """Machines cut up into pieces, of which nothing is missing where `full` is 1: they need `machines` at the least
-    where they are full in any dimension, as here in CPUs."""
-    found: Counter[Resources] = Counter()
-    for _ in range(machines):
-        count = rng.randint(1, pieces)
-        cpus = _parts(rng, 32, count)
-        memory = [int(full * part) for part in _parts(rng, 64, count)]
-        gpus = [int(full * part) for part in _parts(rng, 4, count, least=0)]
-        found.update(Resources(c / 2, m, g) for c, m, g in zip(cpus, memory, gpus, strict=True))
-    return dict(found)
-
-
-def _parts(rng: random.Random, whole: int, count: int, least: int = 1) -> list[int]:
-    if least:
-        cuts = [0, *sorted(rng.sample(range(1, whole), count - 1)), whole]
-    else:
-        cuts = [0, *sorted(rng.randint(0, whole) for _ in range(count - 1)), whole]
-    return [after - before for before, after in pairwise(cuts)]
 
 
 @pytest.mark.parametrize("full", [1.0, 0.8])
