@@ -50,11 +50,15 @@ def _ready_text(cost: ExpectedCost | None) -> str:
 def _unknown_text(foreseen: Forecast) -> str:
     if not foreseen.unknown:
         return ""
-    text = f"; {foreseen.unknown:,} of {plural(foreseen.jobs, 'job')} have no history"
+    has = "has" if foreseen.unknown == 1 else "have"
+    text = f"; {foreseen.unknown:,} of {plural(foreseen.jobs, 'job')} {has} no history"
     if not foreseen.estimated:
         return text
-    which = "these" if foreseen.estimated == foreseen.unknown else f"{foreseen.estimated:,} of these"
-    return f"{text}, and {which} are estimated: as long as others of their sweep took"
+    if foreseen.estimated < foreseen.unknown:
+        which = f"{foreseen.estimated:,} of these {'is' if foreseen.estimated == 1 else 'are'}"
+    else:
+        which = "this is" if foreseen.unknown == 1 else "these are"
+    return f"{text}, and {which} estimated: as long as others of {'its' if foreseen.estimated == 1 else 'their'} sweep took"
 
 
 def cost_lines(foreseen: Forecast, budget: float | None) -> Iterator[str]:

@@ -105,8 +105,9 @@ def _estimate(whole: RunSpec, state: RunState, history: History) -> dict[str, fl
     times = {job.spec.name: job.expected for job in state.jobs.values()}
     for job in whole.jobs:
         if job.name not in times:
-            times[job.name] = history.expect(job_hash(job), job.name)
-    return estimate_times(whole.jobs, {name: seconds for name, seconds in times.items() if seconds})
+            times[job.name] = history.expect(job_hash(job), job)
+    known = {name: seconds for name, seconds in times.items() if seconds}
+    return estimate_times(whole.jobs, known, history.by_name)
 
 
 def _without(spec: RunSpec, kept: Collection[str]) -> RunSpec:

@@ -22,13 +22,19 @@ class History:
     by_name: Mapping[str, float] = field(default_factory=dict)
     starting: float | None = None  # from the launch of a rented machine to its first job, there; None: not known
 
-    def expect(self, content: str, name: str) -> float:
+    def expect(self, content: str, job: JobSpec) -> float:
         """Of the same content, else of the same name; 0: not known."""
         found = self.by_hash.get(content, 0.0)
-        return found or self.by_name.get(name, 0.0)
+        return found or (0.0 if is_numbered(job) else self.by_name.get(job.name, 0.0))
 
 
 NO_HISTORY = History()
+
+
+def is_numbered(job: JobSpec) -> bool:
+    """Whether it is called by its number alone, which another point has when the sweep grows."""
+    group, _, number = job.name.rpartition("/")
+    return bool(job.group) and group == job.group and number.isdecimal()
 
 
 # ---- points of a sweep that no run has timed -----------------------------------------------------------------------
@@ -50,18 +56,29 @@ def sweep_of(job: JobSpec) -> str:
     return " ".join((_SEVERAL.sub("*", name), ",".join(name for name, _ in job.params)))
 
 
-def estimate_times(jobs: Iterable[JobSpec], known: Mapping[str, float]) -> dict[str, float]:
-    """By name, of those that are not `known`: the mean of the points of the same sweep that are, if any."""
+def estimate_times(
+    jobs: Iterable[JobSpec], known: Mapping[str, float], by_name: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """By name, of those that are not `known`: the mean of the points of the same sweep that are, if any; else of what
+    had the names of that sweep before it was edited."""
     sums: dict[str, tuple[float, int]] = {}
+    before: dict[str, tuple[float, int]] = {}
     missing = []
     for job in jobs:
         sweep = sweep_of(job)
         if sweep and job.name in known:
-            total, count = sums.get(sweep, (0.0, 0))
-            sums[sweep] = (total + known[job.name], count + 1)
+            _add(sums, sweep, known[job.name])
         elif sweep:
             missing.append((job.name, sweep))
-    return {name: sums[sweep][0] / sums[sweep][1] for name, sweep in missing if sweep in sums}
+            if by_name and job.name in by_name:
+                _add(before, sweep, by_name[job.name])
+    means = {sweep: total / count for sweep, (total, count) in {**before, **sums}.items()}
+    return {name: means[sweep] for name, sweep in missing if sweep in means}
+
+
+def _add(sums: dict[str, tuple[float, int]], sweep: str, seconds: float) -> None:
+    total, count = sums.get(sweep, (0.0, 0))
+    sums[sweep] = (total + seconds, count + 1)
 
 
 # ---- machines ------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def plan_run(
 
 
 def _new_job(number: int, spec: JobSpec, content: str, now: float, history: History, batch: int = 1) -> JobRecord:
-    expected = history.expect(content, spec.name)
+    expected = history.expect(content, spec)
     return JobRecord(number, spec, content, now, batch=batch, expected=expected)
 
 

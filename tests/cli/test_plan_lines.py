@@ -30,6 +30,12 @@ def test_time_and_what_is_not_known_of_it() -> None:
     ]
     (all_of_them,) = forecast_lines(Forecast(40, 3, seconds=720.0, estimated=3))
     assert ", and these are estimated:" in all_of_them
+    (one,) = forecast_lines(Forecast(1, 1, seconds=9.0, estimated=1))
+    assert one == "about 9.0s; 1 of 1 job has no history, and this is estimated: as long as others of its sweep took"
+    (one,) = forecast_lines(Forecast(3, 2, seconds=9.0, estimated=1))
+    assert one.endswith(
+        "; 2 of 3 jobs have no history, and 1 of these is estimated: as long as others of its sweep took"
+    )
     unknown = "how long it takes is not known: no earlier run of this project has timed its jobs"
     assert list(forecast_lines(Forecast(1, 1))) == [unknown]
     assert list(forecast_lines(Forecast(0, 0))) == []

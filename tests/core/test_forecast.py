@@ -135,6 +135,33 @@ def test_nothing_is_said_of_a_sweep_of_which_nothing_is_known() -> None:
     assert (found.seconds, found.unknown, found.estimated) == (None, 2, 0)
 
 
+def tasks(*values: str) -> list[JobSpec]:
+    return [job(f"A/g/{n}", argv=("sleep", x), params=(("", x),), group="A/g") for n, x in enumerate(values)]
+
+
+def timed(*values: str) -> History:
+    """What a run of these leaves, each of which took as many seconds as it says."""
+    return History(
+        {job_hash(task): float(x) for task, x in zip(tasks(*values), values, strict=True)},
+        {task.name: float(x) for task, x in zip(tasks(*values), values, strict=True)},
+    )
+
+
+def test_a_task_is_not_taken_for_what_had_its_number_before() -> None:
+    grown = spec(*tasks("1", "2", "4"))
+    found = plan_forecast(grown, nodes(1, 1.0), timed("1", "4"), {"A/g/0", "A/g/2"})
+    assert (found.jobs, found.seconds, found.unknown, found.estimated) == (1, 2.5, 1, 1), "the second was 4 s before"
+    found = plan_forecast(grown, nodes(1, 1.0), timed("1", "4"))
+    assert (found.jobs, found.seconds, found.unknown, found.estimated) == (3, 7.5, 1, 1)
+
+
+def test_tasks_that_were_all_edited_are_estimated_by_those_of_their_group_before() -> None:
+    found = plan_forecast(spec(*tasks("7", "8", "9")), nodes(1, 1.0), timed("1", "4"))
+    assert (found.seconds, found.unknown, found.estimated) == (7.5, 3, 3)
+    numbered = job("A/g/0", group="A/h")
+    assert timed("1").expect("", numbered) == 1.0, "it is called so by its user"
+
+
 @pytest.mark.parametrize(
     ("point", "sweep"),
     [
