@@ -143,7 +143,12 @@ def job_directory(home: Home) -> Path:
 
 def is_home(home: Home, attempt: str) -> bool:
     """Whether the results of this attempt lie where they belong."""
-    return _read_manifest(job_directory(home))[0] == attempt
+    return read_attempt(job_directory(home)) == attempt
+
+
+def read_attempt(directory: Path) -> str:
+    """Whose results lie there; "" where none of ours do."""
+    return _read_manifest(directory)[0]
 
 
 def rename_homes(moves: Iterable[tuple[Home, Home, str]]) -> None:

@@ -229,3 +229,54 @@ def test_a_second_client_sees_what_the_first_has_run(script: Scripts) -> None:
     second = script.open(config).run_jobs()
     assert second.get_id() == first.get_id() and [p.get_uid() for p in second] == [p.get_uid() for p in first]
     wait_for(lambda: not script.stack.client.maestro_status().runs)
+
+
+def test_a_client_whose_jobs_another_one_replaces_is_never_given_that_ones_processes(script: Scripts) -> None:
+    """Seen: the first was told that its job was done, and given the results of the second."""
+    hold = gate(script.stack)
+    first = script({"run_command": f"echo first >out; read x <{hold}", "output_file": "out"}, recover=True)
+    session = first.run_jobs()
+    (process,) = first.wait_for_jobs_state(RUNNING, session)
+    second = script({"run_command": "echo second >out", "output_file": "out"}, recover=True)
+    (other,) = second.run_jobs(wait=True)
+    assert second.get_job(str(other.get_job().get_id())) is other.get_job() and other.get_state() == DONE
+    assert first.wait_for_jobs_state(ENDED) == [process]
+    assert (process.get_uid(), process.get_state()) == (f"{session.get_id()}.1.1", ABORTED)
+    assert str(process.get_aborted_reason()).endswith("; its run was continued without it")
+    assert other.get_uid() == f"{session.get_id()}.2.1"
+    for directory in ("there", None):
+        with pytest.raises(ResultError, match="continued by another client without"):
+            first.fetch_results(directory)
+    second.fetch_results("there")
+    assert (script.stack.files / "there" / "job_000_out").read_text() == "second\n"
+    (again,) = first.run_jobs(wait=False)
+    assert again.get_uid() == f"{session.get_id()}.3.1" and second.get_jobs_states() == [other]
+    hold.write_text("\n")
+    assert first.wait_for_jobs_state(ENDED) == [again] and again.get_state() == DONE
+    assert first.get_job(f"{session.get_id()}.3") is again.get_job()
+    with pytest.raises(ResultError, match=f"the results of {other.get_uid()} gave way to those of"):
+        second.fetch_results("there")
+
+
+def test_clients_that_run_other_jobs_at_once_each_have_their_own(script: Scripts) -> None:
+    together, found = threading.Barrier(3), {}
+
+    def work(number: int) -> None:
+        client = get_client(
+            {"provider": "local", "recover": True, "jobs": [{"run_command": f"echo {number}; true"}]},
+            state_dir=script.stack.state,
+        )
+        with client:
+            client.start()
+            together.wait()
+            (process,) = client.run_jobs(wait=True)
+            found[number] = (process, script.stack.client.find_job(str(process.get_job().get_id())).command)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert {number: command for number, (_, command) in found.items()} == {n: f"echo {n}; true" for n in (1, 2, 3)}
+    assert len({process.get_uid() for process, _ in found.values()}) == 3
+    assert DONE in {process.get_state() for process, _ in found.values()}

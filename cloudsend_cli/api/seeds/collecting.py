@@ -8,14 +8,14 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from cloudsend_cli.engine.results import MANIFEST
+from cloudsend_cli.engine.results import MANIFEST, read_attempt
 from cloudsend_cli.errors import ResultError
 
 from ..client import Client
-from .objects import CloudSendProcess
+from .objects import CloudSendJob, CloudSendProcess
 
 Copies = dict[str, list[int]]  # path below the directory -> size, time of the last change
 
@@ -42,7 +42,12 @@ def collect_all(client: Client, processes: list[CloudSendProcess], directory: Pa
 def _collect(client: Client, process: CloudSendProcess, directory: Path, taken: set[Path], *, plain: bool) -> None:
     """Copy what one job has left into `directory`. ResultError: there is nothing of it any more, or no room for it."""
     job = process.get_job()
-    for home in client.fetch(str(job.get_id())):
+    homes = client.fetch(str(job.get_id()))
+    if not homes:
+        refuse_replaced([job])
+    for home in homes:
+        if (there := read_attempt(home)) and there != process.get_uid():
+            raise ResultError(f"{job.get_name()}: the results of {process.get_uid()} gave way to those of {there}")
         for path in _files(home):
             name = path.relative_to(home).as_posix()
             target = directory / (name if plain else f"job_{job.get_rank():03d}_{name.replace('/', '_')}")
@@ -50,6 +55,15 @@ def _collect(client: Client, process: CloudSendProcess, directory: Path, taken: 
                 target = target.with_name(f"{target.name}~1")
             _copy(path, target)
             taken.add(target)
+
+
+def refuse_replaced(jobs: Iterable[CloudSendJob]) -> None:
+    """ResultError: their run was continued without some of them, and has the results of other jobs by their names."""
+    gone = [f"{job.get_name()} ({job.get_id()})" for job in jobs if job.is_replaced()]
+    if gone:
+        more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+        told = f"the run was continued by another client without {', '.join(gone[:3])}{more}"
+        raise ResultError(told, hint="two programs that change the same run need a name, or a directory, of their own")
 
 
 def _copy(path: Path, target: Path) -> None:

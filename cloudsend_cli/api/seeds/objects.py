@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from cloudsend_cli.core.machine_views import InstanceView
-from cloudsend_cli.core.model import FINAL_STATES, PENDING, EnvironmentBuild, JobSpec, Resources
+from cloudsend_cli.core.model import CANCELLED, FINAL_STATES, PENDING, EnvironmentBuild, JobSpec, Resources
 from cloudsend_cli.core.naming import attempt_id, job_hash
 from cloudsend_cli.core.views import JobView
 
@@ -188,13 +188,14 @@ class CloudSendJob:
     def see(self, view: JobView, batch: str) -> CloudSendProcess:
         """Its newest process. Before an attempt is handed out, its id is known already: it is the next one."""
         self._view = view
-        mine = [process for process in self._processes.values() if process.run == view.run]
+        others = [process for process in self._processes.values() if process.run == view.run]
+        mine = [process for process in others if process.get_uid().startswith(f"{view.id}.")]
         number = view.attempt + 1 if view.state == PENDING else max(view.attempt, 1)
         if view.state in FINAL_STATES:  # what was waited for may have ended without being started
             number = max([number, *(process.attempt for process in mine)])
         uid = attempt_id(view.run, view.number, number)
         if uid not in self._processes:
-            for older in mine:
+            for older in others:
                 older.end()
             self._processes[uid] = CloudSendProcess(self, view.run, uid, number, batch)
         self._processes[uid].see(view)
@@ -206,6 +207,10 @@ class CloudSendJob:
 
     def place(self, instance: CloudSendInstance | None) -> None:
         self._instance = instance
+
+    def is_replaced(self) -> bool:
+        """Whether its run was continued without it, by another client."""
+        return self._view is not None and self._view.superseded
 
     def get_name(self) -> str:
         return self._spec.name
@@ -287,6 +292,8 @@ class CloudSendProcess:
 
     def see(self, view: JobView) -> None:
         self._state, self._reason = job_state(view), view.reason
+        if view.superseded and view.state == CANCELLED and view.attempt:  # which says no more than that it was ended
+            self._reason = f"{view.reason}; its run was continued without it"
 
     def end(self) -> None:
         """A newer attempt has taken its place, so it did not succeed."""

@@ -125,9 +125,9 @@ def see_machines(objects: Objects, views: Sequence[InstanceView]) -> None:
 def see_jobs(
     objects: Objects, jobs: Mapping[str, CloudSendJob], views: Sequence[JobView], batch: str
 ) -> Iterator[CloudSendProcess]:
-    """The newest process of each of these jobs, in the order of the run."""
+    """The newest process of each of these jobs, which are by their ids, in the order of the run."""
     for view in views:
-        job = jobs.get(view.name)
+        job = jobs.get(view.id)
         if job is not None:
             yield job.see(view, batch)
             if view.instance is not None:

@@ -21,7 +21,7 @@ from cloudsend_cli.errors import CloudsendError, NotFoundError, UnreachableError
 
 from ..client import Client
 from .adding import OBJECTS, Config, extend, read_added, without_objects
-from .collecting import collect_all, remove_copies
+from .collecting import collect_all, refuse_replaced, remove_copies
 from .objects import (
     CloudSendEnvironment,
     CloudSendInstance,
@@ -77,7 +77,7 @@ class CloudSendProvider:
         self._known: Objects | None = None
         self._batches: dict[str, int] = {}
         self._run = ""
-        self._runs: dict[str, Mapping[str, CloudSendJob]] = {}  # of each run its jobs by name, oldest run first
+        self._runs: dict[str, Mapping[str, CloudSendJob]] = {}  # of each run its jobs by id, oldest run first
         self._state = CloudSendProviderState.NEW
 
     def __enter__(self) -> CloudSendProvider:
@@ -182,10 +182,11 @@ class CloudSendProvider:
         self._reset = False
         keep_source(self._source, self._client.state_dir, self._folder)
         self._run = submitted.run
-        if {view.name for view in self._client.list_jobs(self._run)} != set(self._objects().jobs):
+        if set(submitted.ids) != set(self._objects().jobs):
             self.start()  # the config has been edited since it was planned
         self._runs.pop(self._run, None)
-        self._runs[self._run] = self._objects().jobs
+        jobs = self._objects().jobs
+        self._runs[self._run] = {id: jobs[name] for name, id in submitted.ids.items() if name in jobs}
         found = self._read(self._run)
         for process in found:
             process.get_job().put_last(process)
@@ -206,7 +207,7 @@ class CloudSendProvider:
             raise UsageError(f"it is not known which entry of `jobs` has made {job.get_name()!r}", hint=hint)
         options = SubmitOptions(fresh=True, provider=self._provider, folder=self._source.folder)
         submitted = self._client.submit(self._source.pick(index, job.get_name()), options=options)
-        self._runs[submitted.run] = {job.get_name(): job}
+        self._runs[submitted.run] = dict.fromkeys(submitted.ids.values(), job)
         (process,) = self._read(submitted.run)
         if wait:
             self.wait_for_jobs_state(ENDED, process)
@@ -439,12 +440,13 @@ class CloudSendProvider:
         With `use_normal_output` by its own name; of two that are the same the second one has `~1` behind it. Results
         come home by themselves, below the config's `results_dir`, with their own names; without `directory` that place
         is returned. Nothing else in `directory` is touched. Copies are made each time, whatever `use_cached` says.
-        ResultError: of some jobs nothing is there.
+        ResultError: of some jobs nothing is there, such as those that another client has replaced.
         """
         session = self.get_jobs_states(processes)
         if directory is not None:
             collect_all(self._client, session, Path(directory), plain=use_normal_output)
             return Directory(os.fspath(directory))
+        refuse_replaced([process.get_job() for process in session])
         run = self._client.find_run(session.get_id())
         self._client.fetch(run.id)
         return Directory(run.results_dir)
@@ -522,7 +524,11 @@ class CloudSendProvider:
         objects = self._objects()
         number = self._batches[run] = self._client.find_run(run).batch
         see_machines(objects, self._client.list_instances(run))
-        found = list(see_jobs(objects, self._runs[run], self._client.list_jobs(run), f"{run}-{number}"))
+        jobs = self._runs[run]
+        views = self._client.list_jobs(run)
+        if jobs.keys() - {view.id for view in views}:  # another client has continued the run without them
+            views = self._client.list_jobs(run, history=True)
+        found = list(see_jobs(objects, jobs, views, f"{run}-{number}"))
         gather_jobs(objects)
         return found
 
@@ -530,7 +536,13 @@ class CloudSendProvider:
         left = None if until is None else max(0.0, until - time.monotonic())
         if mask == ENDED:
             whole = len(wanted) == len(self._runs[run])
-            self._client.wait([run] if whole else [str(job.get_id()) for job in wanted], left)
+            if whole and not any(job.is_replaced() for job in wanted):
+                self._client.wait([run], left)
+                self._read(run)
+                wanted = [job for job in wanted if not is_in(job, ENDED)]  # they have been replaced meanwhile
+                left = None if until is None else max(0.0, until - time.monotonic())
+            if wanted:
+                self._client.wait([str(job.get_id()) for job in wanted], left)
             return
         settled = False
         for progress in self._client.follow(run, timeout=left):
