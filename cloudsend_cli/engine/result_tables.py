@@ -20,7 +20,7 @@ from cloudsend_cli.core.metrics import split_ignored
 from cloudsend_cli.core.model import FINAL_STATES
 from cloudsend_cli.core.naming import job_id
 from cloudsend_cli.core.result_rows import Names, plain_cell, printable
-from cloudsend_cli.core.views import iso
+from cloudsend_cli.core.views import Slots, iso
 from cloudsend_cli.errors import ResultError
 from cloudsend_cli.store.sqlite import SqliteStore
 from cloudsend_cli.store.tables import JobRow
@@ -31,6 +31,7 @@ NAMES_MOST = 100
 DIGESTS_MOST = 2  # of one file: the one that is there, and the one that is about to be
 FIXED = (
     "id", "name", "state", "reason", "exit_code", "attempt", "instance", "started_at", "ended_at", "duration",
+    "section", "group", "slot",
 )  # fmt: skip
 Row = dict[str, object]
 Write = Callable[[str], object]
@@ -39,9 +40,10 @@ Write = Callable[[str], object]
 def write_tables(store: SqliteStore, run: str, folder: Path) -> list[Path]:
     """Both tables of the run into `folder`, each whole or not at all. Returns where they are. OSError, ResultError."""
     params, metrics, taken = Names(), Names(), set[str]()
+    slots = Slots(store.run_row(run).run.groups)
 
     def rows_with_names() -> Iterator[Row]:
-        for row in _rows(store, run):
+        for row in _rows(store, run, slots):
             params.take(_mapping(row, "params"))
             metrics.take(_mapping(row, "metrics"))
             if (top := str(row["name"]).partition("/")[0]) in {CSV, JSON}:
@@ -52,19 +54,20 @@ def write_tables(store: SqliteStore, run: str, folder: Path) -> list[Path]:
     with _Folder(folder, taken) as place:
         # ORDER: the first reading finds the columns, and which names are those of jobs' own results.
         last = place.put(JSON, lambda write: _write_json(write, rows_with_names()))
-        first = place.put(CSV, lambda write: _write_csv(write, _rows(store, run), params.kept, metrics.kept))
+        first = place.put(CSV, lambda write: _write_csv(write, _rows(store, run, slots), params.kept, metrics.kept))
         return [first, last]
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
-def _rows(store: SqliteStore, run: str) -> Iterator[Row]:
+def _rows(store: SqliteStore, run: str, slots: Slots) -> Iterator[Row]:
     """Jobs that are the newest of their name, by number."""
-    return (_render_row(row) for row in store.list_jobs(run, superseded=False))
+    return (_render_row(row, slots) for row in store.list_jobs(run, superseded=False))
 
 
-def _render_row(row: JobRow) -> Row:
+def _render_row(row: JobRow, slots: Slots) -> Row:
+    group = slots.group_of(row.name)
     ended = row.ended_at if row.state in FINAL_STATES else None
     known = row.started_at is not None and ended is not None
     return {
@@ -78,6 +81,9 @@ def _render_row(row: JobRow) -> Row:
         "started_at": iso(row.started_at),
         "ended_at": iso(ended),
         "duration": round(max(0.0, ended - row.started_at), 3) if known else None,  # type: ignore[operator]
+        "section": slots.section_of(group) or None,
+        "group": group or None,
+        "slot": slots.text(group, row.more.get("slot", -1)),
         "params": row.params,
         "metrics": split_ignored(row.more.get("metrics", ()))[0],
     }

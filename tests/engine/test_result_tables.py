@@ -14,7 +14,7 @@ from typing import Any
 import json_schema
 import pytest
 
-from cloudsend_cli.core.model import JobSpec
+from cloudsend_cli.core.model import JobGroup, JobSpec
 from cloudsend_cli.core.state import JobRecord, RunRecord, RunState
 from cloudsend_cli.engine import result_tables
 from cloudsend_cli.engine.result_tables import CSV, JSON, MARKER, write_tables
@@ -48,12 +48,12 @@ JOBS = (
 def open_run(tmp_path: Path) -> Iterator[Callable[..., SqliteStore]]:
     opened = []
 
-    def make(*jobs: JobRecord) -> SqliteStore:
+    def make(*jobs: JobRecord, groups: tuple[JobGroup, ...] = ()) -> SqliteStore:
         state = tmp_path / f"state-{len(opened)}"
         state.mkdir(mode=0o700)
         store = SqliteStore.open(state)
         opened.append(store)
-        store.create_run(RunState(RunRecord(RUN, "p", "/c.yml", 1000.0), jobs))
+        store.create_run(RunState(RunRecord(RUN, "p", "/c.yml", 1000.0, groups=groups), jobs))
         return store
 
     yield make
@@ -78,14 +78,14 @@ def test_a_row_for_each_job_with_its_parameters_and_metrics(open_run: OpenRun, f
     assert write_tables(open_run(*JOBS), RUN, folder) == [folder / CSV, folder / JSON]
     text = (folder / CSV).read_text()
     assert text.splitlines() == [
-        "id,name,state,reason,exit_code,attempt,instance,started_at,ended_at,duration,"
+        "id,name,state,reason,exit_code,attempt,instance,started_at,ended_at,duration,section,group,slot,"
         "param.lr,param.,metric.loss,metric.acc,metric.top/5",
-        "abc123.1,sweep/0,succeeded,,0,1,local-0,1970-01-01T00:16:40.000Z,1970-01-01T00:16:41.500Z,1.5,"
+        "abc123.1,sweep/0,succeeded,,0,1,local-0,1970-01-01T00:16:40.000Z,1970-01-01T00:16:41.500Z,1.5,,,,"
         "0.10,-v,-1,nan,",
-        "abc123.2,sweep/1,failed,exit 3,3,1,local-0,1970-01-01T00:16:40.000Z,1970-01-01T00:16:41.500Z,1.5,"
+        "abc123.2,sweep/1,failed,exit 3,3,1,local-0,1970-01-01T00:16:40.000Z,1970-01-01T00:16:41.500Z,1.5,,,,"
         "'=1+1,,,,'@SUM(1)",
-        "abc123.3,waits,pending,,,0,,,,,,,,,",
-        "abc123.5,old,running,,,2,,1970-01-01T00:16:42.000Z,,,,,,,",
+        "abc123.3,waits,pending,,,0,,,,,,,,,,,,",
+        "abc123.5,old,running,,,2,,1970-01-01T00:16:42.000Z,,,,,,,,,,",
     ]
     rows = json.loads((folder / JSON).read_text())
     json_schema.check(rows, "results_file")
@@ -101,11 +101,32 @@ def test_a_row_for_each_job_with_its_parameters_and_metrics(open_run: OpenRun, f
         "started_at": "1970-01-01T00:16:40.000Z",
         "ended_at": "1970-01-01T00:16:41.500Z",
         "duration": 1.5,
+        "section": None,
+        "group": None,
+        "slot": None,
         "params": {"lr": "0.10", "": "-v"},
         "metrics": {"loss": "-1", "acc": "nan"},
     }
     assert rows[1]["params"] == {"lr": "=1+1"}, "only a spreadsheet has to be kept from reckoning"
     assert sorted(p.name for p in folder.iterdir()) == [MARKER, CSV, JSON]
+
+
+def test_tasks_have_their_places(open_run: OpenRun, folder: Path) -> None:
+    """By the names that `list jobs -o csv` has."""
+    group = JobGroup(
+        "Search/GTX", slots=((("--machine", "0"), ("--gpu", "0,1")), (("--gpu", "=1"),)), section="Search"
+    )
+    tasks = [ended(n, f"Search/GTX/{n}", {"--lr": "1"}, slot=n - 1) for n in (1, 2)]
+    write_tables(open_run(*tasks, record(3, "Search/GTX/3"), groups=(group,)), RUN, folder)
+    rows = read_csv(folder / CSV)
+    assert [(row["section"], row["group"], row["slot"]) for row in rows] == [
+        ("Search", "Search/GTX", "machine=0 gpu=0,1"),
+        ("Search", "Search/GTX", "gpu==1"),
+        ("Search", "Search/GTX", ""),
+    ]
+    objects = json.loads((folder / JSON).read_text())
+    json_schema.check(objects, "results_file")
+    assert [row["slot"] for row in objects] == ["machine=0 gpu=0,1", "gpu==1", None]
 
 
 def test_an_empty_run(open_run: OpenRun, folder: Path) -> None:
@@ -264,6 +285,8 @@ def test_metrics_of_another_job_in_the_second_reading_do_no_harm(open_run: OpenR
 
     class Changing:
         """A store whose run goes on between the two readings."""
+
+        run_row = store.run_row
 
         def __init__(self) -> None:
             self.read = 0
