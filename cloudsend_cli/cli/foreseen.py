@@ -36,7 +36,8 @@ def forecast_lines(foreseen: Forecast) -> Iterator[str]:
     elif foreseen.seconds is not None:
         yield f"about {duration(foreseen.seconds)}{_ready_text(foreseen.cost)}{_unknown_text(foreseen)}"
     elif foreseen.jobs:
-        yield "how long it takes is not known: no earlier run of this project has timed its jobs"
+        which = "this job has not" if foreseen.jobs == 1 else "none of these jobs has"
+        yield f"how long it takes is not known: {which} succeeded in an earlier run of this project"
 
 
 def _ready_text(cost: ExpectedCost | None) -> str:
@@ -58,7 +59,8 @@ def _unknown_text(foreseen: Forecast) -> str:
         which = f"{foreseen.estimated:,} of these {'is' if foreseen.estimated == 1 else 'are'}"
     else:
         which = "this is" if foreseen.unknown == 1 else "these are"
-    return f"{text}, and {which} estimated: as long as others of {'its' if foreseen.estimated == 1 else 'their'} sweep took"
+    whose = "its" if foreseen.estimated == 1 else "their"
+    return f"{text}, and {which} estimated: as long as others of {whose} sweep took"
 
 
 def cost_lines(foreseen: Forecast, budget: float | None) -> Iterator[str]:

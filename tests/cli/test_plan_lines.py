@@ -36,8 +36,9 @@ def test_time_and_what_is_not_known_of_it() -> None:
     assert one.endswith(
         "; 2 of 3 jobs have no history, and 1 of these is estimated: as long as others of its sweep took"
     )
-    unknown = "how long it takes is not known: no earlier run of this project has timed its jobs"
-    assert list(forecast_lines(Forecast(1, 1))) == [unknown]
+    unknown = "how long it takes is not known: {} succeeded in an earlier run of this project"
+    assert list(forecast_lines(Forecast(1, 1))) == [unknown.format("this job has not")]
+    assert list(forecast_lines(Forecast(3, 3))) == [unknown.format("none of these jobs has")]
     assert list(forecast_lines(Forecast(0, 0))) == []
     assert list(forecast_lines(Forecast(1, 0, why_not="so"))) == ["what runs where is not foreseen: so"]
 
