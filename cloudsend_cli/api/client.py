@@ -256,11 +256,15 @@ class Client:
 
         return watching.follow(self._home, run, timeout)
 
-    def wait(self, refs: Sequence[str], timeout: float | None = None) -> list[JobView]:
-        """The jobs (and the jobs of the runs) that the words name, once all are final. WaitTimeout: they go on."""
+    def wait(self, refs: Sequence[str], timeout: float | None = None, *, note: Note = _unheard) -> list[JobView]:
+        """The jobs (and the jobs of the runs) that the words name, once all are final and their results at home.
+
+        `note` is told when the jobs have ended and results are awaited still. WaitTimeout: they go on.
+        UnreachableError: all have ended, and the machines with results have not answered for ten minutes.
+        """
         from . import watching
 
-        return watching.wait(self._home, refs, timeout)
+        return watching.wait(self._home, refs, timeout, note)
 
     def events(self, run: str, *, since: int | None = None, timeout: float | None = None) -> Iterator[RunEvent]:
         """What happens in a run, until it is settled: jobs that start, end and are tried again, machines, the end.

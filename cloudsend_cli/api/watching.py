@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cloudsend_cli.core.losses import describe_absence
 from cloudsend_cli.core.model import FAILED, FINAL_STATES, JOB_STATES, PENDING, RUNNING
 from cloudsend_cli.core.naming import build_id, job_id
+from cloudsend_cli.core.silence import describe_silence
 from cloudsend_cli.core.views import JobView, Progress, run_state_word
 from cloudsend_cli.engine import logs, lookup
 from cloudsend_cli.engine.homelogs import is_home
@@ -25,8 +26,11 @@ from .reading import job_views
 if TYPE_CHECKING:
     from cloudsend_cli.maestro.relay import Relay
 
+Note = Callable[[str], None]
 OPEN_STATES = (PENDING, RUNNING)
 FEW = 50  # jobs that are asked for one by one
+LISTEN = 2.0  # seconds between looks at the machines from which results are awaited
+SILENT_MOST = 600.0  # for which they may be silent, all of them
 LOG_PAUSE = 0.1
 LOG_WITHIN = 0.5  # what a machine that is slow, or gone, holds up the logs of the others
 
@@ -98,7 +102,8 @@ def _last_progress(home: Directory, run: str) -> Progress:
 # ---- waiting -------------------------------------------------------------------------------------------------------
 
 
-def wait(home: Directory, refs: Sequence[str], timeout: float | None) -> list[JobView]:
+def wait(home: Directory, refs: Sequence[str], timeout: float | None, note: Note = lambda _: None) -> list[JobView]:
+    """`note` is told once why it goes on when all have ended, and of machines that are not heard then."""
     store = home.reader()
     wanted: dict[str, set[int]] = {}
     for ref in refs:
@@ -106,20 +111,96 @@ def wait(home: Directory, refs: Sequence[str], timeout: float | None) -> list[Jo
             wanted.setdefault(row.run, set()).add(row.number)
     deadline = None if timeout is None else time.monotonic() + timeout
     for run, numbers in wanted.items():
-        if _count_open_jobs(home, run, numbers):
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            for progress in follow(home, run, left):
-                whole = len(numbers) == sum(progress.counts.values())
-                if not (_count_open(progress.counts) if whole else _count_open_jobs(home, run, numbers)):
-                    break
-        still = _count_open_jobs(home, run, numbers)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        _await_run(home, run, numbers, left, note)
+        still, away = _count_open_jobs(home, run, numbers), _list_away(home, run, numbers)
+        after = "" if timeout is None else f" after {timeout:g} s"
         if still:
             raise WaitTimeout(
-                f"{still} of {len(numbers)} jobs of run {run} are not finished after {timeout:g} s",
-                hint="they go on",
+                f"{still} of {len(numbers)} jobs of run {run} are not finished{after}", hint="they go on"
             )
+        if away:
+            text = f"{_results_of(len(away))} of run {run}, which have ended, are not home{after}"
+            raise WaitTimeout(text, hint="they come by themselves")
     home.carry_on_rented()
     return [view for run, numbers in wanted.items() for view in _numbered(home, store, run, numbers)]
+
+
+def _await_run(home: Directory, run: str, numbers: set[int], timeout: float | None, note: Note) -> None:
+    """Until these jobs are final and their results at home or given up; of a whole run, also its tables.
+
+    UnreachableError: all have ended, and for long none of the machines with their results has been heard.
+    """
+    row = home.reader().run_row(run)
+    over = row.run.ended_at is not None and run not in list_owed(home.path)
+    if over or not (len(numbers) == sum(row.counts.values()) or _is_awaited(home, run, numbers)):
+        return
+    coming = _ComingHome(home, run, note)
+    for progress in follow_with_pauses(home, run, timeout, LISTEN):
+        if progress is not None:
+            whole = len(numbers) == sum(progress.counts.values())
+            if _count_open(progress.counts) if whole else _count_open_jobs(home, run, numbers):
+                coming.put_off()
+            elif not whole and not _list_away(home, run, numbers):
+                return
+            else:
+                coming.begin()
+        if coming.begun:
+            coming.look(_list_away(home, run, numbers))
+
+
+class _ComingHome:
+    """Results of jobs that have ended, as one waits for them."""
+
+    def __init__(self, home: Directory, run: str, note: Note) -> None:
+        self.begun = False
+        self._home = home
+        self._run = run
+        self._note = note
+        self._told: set[str] = set()
+        self._heard, self._looked = 0.0, -LISTEN
+
+    def put_off(self) -> None:
+        """Some job is open, or open again."""
+        self.begun = False
+
+    def begin(self) -> None:
+        if not self.begun:
+            self.begun, self._heard, self._looked = True, time.monotonic(), -LISTEN
+
+    def look(self, away: Mapping[int, str]) -> None:
+        now = time.monotonic()
+        if not away or now - self._looked < LISTEN:
+            return
+        self._looked = now
+        self._tell("results", f"{_results_of(len(away))} are on the way home")
+        views = self._home.views(self._home.reader(), self._run)
+        for name in dict.fromkeys(away.values()):
+            view = views.get(name)
+            if view is not None and view.connected:
+                self._heard = now
+            elif view is not None and view.since:
+                self._tell(name, f"{name}: {describe_silence(name, view)}")
+        if now - self._heard > SILENT_MOST:
+            text = f"{_results_of(len(away))} of run {self._run} are not home: their machines do not answer"
+            raise UnreachableError(text, hint="they come by themselves when a machine answers and a maestro runs")
+
+    def _tell(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._note(text)
+
+
+def _results_of(count: int) -> str:
+    return f"results of {count:,} job{'' if count == 1 else 's'}"
+
+
+def _list_away(home: Directory, run: str, numbers: set[int]) -> dict[int, str]:
+    return {number: node for number, node in home.reader().list_away(run).items() if number in numbers}
+
+
+def _is_awaited(home: Directory, run: str, numbers: set[int]) -> bool:
+    return bool(_count_open_jobs(home, run, numbers) or _list_away(home, run, numbers))
 
 
 def _numbered(home: Directory, store: SqliteStore, run: str, numbers: set[int]) -> Iterator[JobView]:

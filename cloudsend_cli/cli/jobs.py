@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -13,9 +14,14 @@ from cloudsend_cli.errors import UsageError
 from .leaving import tell_end, tell_waiting
 from .listing import JOBS, RUNS, status_of
 from .parameters import Job, JobOrRun, Jobs, JobsOrRuns, Run, seconds, whole_number
-from .render import iso_seconds, plural
+from .render import Screen, iso_seconds, plural
 from .sanitise import TerminalLog, one_line
 from .session import session_of
+
+
+def timed_notes(screen: Screen) -> Callable[[str], None]:
+    """For what happens while one waits: said with its time."""
+    return lambda text: screen.say(f"{iso_seconds(time.time())} {one_line(text)}")
 
 
 def wait(
@@ -25,12 +31,15 @@ def wait(
         str | None, typer.Option("--timeout", "-t", metavar="S", help="Give up after this time: 90, 5m, 2h.")
     ] = None,
 ) -> int:
-    """Wait until jobs have ended. Exit status 0 if all succeeded, 1 if not, 124 if the time ran out.
+    """Wait until jobs have ended and their results are at home.
 
-    It is 4 where the account does not allow to rent their machines.
+    Of a whole run, its tables are waited for as well.
+
+    Exit status 0 if all succeeded, 1 if not, 124 if the time ran out. It is 4 where the account does not allow to
+    rent their machines, and 6 where those with results have not answered for ten minutes.
     """
     session = session_of(ctx)
-    jobs = session.client.wait(job, seconds(timeout, "--timeout"))
+    jobs = session.client.wait(job, seconds(timeout, "--timeout"), note=timed_notes(session.screen))
     session.screen.now = time.time()
     session.screen.list(jobs, JOBS)
     for run in dict.fromkeys(job.run for job in jobs) if not session.screen.machine else ():
@@ -58,9 +67,7 @@ def tail(  # noqa: PLR0913, PLR0917 - one for each option
     count = whole_number(lines, "--lines")
     stream = "stderr" if stderr else "stdout"
 
-    def note(text: str) -> None:
-        screen.say(f"{iso_seconds(time.time())} {one_line(text)}")
-
+    note = timed_notes(screen)
     chunks = session.client.read_log(job, stream, follow=follow, lines=count, stop=stop, note=note)
     screen.out.flush()
     try:

@@ -97,8 +97,8 @@ def _notes(state: RunState, views: Mapping[str, HostView]) -> list[str]:
             )
     notes += _awaited(state, views)
     if state.to_fetch:
-        jobs = "1 job is" if len(state.to_fetch) == 1 else f"{len(state.to_fetch):,} jobs are"
-        notes.append(f"results of {jobs} on the way home")
+        jobs = "1 job" if len(state.to_fetch) == 1 else f"{len(state.to_fetch):,} jobs"
+        notes.append(f"results of {jobs} are on the way home")
     return notes
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from cloudsend_cli.core.costs import clip_waiting
 from cloudsend_cli.core.history import History, find_starting
 from cloudsend_cli.core.naming import match_names
-from cloudsend_cli.core.state import RentalRecord
+from cloudsend_cli.core.state import FETCHED, RentalRecord
 from cloudsend_cli.errors import NotFoundError, StateDamagedError, StateDirError
 
 from .database import DATABASE_ERRORS, damaged, translate
@@ -41,6 +41,10 @@ _UNFINISHED = (
     "SELECT jobs.key, s.spec FROM jobs JOIN job_specs s ON s.key = jobs.key"
     " WHERE jobs.key BETWEEN ? AND ? AND jobs.state IN ('pending', 'running')"
 )
+_AWAY = f"""
+SELECT key, node FROM jobs WHERE key BETWEEN ? AND ? AND fetch IN ({", ".join(map(repr, sorted(FETCHED)))})
+ORDER BY key
+"""  # noqa: S608 - made of constants
 _HISTORY = """
 SELECT s.hash, s.name, jobs.ended_at - jobs.started_at FROM jobs JOIN job_specs s ON s.key = jobs.key
 WHERE jobs.key > ? AND jobs.key < ? AND jobs.state = 'succeeded' AND jobs.ended_at > jobs.started_at
@@ -291,6 +295,13 @@ class Queries:
             rows: list[Row] = db.execute(f"{_JOB_ROWS} WHERE {conditions}", tuple(arguments)).fetchall()
         with self._decoding():
             return [job_row(row) for row in rows]
+
+    def list_away(self, run: str) -> dict[int, str]:
+        """Jobs whose results are on their way home: {number: the machine that has them}."""
+        with self._transaction() as db, self._decoding():
+            key = self._key(db, run)
+            found = db.execute(_AWAY, (job_key(key, 0), job_key(key + 1, 0) - 1)).fetchall()
+            return {number & NUMBER_MASK: unpack(node) for number, node in found}
 
     def find_jobs(
         self,

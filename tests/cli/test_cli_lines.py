@@ -63,8 +63,9 @@ class Answers:
     def explain(self, ref: str) -> Explanation:
         return Explanation("waiting", ("all places are taken",), "2 CPUs", (("n0", "4 CPUs", "0 CPUs", "full"),))
 
-    def wait(self, refs: list[str], timeout: float | None = None) -> list[JobView]:
+    def wait(self, refs: list[str], timeout: float | None = None, *, note: Callable[[str], None]) -> list[JobView]:
         self._note("wait", refs, timeout)
+        note("results of 1 job are on the way home")
         return self.jobs[:1] if refs == ["good"] else self.jobs
 
     def cancel(self, refs: list[str]) -> list[JobView]:
@@ -286,6 +287,7 @@ def test_wait_fails_with_its_jobs(line: Line, answers: Answers) -> None:
     assert line("wait", "good", "--timeout", "1.5m")[0] == 0
     assert line("wait", "good", "bad")[0] == 1
     assert answers.asked == [("wait", ["good"], 90.0), ("wait", ["good", "bad"], None)]
+    assert line("wait", "good")[2].endswith("Z results of 1 job are on the way home\n")
 
 
 LOST = "failed: no space left on device"
