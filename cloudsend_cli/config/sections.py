@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from cloudsend_cli.core.model import JobGroup, JobSpec, Slot
 
+from .bounds import GPU_NAMES
 from .calls import Call, parse_call
 from .check import Report, check_mapping, clip, describe_node
 from .commands import Command, ScriptProblem, read_words, render_shell_line, split_words
@@ -25,7 +26,6 @@ from .templates import Template, parse_template
 
 MAX_SLOTS = 10_000
 NO_SLOT: tuple[Slot, ...] = ((),)  # one place that has no name: one task after another
-_GPU = frozenset({"gpu", "--gpu"})
 _SHELL_READS = frozenset({"ENV", "BASH_ENV", "CDPATH", "CUDA_VISIBLE_DEVICES"})
 _TO_HOST = "hosts are machines of a provider: at the top level write provider: ssh:{host}"
 CALLS = ("Call", *GROUP.by_name["Call"].aliases)
@@ -144,7 +144,7 @@ class SectionReader:
     def _check_gpu(self, entry: Entry) -> None:
         given = entry.values.get("gpu")
         slots = entry.group.slots if entry.group is not None else ()
-        named = next((name for slot in slots for name, _ in slot if name in _GPU), None)
+        named = next((name for slot in slots for name, _ in slot if name in GPU_NAMES), None)
         if given is not None and given.value is not None and named is not None:
             message = f"{given.path}: the places of 'Async' say {named!r} already"
             hint = "give 'gpu', and machines hand out GPUs; or give them in 'Async', and you do"

@@ -161,3 +161,21 @@ def test_a_list_of_files_has_the_same_limit(desk) -> None:
         "config.yml:3:11: jobs[0].upload: the command, the variables and the list of 3,500 files of one job take "
         "1,102,530 bytes; the limit is 870,000 | pack the files into an archive, and unpack it in the job"
     )
+
+
+def test_the_place_of_a_task_counts(desk) -> None:
+    """Its values are arguments and variables of each task that has it, and one for GPUs is there three times."""
+
+    def config(arguments: int, **places: int) -> str:
+        own = "".join(f", -{n}: {'x' * 130_000}" for n in range(arguments))
+        theirs = ", ".join(f"--{name}: [{size}, {'y' * size}]" for name, size in places.items())
+        return f"sections:\n  S:\n    G:\n      Call: a\n      Param: {{n: 1{own}}}\n      Async: {{{theirs}}}\n"
+
+    job = desk.jobs(config(3, gpu=120_000))[0]
+    start = AttemptStart("abcdef.0.1", job, slot=1, pairs=(("--gpu", "y" * 120_000),))
+    assert MOST - 130_000 < wire_size(render_spec(start, {}, {}, "abcdef")) < REQUEST_MOST
+    told = "the command and the variables of one task in its place take {} bytes; the limit is 870,000"
+    found = desk.problems(config(4, gpu=120_000))
+    assert found == f"config.yml:4:13: sections.S.G.Call: {told.format('880,176')} | {FILE}"
+    found = desk.problems(config(2, gpu=125_000, b=125_000))
+    assert found == f"config.yml:6:14: sections.S.G.Async: {told.format('885,201')} | {FILE}"
