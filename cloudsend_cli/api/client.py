@@ -186,7 +186,7 @@ class Client:
         return reading.find_job(self._home, ref)
 
     def find_run(self, ref: str) -> RunView:
-        """By its id, a unique beginning of it, a project's name, or `@last`."""
+        """By its id, a unique beginning of it, a project's name, or `@last`: the one begun, or continued, last."""
         return reading.find_run(self._home, ref)
 
     def attempts(self, ref: str) -> list[Json]:

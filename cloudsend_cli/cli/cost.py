@@ -10,7 +10,7 @@ import typer
 from cloudsend_cli.errors import UsageError
 
 from .machines import RENTED, list_paid, rate_text
-from .parameters import Most, whole_number
+from .parameters import RUN_HELP, Most, whole_number
 from .render import Column, Listing, Screen, column, duration, plural
 from .sanitise import one_line
 from .session import Session, session_of
@@ -101,7 +101,7 @@ JOB_COSTS = Listing(
 
 def cost(
     ctx: typer.Context,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Its id, any unique prefix, or @last.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     jobs: Annotated[bool, typer.Option("--jobs", help="Also each job's share of its machines.")] = False,
     limit: Most = None,
 ) -> None:

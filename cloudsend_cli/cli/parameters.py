@@ -18,25 +18,30 @@ Job = Annotated[
     str,
     typer.Argument(
         metavar="JOB",
-        help="Its id, name (the newest so called), glob (in the newest run that fits), hash, unique prefix, or @last.",
+        help="Its id, name (the newest so called), glob (in the newest run that fits), hash, unique prefix, or @last: "
+        "the newest job of the run that was submitted last, new or continued.",
     ),
 ]
 Jobs = Annotated[
     list[str],
     typer.Argument(
         metavar="JOB…",
-        help="Ids, names (the newest so called), globs (in the newest run that fits), hashes, prefixes, or @last.",
+        help="Ids, names (the newest so called), globs (in the newest run that fits), hashes, prefixes, or @last: "
+        "the newest job of the run that was submitted last, new or continued.",
     ),
 ]
 JobOrRun = Annotated[str, typer.Argument(metavar="JOB|RUN", help="A job or a run.")]
 JobsOrRuns = Annotated[list[str], typer.Argument(metavar="JOB|RUN…", help="Jobs or runs.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, any unique prefix, or @last.")]
+RUN_HELP = "Its id, any unique prefix, or @last: the one that was submitted last, new or continued."
+Run = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)]
 Instance = Annotated[str, typer.Argument(metavar="INSTANCE", help="Its name or id.")]
 Instances = Annotated[list[str], typer.Argument(metavar="INSTANCE…", help="Their names or ids.")]
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="Its name.")]
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML, JSON or Python file.")]
 
-OfRun = Annotated[str | None, typer.Option("--run", "-r", metavar="RUN", help="Only of this run.")]
+OfRun = Annotated[
+    str | None, typer.Option("--run", "-r", metavar="RUN", help="Only of this run; @last: the one submitted last.")
+]
 OfProvider = Annotated[str | None, typer.Option("--provider", "-p", metavar="P", help="Only of this provider.")]
 OfState = Annotated[
     list[str] | None,

@@ -20,6 +20,7 @@ from cloudsend_cli.store.tables import JobRow, RunRow
 
 Views = Mapping[str, HostView]
 SHOWN_CANDIDATES = 8
+LAST = "@last"
 SHARED_TYPES = frozenset({"local", "ssh"})  # of providers whose machines several runs share
 
 
@@ -130,10 +131,13 @@ def count_others(store: SqliteStore, state: RunState) -> dict[str, int]:
 
 
 def find_run(store: SqliteStore, text: str) -> str:
-    """The id of the run that `text` names: an id, a unique beginning of one, a project's name, or `@last`."""
+    """The id of the run that `text` names: an id, a unique beginning of one, a project's name, or `@last`.
+
+    `@last` is the run that was submitted last: begun, or continued.
+    """
+    if text == LAST and (last := store.find_last_run()) is not None:
+        return last
     runs = store.list_runs()
-    if text == "@last" and runs:
-        return runs[0].run.id
     found = store.find_runs(text) if text else []
     if not found:
         found = [r.run.id for r in runs if r.run.project == text][:1]
@@ -154,13 +158,13 @@ def find_jobs(store: SqliteStore, texts: Iterable[str]) -> list[JobRow]:
 
 
 def find_jobs_or_run(store: SqliteStore, text: str) -> list[JobRow]:
-    """The jobs that the word names; else all jobs of the run that it names. `@last` is the last run."""
+    """The jobs that the word names; else all jobs of the run that it names. `@last` is a run here."""
     return find_jobs_and_run(store, text)[0]
 
 
 def find_jobs_and_run(store: SqliteStore, text: str) -> tuple[list[JobRow], str | None]:
     """The same, and which run it is that the word names; None where it names jobs."""
-    if text != "@last":
+    if text != LAST:
         try:
             return find_jobs(store, [text]), None
         except NotFoundError as missing:
@@ -183,11 +187,10 @@ def find_job(store: SqliteStore, text: str) -> JobRow:
 def _find(store: SqliteStore, text: str) -> list[JobRow]:
     ref = parse_job_ref(text)
     if ref.last:
-        newest = [r for r in store.list_runs(1)]
-        rows = list(store.list_jobs(newest[0].run.id, limit=1, newest_first=True, superseded=False)) if newest else []
+        run = store.find_last_run()
+        rows = list(store.list_jobs(run, limit=1, newest_first=True, superseded=False)) if run is not None else []
     elif ref.number:
-        run = find_run(store, ref.run)
-        rows = store.find_jobs(run=run, number=ref.number)
+        rows = store.find_jobs(run=find_run(store, ref.run), number=ref.number)
     else:
         rows = _by_name(store, text, glob=ref.pattern)
         if not rows and ref.maybe_hash:

@@ -145,6 +145,21 @@ class Queries:
             ).fetchall()
             return [RunRow(decode_run(body, version), self._counts(db, key)) for key, version, body in found]
 
+    def find_last_run(self) -> str | None:
+        """The run that was submitted last, be it new or continued; None where there is none.
+
+        WHY NOT a field of the run: the audit trail has the order of submissions, also of those before this version.
+        """
+        with self._transaction() as db:
+            row = (
+                db.execute(
+                    "SELECT runs.id FROM events JOIN runs ON runs.key = events.run"
+                    " WHERE kind IN ('submitted', 'rebuilt') ORDER BY seq DESC LIMIT 1"
+                ).fetchone()
+                or db.execute("SELECT id FROM runs ORDER BY key DESC LIMIT 1").fetchone()
+            )
+        return None if row is None else str(row[0])
+
     def run_row(self, run: str) -> RunRow:
         """One run as `list_runs` has it. Raises NotFoundError."""
         with self._transaction() as db, self._decoding():

@@ -413,6 +413,19 @@ def test_a_run_whose_maestro_was_killed_is_said_to_wait_for_one(cloudsend: Comma
     cloudsend("wait", run, status=1)
 
 
+def test_the_last_run_is_the_one_that_was_continued_last(cloudsend: Command) -> None:
+    for name in ("a", "b"):
+        (cloudsend.folder / f"{name}.yml").write_text(
+            f"project: {name}\njobs: [{{name: {name}, run: 'echo {name}'}}]\n"
+        )
+    first, second, again = (cloudsend("run", "-d", f"{name}.yml").stdout.strip() for name in ("a", "b", "a"))
+    assert first == again != second
+    assert cloudsend.json("info", "run", "@last")["id"] == first
+    assert [job["run"] for job in cloudsend.json("wait", "@last")] == [first]
+    assert [job["run"] for job in cloudsend.json("list", "jobs", "-r", "@last")] == [first]
+    assert (cloudsend("tail", "@last").stdout, cloudsend.json("info", "job", "@last")["name"]) == ("a\n", "a")
+
+
 def test_a_plan_of_many_jobs_is_shown_in_part(cloudsend: Command) -> None:
     (cloudsend.folder / "many.yml").write_text("jobs: {name: j, run: 'true', repeat: 1200}\n")
     done = cloudsend("run", "many.yml", "--dry-run")

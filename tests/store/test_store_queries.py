@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cloudsend_cli.core.history import NO_HISTORY
+from cloudsend_cli.core.ports import Event
 from cloudsend_cli.core.state import Changes, JobRecord, RentalRecord, RunState
 from cloudsend_cli.store import queries
 from cloudsend_cli.store.sqlite import SqliteStore
@@ -130,6 +131,18 @@ def test_rows_tell_slots_and_metrics_without_loading_a_run(filled: SqliteStore) 
     (row,) = filled.find_jobs(run="abc123", number=1)
     assert row.more == {"slot": 3, "metrics": metrics}
     assert [r.more for r in filled.list_jobs("abc123", limit=2)] == [row.more, {}]
+
+
+def test_the_last_run_is_the_one_that_was_submitted_last(store: SqliteStore, make_run: MakeRun) -> None:
+    assert store.find_last_run() is None
+    for run in ("aaaaaa", "bbbbbb"):
+        store.create_run(make_run(run))
+    assert store.find_last_run() == "bbbbbb", "the newest, where nothing tells of submissions"
+    store.create_run(make_run("cccccc"), [Event("submitted", "cccccc", "")])
+    assert store.find_last_run() == "cccccc"
+    store.write_run("aaaaaa", lambda _: Changes(), [Event("submitted", "aaaaaa", "")])
+    store.write_run("bbbbbb", lambda _: Changes(), [Event("node", "bbbbbb", "")])
+    assert store.find_last_run() == "aaaaaa"
 
 
 def test_history_is_of_the_newest_run_that_has_any(store: SqliteStore, make_run: MakeRun) -> None:
