@@ -59,6 +59,7 @@ class FunctionTasks:
     tasks: tuple[FunctionTask, ...]
     slots: tuple[Slot, ...] = ((),)
     outputs: tuple[Output, ...] = ()
+    warnings: tuple[str, ...] = ()  # such as `Param.x: ...`, worth knowing of the group
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,7 @@ class ValueReader:
             places.setdefault(text, []).append(item.place)
         for text, given in places.items():
             if len(given) > 1:
-                times = "twice" if len(given) == 2 else f"{len(given):,} times"
-                message = f"{path}: {clip(text)} is given {times}, and {self.repeated}"
+                message = f"{path}: {describe_repeated(text, len(given))}, and {self.repeated}"
                 self.report.warn(message, given[1], given[0].first_given, path)
 
     def text(self, node: Node, path: str) -> str | None:
@@ -131,6 +130,10 @@ class ValueReader:
         if not found and len(self.report.problems) == before:
             self.report.error(f"{path}: 'from_files' takes a path or a glob", node.place, _HINT, path)
         return list(found) if len(self.report.problems) == before else None
+
+
+def describe_repeated(text: str, count: int) -> str:
+    return f"{clip(text)} is given {'twice' if count == 2 else f'{count:,} times'}"
 
 
 def same_value(left: str, right: str) -> bool:

@@ -28,6 +28,7 @@ MAX_SLOTS = 10_000
 NO_SLOT: tuple[Slot, ...] = ((),)  # one place that has no name: one task after another
 _SHELL_READS = frozenset({"ENV", "BASH_ENV", "CDPATH", "CUDA_VISIBLE_DEVICES"})
 _TO_HOST = "hosts are machines of a provider: at the top level write provider: ssh:{host}"
+NO_PLACES, NO_TASKS, REPEATED = "makes no places", "makes no tasks", "so are its tasks"  # of lists of values
 CALLS = ("Call", *GROUP.by_name["Call"].aliases)
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _REFUSED = {
@@ -116,6 +117,8 @@ class SectionReader:
         function = self.functions.get(call.node.text) if call and isinstance(call.node, Scalar) else None
         if function is not None:
             entry.functions = function
+            for warning in function.warnings:
+                self.report.warn(f"{path}.{warning}", key.place, path=path)
             entry.group = replace(entry.group, slots=function.slots)  # (): as many at once as there is room for
         else:
             self._read_points(entry)
@@ -213,8 +216,8 @@ class SectionReader:
             self.report,
             list_files,
             spelled=True,
-            empty="makes no places" if places else "makes no tasks",
-            repeated="" if places else "so are its tasks",
+            empty=NO_PLACES if places else NO_TASKS,
+            repeated="" if places else REPEATED,
         )
         axes: list[tuple[str, list[str]]] = []
         for key, value in node.entries:

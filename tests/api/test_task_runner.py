@@ -126,6 +126,27 @@ def test_an_empty_list_runs_nothing_and_says_so(stack: Stack) -> None:
     assert not marks.exists()
 
 
+def test_lists_of_functions_are_looked_at_as_those_of_commands(stack: Stack) -> None:
+    values: list[Any] = [1, 1, 1.0, True, "a", "a", "a", [2], [2]]
+    sections = {
+        "s": {
+            "g": {"Call": function, "Param": {"x": values}, "Async": {"gpu": []}},
+            "none": {"Call": function, "Param": {"x": []}, "Async": {"": []}},
+        }
+    }
+    loaded = stack.client.validate({"sections": sections})
+    assert [warning.message for warning in loaded.warnings] == [
+        "sections.s.g.Async.gpu: an empty list makes no places",
+        "sections.s.g.Param.x: '1' is given twice, and so are its tasks",
+        "sections.s.g.Param.x: 'a' is given 3 times, and so are its tasks",
+        "sections.s.none.Param.x: an empty list makes no tasks",
+    ]
+    assert len(loaded.spec.jobs) == len(values)
+    with pytest.warns(UserWarning, match=r"s\.none\.Param\.x: an empty list makes no tasks"):
+        sections = {"s": {"none": sections["s"]["none"], "h": {"Call": "true"}}}
+        TaskRunner(sections, state_dir=stack.state, folder=stack.files).run()
+
+
 def test_nothing_is_printed_unasked_and_a_log_is_written_where_it_is_asked_for(
     stack: Stack, capfd: pytest.CaptureFixture[str]
 ) -> None:

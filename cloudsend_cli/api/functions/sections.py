@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from cloudsend_cli.config.context import FunctionTasks
+from cloudsend_cli.config.points import describe_repeated
+from cloudsend_cli.config.sections import NO_PLACES, NO_TASKS, REPEATED
 from cloudsend_cli.engine.submit import Keep
 from cloudsend_cli.errors import CloudsendError, ConfigError, Problem
 
-from .tasks import Call, Pool, plan_tasks, show_value
+from .tasks import PLAIN, Call, Pool, plan_tasks, show_value
 
 CALL, PARAM, ASYNC = ("Call", "call"), ("Param", "param"), ("Async", "async")
 OURS = (*PARAM, *ASYNC, "python")  # keys that only we read where `Call` is a function
@@ -70,7 +74,19 @@ def _read_group(group: Group, keep: Keep) -> FunctionTasks:
     doubled = sorted(params.keys() & places.keys())
     if doubled:
         raise Mistake(f"{doubled[0]!r} is in Param and in Async", "the function would get it twice; rename one")
-    return plan_tasks(function, list(_list_calls(params)), keep, pool=read_pool(places), python=python)
+    tasks = plan_tasks(function, list(_list_calls(params)), keep, pool=read_pool(places), python=python)
+    return replace(tasks, warnings=tuple(_list_warnings(params, places)))
+
+
+def _list_warnings(params: Mapping[str, list[object]], places: Mapping[str, list[object]]) -> Iterator[str]:
+    """What is told of the lists of a command, too."""
+    for key, lists, empty in (("Param", params, NO_TASKS), ("Async", places, NO_PLACES)):
+        yield from (f"{key}.{name}: an empty list {empty}" for name, values in lists.items() if not values)
+    for name, values in params.items():
+        counts = Counter((type(value), value) for value in values if type(value) in {str, *PLAIN})
+        for (_, value), count in counts.items():
+            if count > 1:
+                yield f"Param.{name}: {describe_repeated(show_value(value), count)}, and {REPEATED}"
 
 
 def _list_calls(params: Mapping[str, list[object]]) -> Iterator[Call]:
