@@ -93,6 +93,7 @@ class EntryReader:
         self.private = private
         self.seed = seed
         self.used: set[str] = set()
+        self.refused: list[str] = []  # names, as written, of entries whose jobs are not known for a reported mistake
 
     def read_matrix(self, given: Given) -> Sweep | None:
         return parse_matrix(self.report, given.node, given.path, list_files=self.uploads.list_files, seed=self.seed)

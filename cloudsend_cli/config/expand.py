@@ -26,8 +26,9 @@ from .templates import UnsafeValue, parse_template
 class Expander:
     """Makes the jobs of all entries."""
 
-    def __init__(self, report: Report, uploads: Uploads) -> None:
+    def __init__(self, report: Report, uploads: Uploads, refused: Sequence[str] = ()) -> None:
         self.report = report
+        self.refused = refused  # names, as written, of entries that are missing for a reported mistake
         self.uploads = uploads
         self.bounds = Bounds(report)
         self._outputs: dict[tuple[str, bool], Output] = {}
@@ -58,7 +59,9 @@ class Expander:
             for entry in entries
             if entry.names
         ]
-        check_after(self.report, waiting, [e.group.name for e in entries if e.numbered and e.group and not e.names])
+        empty = [e.group.name for e in entries if e.numbered and e.group and not e.names]
+        refused = [*self.refused, *(e.base for e in entries if len(e.names) != e.count)]
+        check_after(self.report, waiting, empty, refused)
         jobs = [job for e in entries for job in itertools.takewhile(partial(self.bounds.hold, e), self._expand(e))]
         return jobs, groups
 

@@ -51,6 +51,7 @@ class JobReader:
         if "matrix" in values:
             sweep = self.reader.read_matrix(values["matrix"])
         if sweep is None:
+            self.reader.refused.append(text_of(values, "name"))
             return None
         command, script = self._command(values, sweep, node, path)
         if argv is not None:

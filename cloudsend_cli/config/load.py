@@ -201,7 +201,7 @@ def _load(source: _Source, options: LoadOptions) -> Loaded:
         seed if seed is not None else 0,
     )
     entries = _read_entries(reader, root, top, source.argv, context.functions)
-    jobs, groups = Expander(report, uploads).expand(entries, root)
+    jobs, groups = Expander(report, uploads, reader.refused).expand(entries, root)
     for environment in environments:
         if environment.spec.name not in reader.used and not report.problems:
             report.warn(f"no job uses the environment {environment.spec.name!r}", environment.place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from .document import Node
 
 MOST = 200
 _GLOB = frozenset("*?[")
+_OPEN = re.compile(r"[*?\[{]")  # where a pattern, or a name as written, stands for several
 
 
 def describe_bad_name(name: str) -> str:
@@ -80,10 +82,14 @@ class Waiting:
         return [("after", *pair) for pair in self.after] + [("after_any", *pair) for pair in self.after_any]
 
 
-def check_after(report: Report, entries: Sequence[Waiting], empty: Sequence[str] = ()) -> None:
+def check_after(
+    report: Report, entries: Sequence[Waiting], empty: Sequence[str] = (), refused: Sequence[str] = ()
+) -> None:
     """Report names that nothing has, patterns that fit nothing, and jobs that wait for each other.
 
     `empty`: groups without tasks. What waits for all tasks of such a group waits for none, and a warning says so.
+    `refused`: what names look like that would be there but for a mistake that was reported; who waits for one of them
+    made none.
 
     All jobs of one entry wait for the same jobs, so that a cycle among entries is a cycle among jobs.
     """
@@ -101,19 +107,28 @@ def check_after(report: Report, entries: Sequence[Waiting], empty: Sequence[str]
             if not names and match_names(pattern, [f"{group}/0" for group in empty]):
                 report.warn(f"{place}: {clip(pattern)} has no tasks, and is not waited for", node.place, path=place)
             elif not names:
-                hint = did_you_mean(pattern, owner)
-                report.error(
-                    f"{place}: {_describe_unknown(pattern)}", node.place, _hint_braces(pattern, key) or hint, place
-                )
-            elif pattern in owner and own:
-                report.error(f"{place}: the job {clip(pattern)} waits for itself", node.place, path=place)
-            elif len(own) > 1:
-                message = f"{place}: {clip(pattern)} fits jobs of the same entry, which would wait for each other"
-                report.error(message, node.place, path=place)
-            elif own and len(names) == 1 and len(entry.names) == 1:
-                report.error(f"{place}: {clip(pattern)} fits only the job itself", node.place, path=place)
+                if not any(_may_fit(pattern, name) for name in refused):
+                    hint = _hint_braces(pattern, key) or did_you_mean(pattern, owner)
+                    report.error(f"{place}: {_describe_unknown(pattern)}", node.place, hint, place)
+            elif bad := _describe_own(pattern, own, len(names), single=len(entry.names) == 1, named=pattern in owner):
+                report.error(f"{place}: {bad}", node.place, path=place)
             entry.edges += sorted({owner[name] for name in names} - {index})
     _check_cycles(report, [*entries, *_list_stage_ends(entries)])
+
+
+def _describe_own(pattern: str, own: Sequence[str], found: int, *, single: bool, named: bool) -> str:
+    """What is wrong with waiting for jobs of the same entry, which are `own`; "": nothing."""
+    if named and own:
+        return f"the job {clip(pattern)} waits for itself"
+    if len(own) > 1:
+        return f"{clip(pattern)} fits jobs of the same entry, which would wait for each other"
+    return f"{clip(pattern)} fits only the job itself" if own and found == 1 and single else ""
+
+
+def _may_fit(pattern: str, name: str) -> bool:
+    """Whether they begin alike, up to the first sign in either that stands for others."""
+    heads = _OPEN.split(pattern, maxsplit=1)[0], _OPEN.split(name, maxsplit=1)[0]
+    return heads[0].startswith(heads[1]) or heads[1].startswith(heads[0])
 
 
 def _describe_unknown(pattern: str) -> str:

@@ -346,3 +346,25 @@ def test_a_job_whose_name_is_taken_has_its_other_mistakes_told_as_well(desk) -> 
     assert "a second job is called 'x'" in found
     assert "no job is called 'nosuch'" in found
     assert "'../p' leaves the run directory" in found
+
+
+@pytest.mark.parametrize("name", ["name: 'count-{file}', ", "name: 'count-{file}/x', ", ""])
+@pytest.mark.parametrize("after", ["count-*", "c*", "count-a"])
+def test_who_waits_for_jobs_that_a_mistake_has_cost_is_not_blamed(desk, name: str, after: str) -> None:
+    text = "jobs:\n- {NAMErun: wc, matrix: {file: {from_files: none/*}}}\n- {run: a, after: AFTER}\n"
+    found = desk.problems(text.replace("NAME", name).replace("AFTER", f"'{after}'"))
+    assert "no file fits" in found and "jobs[1]" not in found, found
+
+
+def test_who_waits_for_jobs_whose_names_are_refused_is_not_blamed(desk) -> None:
+    found = desk.problems(
+        "jobs:\n- {name: 'n-{x}', run: a, matrix: {x: [LONG]}}\n- {run: a, after: n-*}\n".replace("LONG", "x" * 300)
+    )
+    assert "is longer than 200 characters" in found and "jobs[1]" not in found, found
+
+
+def test_who_waits_for_what_is_called_otherwise_is_told_beside_another_mistake(desk) -> None:
+    text = (
+        "jobs:\n- {name: 'count-{file}', run: wc, matrix: {file: {from_files: none/*}}}\n- {run: a, after: 'sum-*'}\n"
+    )
+    assert "jobs[1].after: no job fits 'sum-*'" in desk.problems(text)
