@@ -161,9 +161,9 @@ class Client:
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
-    def list_runs(self, limit: int | None = None) -> list[RunView]:
-        """The newest first."""
-        return reading.list_runs(self._home, limit)
+    def list_runs(self, limit: int | None = None, *, open_too: bool = False) -> list[RunView]:
+        """The newest first. `open_too`: beside the `limit` newest, all older ones that something is left to do for."""
+        return reading.list_runs(self._home, limit, open_too)
 
     def list_jobs(
         self,

@@ -16,10 +16,14 @@ from cloudsend_cli.store.tables import JobRow
 from .directory import Directory
 
 
-def list_runs(home: Directory, limit: int | None) -> list[RunView]:
+def list_runs(home: Directory, limit: int | None, open_too: bool = False) -> list[RunView]:
     store = home.reader()
+    rows = store.list_runs(limit)
+    if open_too:  # whatever was continued may be older than those
+        listed = {row.run.id for row in rows}
+        rows += [store.run_row(run) for run in reversed(store.list_active_runs()) if run not in listed]
     rentals, now = store.list_rentals(), time.time()
-    return [lookup.run_view(row, rentals.get(row.run.id, ()), now) for row in store.list_runs(limit)]
+    return [lookup.run_view(row, rentals.get(row.run.id, ()), now) for row in rows]
 
 
 def find_run(home: Directory, ref: str) -> RunView:

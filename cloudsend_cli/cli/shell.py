@@ -33,6 +33,7 @@ LEAVE: Final = frozenset({"exit", "quit", "q", "x"})
 HISTORY: Final = "shell_history"
 LOOK_EVERY: Final = 1.0  # seconds, while something runs
 LOOK_SELDOM: Final = 5.0
+NEWEST: Final = 5  # runs that are looked at although they are over
 
 
 def open_shell(ctx: typer.Context) -> int:
@@ -77,7 +78,7 @@ def run_line(line: str, session: Session) -> int | None:
 
 
 class _Shell:
-    """A prompt, and a thread that looks how the newest runs go on."""
+    """A prompt, and a thread that looks how runs go on."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -211,7 +212,7 @@ class News:
     def _watch(self) -> None:
         while not self._leave:
             try:
-                runs = self._client.list_runs(5)
+                runs = self._list_runs()
             except (CloudsendError, OSError):
                 runs = []
             before = self.status
@@ -223,6 +224,13 @@ class News:
             self._wake.wait(LOOK_EVERY if busy else LOOK_SELDOM)
             self._wake.clear()
         self._client.close()  # this thread's connection
+
+    def _list_runs(self) -> list[RunView]:
+        """The newest, older ones that were continued, and those that were under way at the last look."""
+        runs = self._client.list_runs(NEWEST, open_too=True)
+        listed = {run.id for run in runs}
+        ended = [id for id, run in self._seen.items() if run.state == "running" and id not in listed]
+        return runs + [self._client.find_run(id) for id in ended]
 
     def take(self, runs: list[RunView]) -> list[str]:
         """Set the status line, and give the news since the last look."""

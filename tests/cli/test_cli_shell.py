@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 import pexpect
 import pytest
 from command_line import Command
+from real_stack import wait_for
 
-from cloudsend_cli.cli.shell import News, describe_change, split_line
+from cloudsend_cli.api import Client
+from cloudsend_cli.cli.shell import NEWEST, News, describe_change, split_line
 from cloudsend_cli.core.views import RunView
 
 PROMPT = "cloudsend>"
@@ -222,6 +224,32 @@ def test_c10_an_attached_run_is_left_with_ctrl_c_and_goes_on(open_shell: Shell, 
 )
 def test_the_word_that_is_being_typed(text: str, words: list[str], prefix: str) -> None:
     assert split_line(text) == (words, prefix)
+
+
+def test_a_run_that_was_continued_is_under_way_however_old_it_is(
+    cloudsend: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    gate = cloudsend.folder / "gate"
+    old = cloudsend.folder / "old.yml"
+    old.write_text("project: old\njobs: [{name: a, run: 'true'}]\n")
+    cloudsend("run", "old.yml")
+    newer = [cloudsend("run", "-d", "--", "true").stdout.strip() for _ in range(NEWEST + 1)]
+    os.mkfifo(gate)
+    old.write_text(f"project: old\njobs: [{{name: a, run: 'true'}}, {{name: b, run: 'read x <{gate}'}}]\n")
+    continued = cloudsend("run", "-d", "old.yml").stdout.strip()
+    cloudsend("wait", *newer)
+    assert continued not in newer
+    with Client(cloudsend.state_dir, environ=cloudsend.environ) as client:
+        news = News(client, print, lambda: None)
+        wait_for(lambda: [job for job in client.list_jobs(continued) if job.name == "b" and job.started_at])
+        assert news.take(news._list_runs()) == []
+        assert news.status == f"{continued}: 1 running, 1 succeeded"
+        gate.write_text("\n")
+        client.wait([continued])
+        (line,) = news.take(news._list_runs())
+        assert line == f"run {continued} (old) succeeded: 2 succeeded"
+        assert (news.status, news.take(news._list_runs())) == ("", [])
 
 
 def make_run(state: str, **counts: int) -> RunView:
