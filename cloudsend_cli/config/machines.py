@@ -164,7 +164,7 @@ class InstanceReader:
             return asked
         for name, want, have in (
             ("cpus", f"{asked.cpus:g}", f"{limit.cpus:g}") if asked.cpus > limit.cpus else ("", "", ""),
-            ("memory", show_size(asked.memory), show_size(limit.memory))
+            ("memory", _show_memory(asked.memory), _show_memory(limit.memory))
             if asked.memory > limit.memory
             else ("", "", ""),
             ("gpu", f"{asked.gpus}", f"{limit.gpus}") if asked.gpus > limit.gpus else ("", "", ""),
@@ -270,7 +270,7 @@ def check_fits(report: Report, wanted: Resources, machines: Machines, values: Va
     wants = [text for name, text in parts if name in more]
     known = list_known(largest)
     has = [f"{largest.cpus:g} CPUs"] if "cpus" in known else []
-    has += [f"{show_size(largest.memory)} of memory"] if "memory" in known else []
+    has += [f"{_show_memory(largest.memory)} of memory"] if "memory" in known else []
     has += [f"{largest.gpus} GPUs"] if "gpus" in known else []
     together = "" if beyond else " on one machine"
     message = f"{path} wants {' and '.join(wants) or 'more than one machine has'}{together}; the largest machine has "
@@ -279,9 +279,16 @@ def check_fits(report: Report, wanted: Resources, machines: Machines, values: Va
     report.error(message, next((found for found in asked if found is not None), node).place, path=path)
 
 
+def _show_memory(size: int) -> str:
+    """As configs say it; what is no whole number of GB, as most machines, also as `--dry-run` and lists do."""
+    from cloudsend_cli.core.explain import describe_bytes
+
+    return f"{show_size(size)} ({describe_bytes(size)})" if size % 10**9 else show_size(size)
+
+
 def _list_wanted(wanted: Resources) -> list[tuple[str, str]]:
     parts = [("cpus", f"{wanted.cpus:g} CPUs")] if wanted.cpus else []
-    parts += [("memory", f"{show_size(wanted.memory)} of memory")] if wanted.memory else []
+    parts += [("memory", f"{_show_memory(wanted.memory)} of memory")] if wanted.memory else []
     return parts + ([("gpus", f"{wanted.gpus} GPUs" if wanted.gpus != 1 else "1 GPU")] if wanted.gpus else [])
 
 

@@ -187,6 +187,13 @@ def test_a_job_that_fits_nowhere(desk, form: str, keys: str, problem: str) -> No
     assert desk.problems(text, context=context).endswith(f"{path} {problem}")
 
 
+def test_memory_that_was_found_is_told_as_lists_have_it_as_well(desk) -> None:
+    here = {"here": ProviderInfo("here", "ssh", {}, Resources(4.0, 47 * (1 << 29), 0))}
+    found = desk.problems("provider: here\njobs: {run: a, memory: 64GB}\n", context=desk.context(providers=here))
+    has = "4 CPUs, 25.23 GB (23.5 GiB) of memory and 0 GPUs"
+    assert found.endswith(f"jobs wants 64 GB of memory; the largest machine has {has}")
+
+
 def test_a_group_without_tasks_is_not_waited_for(desk) -> None:
     text = "sections: {A: {g/x: {Call: a, Param: {-x: []}}}, B: {h: {Call: b, after: [A/g/x/*, 'A/*']}}}\n"
     loaded = desk.load(text)
