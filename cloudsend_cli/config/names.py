@@ -35,8 +35,9 @@ def describe_bad_name(name: str) -> str:
 
 
 def suffix_of(row: Sequence[str]) -> str:
-    """The part of a name that tells this row of a sweep from others."""
-    return "-".join(plain_name(value, "empty") for value in row)[:120]
+    """The part of a name that tells this row of a sweep from others: of a value without a sign that names may have
+    `other`."""
+    return "-".join(plain_name(value, "other" if value.strip() else "empty") for value in row)[:120]
 
 
 class NameBook:

@@ -387,3 +387,21 @@ def test_the_hash_follows_contents_and_not_names_or_limits(desk) -> None:
     assert job_hash(desk.job("jobs: {run: python train.py, name: x, retries: 3, timeout: 2h}\n")) == first
     desk.write("train.py", "2")
     assert job_hash(desk.job("jobs: python train.py\n")) != first
+
+
+def test_names_of_points_are_as_the_guide_says(desk) -> None:
+    fit = "{name: 'fit-{size}', run: a, matrix: {steps: [100, 200], size: [1e-3], note: [a/b c]}}"
+    odd = "{name: q, run: a, matrix: {x: ['*', 'ü', '', ' ', '--', other]}}"
+    again = "{run: wc x, repeat: 2}"
+    assert [job.name for job in desk.jobs(f"jobs:\n- {fit}\n- {odd}\n- {again}\n")] == [
+        "fit-1e-3-100-a-b-c",
+        "fit-1e-3-200-a-b-c",
+        "q-other",
+        "q-other-2",
+        "q-empty",
+        "q-empty-2",
+        "q-other-3",
+        "q-other-4",
+        "wc-0",
+        "wc-1",
+    ]
