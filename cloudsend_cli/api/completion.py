@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloudsend_cli.core.model import PENDING, RUNNING
 from cloudsend_cli.core.views import run_state_word
 from cloudsend_cli.engine.hires import list_hires
 from cloudsend_cli.engine.places import Place
@@ -19,7 +20,9 @@ def complete(home: Directory, kind: str, prefix: str) -> list[tuple[str, str]]:
     if kind == "jobs":
         for run in store.list_runs(5):
             for row in store.list_jobs(run.run.id, limit=500, newest_first=True, superseded=False):
-                words += [(f"{row.run}.{row.number}", f"{row.name} {row.state}"), (row.name, row.state)]
+                queued = row.state == RUNNING and row.started_at is None
+                word = PENDING if queued else row.state  # as runs are counted
+                words += [(f"{row.run}.{row.number}", f"{row.name} {word}"), (row.name, word)]
     elif kind == "runs":
         words = [(r.run.id, f"{r.run.project} {run_state_word(r.counts)}") for r in store.list_runs(50)]
     elif kind == "instances":

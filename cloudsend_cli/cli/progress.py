@@ -26,13 +26,14 @@ def counts_line(progress: Progress) -> str:
 
     What is handed over and waits in its host's queue counts as pending: a reader wants to know what executes.
     """
-    counts = dict(progress.counts)
+    from cloudsend_cli.core.views import tell_counts
+
+    counts = progress.counts
     total = sum(counts.values())
-    ended = total - counts.get("pending", 0) - counts.get("running", 0)
-    if progress.executing is not None:
-        counts["pending"] = counts.get("pending", 0) + counts.get("running", 0) - progress.executing
-        counts["running"] = progress.executing
-    return f"{ended:,} of {total:,} ended: {counts_text(counts)}"
+    running = counts.get("running", 0)
+    ended = total - counts.get("pending", 0) - running
+    queued = 0 if progress.executing is None else running - progress.executing
+    return f"{ended:,} of {total:,} ended: {counts_text(tell_counts(counts, queued))}"
 
 
 def money_text(progress: Progress, now: float) -> str:

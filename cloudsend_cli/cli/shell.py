@@ -241,7 +241,7 @@ class News:
                 told.extend(describe_change(before, run))
             self._seen[run.id] = run
         shown = [run for run in runs if run.state == "running"]
-        self.status = " | ".join(f"{run.id}: {counts_text(run.counts)}" for run in shown)
+        self.status = " | ".join(f"{run.id}: {counts_text(run.told_counts)}" for run in shown)
         return told
 
 

@@ -111,6 +111,11 @@ class RunView:
     created_at: float
     ended_at: float | None
     cost: Cost | None = None  # None: it has rented nothing
+    queued: int = 0  # of its jobs that are running: handed over, and not begun
+
+    @property
+    def told_counts(self) -> Mapping[str, int]:
+        return tell_counts(self.counts, self.queued)
 
     def as_json(self) -> Json:
         return {
@@ -119,6 +124,7 @@ class RunView:
             "config": self.config or None,
             "state": self.state,
             "counts": dict(self.counts),
+            "queued": self.queued,
             "batch": self.batch,
             "results_dir": self.results_dir or None,
             "created_at": iso(self.created_at),
@@ -201,6 +207,14 @@ def run_state_word(counts: Mapping[str, int]) -> str:
     if counts.get(CANCELLED, 0):
         return CANCELLED
     return SUCCEEDED
+
+
+def tell_counts(counts: Mapping[str, int], queued: int) -> Mapping[str, int]:
+    """For people: what waits in its host's queue counts as pending, as they want to know what executes."""
+    if not queued:
+        return counts
+    moved = {PENDING: counts.get(PENDING, 0) + queued, RUNNING: counts.get(RUNNING, 0) - queued}
+    return {**counts, **moved}
 
 
 def live_counts(state: RunState) -> dict[str, int]:

@@ -114,6 +114,7 @@ def run_view(row: RunRow, rentals: Sequence[RentalRecord] = (), now: float = 0.0
         created_at=run.created_at,
         ended_at=run.ended_at,
         cost=run_cost(rentals, now) if rentals else None,
+        queued=row.queued,
     )
 
 

@@ -41,6 +41,10 @@ _UNFINISHED = (
     "SELECT jobs.key, s.spec FROM jobs JOIN job_specs s ON s.key = jobs.key"
     " WHERE jobs.key BETWEEN ? AND ? AND jobs.state IN ('pending', 'running')"
 )
+_QUEUED = (
+    "SELECT count(*) FROM jobs WHERE key BETWEEN ? AND ? AND state = 'running' AND started_at IS NULL"
+    " AND superseded_by = 0"
+)
 _AWAY = f"""
 SELECT key, node FROM jobs WHERE key BETWEEN ? AND ? AND fetch IN ({", ".join(map(repr, sorted(FETCHED)))})
 ORDER BY key
@@ -143,7 +147,7 @@ class Queries:
                 "SELECT key, version, body FROM runs JOIN run_records ON run = key ORDER BY key DESC LIMIT ?",
                 (-1 if limit is None else limit,),
             ).fetchall()
-            return [RunRow(decode_run(body, version), self._counts(db, key)) for key, version, body in found]
+            return [self._run_row(db, *row) for row in found]
 
     def find_last_run(self) -> str | None:
         """The run that was submitted last, be it new or continued; None where there is none.
@@ -167,7 +171,13 @@ class Queries:
             version, body = db.execute(
                 "SELECT version, body FROM runs JOIN run_records ON run = key WHERE key = ?", (key,)
             ).fetchone()
-            return RunRow(decode_run(body, version), self._counts(db, key))
+            return self._run_row(db, key, version, body)
+
+    def _run_row(self, db: sqlite3.Connection, key: int, version: int, body: str) -> RunRow:
+        counts = self._counts(db, key)
+        bounds = (job_key(key, 0), job_key(key + 1, 0) - 1)
+        queued = db.execute(_QUEUED, bounds).fetchone()[0] if counts.get("running") else 0
+        return RunRow(decode_run(body, version), counts, queued)
 
     @staticmethod
     def _counts(db: sqlite3.Connection, key: int, *, superseded: bool = False) -> dict[str, int]:

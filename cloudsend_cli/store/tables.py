@@ -61,6 +61,7 @@ class RunRow(NamedTuple):
 
     run: RunRecord
     counts: dict[str, int]
+    queued: int = 0  # of those that are running: handed over, and not begun
 
 
 class AttemptRow(NamedTuple):

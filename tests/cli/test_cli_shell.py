@@ -14,7 +14,7 @@ from real_stack import wait_for
 
 from cloudsend_cli.api import Client
 from cloudsend_cli.cli.shell import NEWEST, News, describe_change, split_line
-from cloudsend_cli.core.views import RunView
+from cloudsend_cli.core.views import JobView, RunView
 
 PROMPT = "cloudsend>"
 UP, TAB, CTRL_C, CTRL_D = "\x1b[A", "\t", "\x03", "\x04"
@@ -250,6 +250,32 @@ def test_a_run_that_was_continued_is_under_way_however_old_it_is(
         (line,) = news.take(news._list_runs())
         assert line == f"run {continued} (old) succeeded: 2 succeeded"
         assert (news.status, news.take(news._list_runs())) == ("", [])
+
+
+def test_what_waits_in_a_queue_is_counted_as_pending_everywhere(cloudsend: Command) -> None:
+    many = (os.cpu_count() or 1) + 1
+    (cloudsend.folder / "c.yml").write_text(f"jobs: {{name: q, run: 'sleep 600', cpus: 1, repeat: {many}}}\n")
+    run = cloudsend("run", "-d", "c.yml").stdout.strip()
+    with Client(cloudsend.state_dir, environ=cloudsend.environ) as client:
+        jobs = wait_for(lambda: _one_queued(client.list_jobs(run)))
+        words = f"{many - 1} running, 1 pending"
+        assert words in cloudsend("list", "runs").stdout
+        assert words in cloudsend("info", "run", run).stdout
+        news = News(client, print, lambda: None)
+        news.take(news._list_runs())
+        assert news.status == f"{run}: {words}"
+        told = dict(client.complete("jobs", run))
+        assert {job.id: told[job.id].split()[1] for job in jobs} == {
+            job.id: "running" if job.phase == "RUNNING" else "pending" for job in jobs
+        }
+        (listed,) = cloudsend.json("list", "runs")
+        assert (listed["counts"]["running"], listed["queued"]) == (many, 1)
+        client.cancel_run(run)
+        client.wait([run])
+
+
+def _one_queued(jobs: list[JobView]) -> list[JobView]:
+    return jobs if sorted(job.phase for job in jobs) == ["IDLE", *["RUNNING"] * (len(jobs) - 1)] else []
 
 
 def make_run(state: str, **counts: int) -> RunView:

@@ -60,6 +60,14 @@ def test_duration_of_a_job_is_known_with_both_its_times(
     assert (shown["reason"], shown["section"], shown["outputs"], shown["params"]) == (None, None, None, {"lr": "0.1"})
 
 
+def test_what_waits_in_a_queue_is_told_as_pending() -> None:
+    counts = {"running": 3, "succeeded": 1}
+    run = views.RunView("r", "p", "", "running", counts, 1, "", 0.0, None, queued=2)
+    assert run.told_counts == {"running": 1, "pending": 2, "succeeded": 1}
+    assert (run.as_json()["counts"], run.as_json()["queued"]) == (counts, 2)
+    assert views.tell_counts(counts, 0) == counts
+
+
 def test_other_things_in_json() -> None:
     things = [
         views.RunView("r", "p", "", "running", {"pending": 1}, 1, "", 0.0, None),
