@@ -105,7 +105,7 @@ def test_a_process_for_each_attempt_whatever_was_seen_of_them() -> None:
     job = objects.jobs["j0"]
 
     def see(*views: JobView) -> list[tuple[str, CloudSendJobState]]:
-        list(see_jobs(objects, objects.jobs, views, "b"))
+        list(see_jobs(objects, {"r1.1": job, "r2.1": job}, views, "b"))
         return [(p.get_uid(), p.get_state()) for p in job.get_processes()]
 
     assert see(view(0, "pending", "WAIT")) == [("r1.1.1", CloudSendJobState.WAIT)]

@@ -280,3 +280,43 @@ def test_clients_that_run_other_jobs_at_once_each_have_their_own(script: Scripts
     assert {number: command for number, (_, command) in found.items()} == {n: f"echo {n}; true" for n in (1, 2, 3)}
     assert len({process.get_uid() for process, _ in found.values()}) == 3
     assert DONE in {process.get_state() for process, _ in found.values()}
+
+
+# ---- the run of an earlier client ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recover", [False, True])
+def test_a_client_without_a_config_has_the_processes_of_the_run_that_goes_on(script: Scripts, recover: bool) -> None:
+    """Seen: it told that no process was active, and waited for none, while all of them ran."""
+    hold = gate(script.stack)
+    first = script({"run_command": f"read x <{hold}; echo done >out", "output_file": "out"}, "true", recover=recover)
+    session = first.run_jobs()
+    first.wait_for_jobs_state(DONE, session[1])
+    second = script.open()
+    assert second.get_state() == CloudSendProviderState.RUNNING and second.get_num_active_processes() == 1
+    assert [p.get_uid() for p in second.get_jobs_states()] == [p.get_uid() for p in session]
+    assert [job.get_id() for job in second.get_jobs()] == [job.get_id() for job in first.get_jobs()]
+    with pytest.raises(WaitTimeout):
+        second.wait_for_jobs_state(ENDED, timeout=0.2)
+    third = script.open()
+    hold.write_text("\n")
+    third.finalize()
+    assert [p.get_state() for p in third.get_jobs_states()] == [DONE, DONE]
+    assert script.open().fetch_results("there") == "there"
+    assert (script.stack.files / "there" / "job_000_out").read_text() == "done\n"
+    fourth = script.open()
+    assert (fourth.run_jobs().get_id() == session.get_id()) is recover
+    if not recover:  # as a dict that does not say so: all is done anew
+        hold.write_text("\n")
+    assert [p.get_state() for p in fourth.wait_for_jobs_state(ENDED)] == [DONE, DONE]
+
+
+def test_a_run_that_an_earlier_client_has_left_is_killed_by_its_id(script: Scripts) -> None:
+    hold = gate(script.stack)
+    (process,) = script(f"read x <{hold}").run_jobs()
+    client = script.open()
+    client.kill(process.run)
+    assert [p.get_state() for p in client.wait_for_jobs_state(ENDED)] == [ABORTED]
+    assert client.get_run_session(process.run) == client.get_jobs_states()
+    client.cfg_reset()
+    assert client.get_state() == CloudSendProviderState.NEW and client.get_jobs_states() == []

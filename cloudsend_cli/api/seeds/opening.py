@@ -22,14 +22,23 @@ Keys = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """A run as an earlier client has submitted it: of each job the id, by its name."""
+
+    run: str
+    ids: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """`path` is set where it came from a file; else relative paths in `document` are below `folder`, and its runs are
-    continued by `name`."""
+    continued by `name`. `earlier`: what was run of it before, where it is taken up again."""
 
     document: Keys
     folder: str
     path: str = ""
     name: str = ""
+    earlier: Submission | None = None
 
     @property
     def recovers(self) -> bool:
@@ -133,7 +142,7 @@ def forget_source(state_dir: Path, folder: str) -> None:
     kept_path(state_dir, folder).unlink(missing_ok=True)
 
 
-def keep_source(source: Source, state_dir: Path, folder: str) -> None:
+def keep_source(source: Source, run: Submission, state_dir: Path, folder: str) -> None:
     """For a later client without a config. One that holds what JSON cannot say is not kept."""
     path = kept_path(state_dir, folder)
     content = (
@@ -146,7 +155,7 @@ def keep_source(source: Source, state_dir: Path, folder: str) -> None:
         }
     )
     try:
-        text = json.dumps(content, default=_render)
+        text = json.dumps({**content, "run": run.run, "ids": dict(run.ids)}, default=_render)
     except (TypeError, ValueError):
         path.unlink(missing_ok=True)
         return
@@ -176,6 +185,7 @@ def _reopen(state_dir: Path, folder: str) -> Source:
     except (OSError, ValueError):
         message = f"no config is given, and none was submitted from {folder} before"
         raise ConfigError([Problem(message)], hint="give get_client a dict or a file") from None
+    earlier = Submission(kept["run"], kept["ids"]) if "run" in kept else None
     if path := kept.get("path"):
-        return Source(_read(path), os.path.dirname(path), path)
-    return Source(kept["config"], kept["folder"], name=kept["name"])
+        return Source(_read(path), os.path.dirname(path), path, earlier=earlier)
+    return Source(kept["config"], kept["folder"], name=kept["name"], earlier=earlier)

@@ -16,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 
 from cloudsend_cli.core.naming import job_id, parse_attempt_id
-from cloudsend_cli.core.submission import PlanView, SubmitOptions
+from cloudsend_cli.core.submission import SubmitOptions
 from cloudsend_cli.errors import CloudsendError, NotFoundError, UnreachableError, UsageError, WaitTimeout
 
 from ..client import Client
 from .adding import OBJECTS, Config, extend, read_added, without_objects
+from .asking import fetch_plan, find_earlier
 from .collecting import collect_all, refuse_replaced, remove_copies
 from .objects import (
     CloudSendEnvironment,
@@ -34,7 +35,7 @@ from .objects import (
     Keys,
     Number,
 )
-from .opening import Source, forget_source, keep_source, open_source
+from .opening import Source, Submission, forget_source, keep_source, open_source
 from .planned import Objects, assign_jobs, gather_jobs, make_objects, see_jobs, see_machines
 from .printed import make_safe, render_log, render_objects, render_summary
 from .states import ENDED, CloudSendJobState, CloudSendProviderState, name_mask
@@ -54,9 +55,9 @@ def get_client(
 ) -> CloudSendProvider:
     """A client for a config: a dict, a path of a .py, .json or YAML file, or JSON text.
 
-    Without one: that which was run last from the working directory. `provider`, or the environment variable
-    CLOUDSEND_PROVIDER, overrides the config's: so a script for a cloud is tried on this machine as it stands. Several
-    clients may be used at once; each belongs to one thread at a time.
+    Without one: that which was run last from the working directory, with the processes of that run. `provider`, or
+    the environment variable CLOUDSEND_PROVIDER, overrides the config's: so a script for a cloud is tried on this
+    machine as it stands. Several clients may be used at once; each belongs to one thread at a time.
     """
     variables = os.environ if environ is None else environ
     client = Client(None if state_dir is None else os.fspath(state_dir), environ=environ)
@@ -77,8 +78,9 @@ class CloudSendProvider:
         self._known: Objects | None = None
         self._batches: dict[str, int] = {}
         self._run = ""
-        self._runs: dict[str, Mapping[str, CloudSendJob]] = {}  # of each run its jobs by id, oldest run first
+        self._taken: dict[str, Mapping[str, CloudSendJob]] = {}
         self._state = CloudSendProviderState.NEW
+        self._earlier = source.earlier  # until it is taken up
 
     def __enter__(self) -> CloudSendProvider:
         return self
@@ -101,13 +103,11 @@ class CloudSendProvider:
         With `reset`, the next run begins anew instead of going on with an earlier one.
         """
         self._reset = self._reset or reset
-        if self._source.has_jobs:
-            plan = self._client.plan(self._source.config, options=self._options)
-        else:  # they may be added later
-            plan = _plan_without_jobs(self._client, self._source, self._provider)
+        plan = fetch_plan(self._client, self._source, self._options)
         if self._known is None or not self._known.are_of(plan):
             self._known = make_objects(plan, self._source, self._find_host, self._client.find_pid, self._known)
         self._state = CloudSendProviderState.STARTED
+        self._take_up()
         return FINISHED
 
     def assign_jobs_to_instances(self) -> Finished:
@@ -158,7 +158,7 @@ class CloudSendProvider:
         """
         forget_source(self._client.state_dir, self._folder)
         self._source = without_objects(self._source)
-        self._known, self._run = None, ""
+        self._known, self._run, self._earlier = None, "", None
         self._runs.clear()
         self._batches.clear()
         self._state = CloudSendProviderState.NEW
@@ -180,7 +180,7 @@ class CloudSendProvider:
             options = replace(options, overrides=("recover=true",))
         submitted = self._client.submit(self._source.config, options=options)
         self._reset = False
-        keep_source(self._source, self._client.state_dir, self._folder)
+        keep_source(self._source, Submission(submitted.run, submitted.ids), self._client.state_dir, self._folder)
         self._run = submitted.run
         if set(submitted.ids) != set(self._objects().jobs):
             self.start()  # the config has been edited since it was planned
@@ -508,11 +508,25 @@ class CloudSendProvider:
         assert self._known is not None  # noqa: S101 - `start` has made it, or raised
         return self._known
 
+    @property
+    def _runs(self) -> dict[str, Mapping[str, CloudSendJob]]:
+        """Of each run its jobs by id, oldest run first."""
+        if self._earlier is not None:
+            self.start()
+        return self._taken
+
+    def _take_up(self) -> None:
+        """The run that an earlier client has left."""
+        earlier, self._earlier = self._earlier, None
+        if earlier is not None and (jobs := find_earlier(self._client, earlier, self._objects().jobs)):
+            self._run, self._taken[earlier.run] = earlier.run, jobs
+            self._read(earlier.run)
+
     def _jobs_of(self, processes: Processes) -> list[CloudSendJob]:
         given = [processes] if isinstance(processes, CloudSendProcess) else list(processes or ())
         if given:
             return list(dict.fromkeys(process.get_job() for process in given))
-        return [job for job in (self._known.jobs.values() if self._known is not None else ()) if job.has_processes()]
+        return [job for job in self._objects().jobs.values() if job.has_processes()] if self._runs else []
 
     def _session(self, processes: Iterable[CloudSendProcess]) -> CloudSendRunSession:
         found = list(processes)
@@ -574,13 +588,6 @@ class CloudSendProvider:
         except (NotFoundError, UnreachableError):
             return None
         return address.host if address.kind == "ssh" else "127.0.0.1"
-
-
-def _plan_without_jobs(client: Client, source: Source, provider: str | None) -> PlanView:
-    """The machines that a config would have, with its mistakes. Plans are made for jobs: one stands for all."""
-    options = SubmitOptions(provider=provider, folder=source.folder)
-    plan = client.plan({**source.document, "jobs": "true"}, options=options)
-    return replace(plan, spec=replace(plan.spec, jobs=()))
 
 
 def _print(lines: Iterable[str]) -> None:
