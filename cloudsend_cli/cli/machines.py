@@ -137,9 +137,11 @@ def list_instances(ctx: typer.Context, run: OfRun = None, provider: OfProvider =
     screen = session.screen
     machines = session.client.list_instances(run, provider, note=screen.warn)
     screen.list(machines, choose_listing(machines))
-    if not screen.machine and any(machine.rental is not None for machine in machines):
+    rented = any(machine.rental is not None for machine in machines)
+    if rented and not screen.machine:
         screen.say(rate_text(machines))
-    runs = {run for machine in machines for run in machine.runs}
+    # Where a run has rented machines, listing them has started a maestro.
+    runs = {run for machine in machines for run in machine.runs} if not rented else set()
     say_if_unwatched(
         session, [view for view in session.client.list_runs(RUNS_LOOKED_AT) if view.id in runs] if runs else ()
     )
