@@ -49,6 +49,13 @@ class ConfigError(CloudsendError):
         super().__init__("; ".join(p.message for p in problems) or "invalid configuration", hint=hint)
         self.problems = problems
 
+    def __str__(self) -> str:
+        """With the file where a problem is of the file as a whole: no key in the message says where it is."""
+        whole = [
+            f"{p.file}: {p.message}" if p.file and not p.line and not p.path else p.message for p in self.problems
+        ]
+        return "; ".join(whole) or self.message
+
 
 class UsageError(CloudsendError):
     """Change the command line."""

@@ -45,7 +45,8 @@ def test_jobs_may_be_given_in_any_form(tmp_path: Path, given: object) -> None:
     ("given", "words"),
     [
         ("{nothing", "JSON"),
-        ("nowhere.py", "no such file"),
+        (None, "a NoneType is no config"),
+        ("nowhere.py", "nowhere.py: no such file"),
         ({"provider": "local"}, "there are no instances, environments, jobs to add"),
         ({"jobs": ["true"], "provider": "aws", "debug": 1}, "'provider' cannot be added"),
     ],

@@ -149,8 +149,12 @@ def test_a_config_may_be_json_text_or_the_one_before(script: Scripts) -> None:
     assert script.open().get_jobs()[0].get_config("timeout") == 60.0
     with pytest.raises(ConfigError, match="JSON"):
         script.open("{nothing")
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="a list is no config"):
+        script.open(["true"])
+    with pytest.raises(ConfigError, match=r"nowhere\.py: no such file"):
         script.open("nowhere.py")
+    with pytest.raises(ConfigError, match=r"nowhere\.yml: no such file"):
+        script.stack.client.submit("nowhere.yml")
 
 
 def test_the_provider_may_be_said_beside_the_config(script: Scripts) -> None:

@@ -165,7 +165,8 @@ def test_error_keeps_hint_and_foreign_words() -> None:
 def test_config_error_carries_all_problems_with_their_places() -> None:
     problems = [errors.Problem("one", "c.yml", 12, 5), errors.Problem("two", "c.yml"), errors.Problem("three")]
     error = errors.ConfigError(problems, hint="h")
-    assert str(error) == "one; two; three"
+    assert str(error) == "one; c.yml: two; three"
+    assert error.message == "one; two; three"
     assert [p.place for p in error.problems] == ["c.yml:12:5", "c.yml", ""]
     assert str(errors.ConfigError([])) == "invalid configuration"
 

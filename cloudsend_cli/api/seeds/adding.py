@@ -38,7 +38,9 @@ def read_added(config: Config, keys: Sequence[str], source: Source) -> Added:
 def _read(config: Config, folder: str) -> Keys | Sequence[Any]:
     if isinstance(config, (Mapping, list, tuple)):
         return config
-    text = os.fspath(config)  # type: ignore[arg-type]
+    if not isinstance(config, (str, os.PathLike)):
+        raise _problem(f"a {type(config).__name__} is no config", "give a dict, a list, a file or JSON text")
+    text = os.fspath(config)
     if not text.lstrip().startswith(("{", "[")):
         return read_document(os.path.join(folder, os.path.expanduser(text)))
     try:

@@ -73,7 +73,11 @@ def open_source(config: Keys | str | os.PathLike[str] | None, state_dir: Path, f
         return _reopen(state_dir, folder)
     if isinstance(config, Mapping):
         return Source(config, folder, name=_name(folder))
-    text = os.fspath(config)
+    try:
+        text = os.fspath(config)
+    except TypeError:
+        told = f"a {type(config).__name__} is no config"
+        raise ConfigError([Problem(told, hint="give get_client a dict, a file or JSON text")]) from None
     if text.lstrip().startswith("{"):
         return Source(_parse(text, "JSON text"), folder, name=_name(folder))
     path = os.path.join(folder, os.path.expanduser(text))
