@@ -298,7 +298,7 @@ def test_the_handle_waits_no_longer_than_it_is_told_and_cancels(stack: Stack) ->
             try:
                 run.wait(timeout=0.3)
             except WaitTimeout as problem:
-                assert run.run in str(problem)
+                assert str(problem) == f"run {run.run} is not finished after 0.3 s", problem
             try:
                 run.results()[0].value()
             except UsageError as problem:

@@ -134,4 +134,5 @@ def wait_until_home(client: Client, run: str, timeout: float | None) -> None:
     for progress in client.follow(run, timeout=timeout):
         settled = progress.settled
     if not settled:
-        raise WaitTimeout(f"run {run} is not finished after {time.monotonic() - began:.0f} s", hint="it goes on")
+        waited = time.monotonic() - began if timeout is None else timeout
+        raise WaitTimeout(f"run {run} is not finished after {waited:g} s", hint="it goes on")
