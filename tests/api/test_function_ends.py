@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from function_scripts import run_program, write
 from real_stack import Stack
 
@@ -152,6 +154,36 @@ def test_what_cannot_be_sent_is_an_error_before_anything_starts(stack: Stack) ->
             print("good")
     """
     assert run_program(stack, source) == "good\n"
+
+
+def test_a_generic_function_of_the_program_is_refused_with_a_way_out_that_works(stack: Stack) -> None:
+    generic = """
+        import functools
+
+        @functools.singledispatch
+        def tell(value):
+            return "anything"
+
+        @tell.register
+        def _(value: int):
+            return "a number"
+    """
+    write(stack.files / "generic.py", generic)
+    source = f"""
+        import generic
+        from cloudsend_cli import Client
+        from cloudsend_cli.errors import UsageError
+        {textwrap.indent(textwrap.dedent(generic), "        ").lstrip()}
+        if __name__ == "__main__":
+            try:
+                Client().submit_function(tell, [1])
+            except UsageError as problem:
+                assert "the function tell cannot be sent" in str(problem)
+                assert "in a module" in problem.hint, problem.hint
+            assert Client().list_runs() == []
+            print(Client().submit_function(generic.tell, [1]).value(60))
+    """
+    assert run_program(stack, source) == "a number\n"
 
 
 def test_nothing_of_a_machines_is_executed_before_its_value_is_asked_for(stack: Stack) -> None:

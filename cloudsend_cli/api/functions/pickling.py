@@ -44,6 +44,10 @@ def pickle_value(value: object, what: str) -> Pickled:
         pickler.dump(value)
     except Exception as problem:
         hint = "give it what it needs as plain data, and open files, locks and connections inside of the function"
+        if "weakref" in str(problem):
+            hint = (
+                "functools.singledispatch and weak references: define it in a module, which is sent as a file, instead"
+            )
         raise UsageError(f"{what} cannot be sent: {problem}", hint=hint) from problem
     return Pickled(file.getvalue(), frozenset(pickler.modules))
 
