@@ -88,7 +88,7 @@ def plan_machines(needs: Mapping[Resources, int], kinds: Sequence[Kind]) -> Pack
     for bins in _candidates(problem, stock):
         if len(problem.counts) < MANY:
             empty_some(bins, problem.sizes)
-        stock.shrink(bins)
+        stock.settle(bins)
         if best is None or stock.rank(bins) < stock.rank(best):
             best = bins
         if not best.left and len(best.free) <= stock.least:
@@ -246,8 +246,9 @@ class _Stock:
             lambda kind: (-worth[0][kind], self.costs[kind], kind),
         ]
 
-    def opener(self, rule: Rule) -> Callable[[Vector], tuple[Vector, int] | None]:
-        left = list(self.counts)
+    def opener(self, rule: Rule, bins: Bins | None = None) -> Callable[[Vector], tuple[Vector, int] | None]:
+        """Of what is not open in `bins`."""
+        left = self._spare(bins or Bins())
         order = sorted(range(len(left)), key=rule)
 
         def open_one(need: Vector) -> tuple[Vector, int] | None:
@@ -259,11 +260,27 @@ class _Stock:
 
         return open_one
 
-    def shrink(self, bins: Bins) -> None:
+    def _spare(self, bins: Bins) -> list[int]:
+        return [count - bins.kinds.count(kind) for kind, count in enumerate(self.counts)]
+
+    def settle(self, bins: Bins) -> None:
+        """Shrunk, and with nothing left that fits into what emptying and shrinking have made free."""
+        self._shrink(bins)
+        while bins.left:
+            left, bins.left = bins.left, {}
+            order = [
+                (need, left[need]) for need, _ in self._problem.ordered(self._problem.measures()[0]) if need in left
+            ]
+            bins.pour(order, self.opener(self.rules()[0], bins))
+            if bins.left == left:
+                return
+            self._shrink(bins)
+
+    def _shrink(self, bins: Bins) -> None:
         """Machines of the cheapest kind that holds what they were given."""
         if len(self.capacities) == 1:
             return
-        left = [count - bins.kinds.count(kind) for kind, count in enumerate(self.counts)]
+        left = self._spare(bins)
         for index in sorted(range(len(bins.free)), key=lambda i: (bins.free[i], i), reverse=True):
             own = bins.kinds[index]
             used = minus(self.capacities[own], bins.free[index])
@@ -276,7 +293,7 @@ class _Stock:
                 _, kind = min(cheaper)
                 left[own] += 1
                 left[kind] -= 1
-                bins.kinds[index], bins.free[index] = kind, minus(self.capacities[kind], used)
+                bins.resize(index, kind, minus(self.capacities[kind], used))
 
     def rank(self, bins: Bins) -> tuple[float, float, int]:
         """What is left over is worst, then what it costs."""

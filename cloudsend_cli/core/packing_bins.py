@@ -61,6 +61,11 @@ class Bins:
         if not content[need]:
             del content[need]
 
+    def resize(self, index: int, kind: int, free: Vector) -> None:
+        del self._tight[bisect_left(self._tight, (*self.free[index], index))]
+        self.kinds[index], self.free[index] = kind, free
+        insort(self._tight, (*free, index))
+
     def find_tightest(self, need: Vector, without: int = -1) -> int:
         """The bin that is left with least of what is scarce: GPUs first, then CPUs, then memory. -1: none has room."""
         at = self._find(need, without)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 from cut_machines import MACHINE, allowed, cut
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloudsend_cli.core.model import NOTHING, UNBOUNDED, Resources
@@ -62,6 +62,14 @@ def test_packing_never_gives_more_than_a_machine_has_and_starves_nothing(
     assert packing == plan_packing(dict(reversed(needs.items())), machines), "the order of the input counts"
 
 
+@example(
+    {Resources(0.0, 3): 1, Resources(0.25, 2): 4, Resources(1.0, 2): 4},
+    [Kind(Resources(1.0, 4), 3, 0.1), Kind(Resources(8.0, 5), 1, 0.1)],
+)
+@example(
+    {Resources(0.25, 1): 5, Resources(0.25, 3): 3},
+    [Kind(Resources(1.0), 0, 0.1), Kind(Resources(1.0, 9), 2, 0.1)],
+)
 @given(COUNTS, KINDS)
 def test_machines_that_are_asked_for_hold_everything_that_they_can(
     needs: dict[Resources, int], kinds: list[Kind]
