@@ -11,6 +11,7 @@ from cloudsend_cli.core.costs import run_cost
 from cloudsend_cli.core.forecast import plan_forecast
 from cloudsend_cli.core.history import History
 from cloudsend_cli.core.model import JobGroup, JobSpec, Offer, Resources, RunSpec
+from cloudsend_cli.core.naming import job_hash
 from cloudsend_cli.core.plan import NodePlan, plan_run
 from cloudsend_cli.testing.fake_cloud import PRICE
 from cloudsend_cli.testing.fake_machine import JobPlan
@@ -38,9 +39,14 @@ def pooled(rng: random.Random) -> tuple[JobSpec, ...]:
     return tuple(make_job(f"S/g/{n}", group="S/g", stage=1, resources=Resources(0.0)) for n in range(40))
 
 
+def history_of(jobs: tuple[JobSpec, ...], times: dict[str, float]) -> History:
+    """By content, as numbered tasks are known."""
+    return History({job_hash(job): times[job.name] for job in jobs}, starting=STARTING)
+
+
 def cost_of(spec: RunSpec, times: dict[str, float]) -> float:
     plans: dict[str, tuple[JobPlan, ...]] = {name: (JobPlan(seconds),) for name, seconds in times.items()}
-    history = History({}, times)
+    history = history_of(spec.jobs, times)
     scenario = Scenario(
         "cost", lambda: plan_run(spec, NODES, RUN_ID, 0.0, history), jobs=plans, resources=HOST, deadline=40_000.0
     )
@@ -60,6 +66,6 @@ def test_a_run_costs_about_what_its_plan_says(make: Make, off: float, seed: int)
     times = {job.name: round(min(2400.0, rng.lognormvariate(5.0, 0.8)), 1) for job in jobs}
     groups = (JobGroup("S/g", slots=((),) * 10),) if jobs[0].group else ()
     spec = RunSpec("project", "/config.yml", jobs, groups=groups)
-    foreseen = plan_forecast(spec, NODES, History({}, times, STARTING)).cost
+    foreseen = plan_forecast(spec, NODES, history_of(jobs, times)).cost
     assert foreseen is not None and not foreseen.at_least
     assert foreseen.total == pytest.approx(cost_of(spec, times), rel=off)
