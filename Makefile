@@ -1,7 +1,7 @@
 # Each target sets up what it needs. PYTHON chooses the interpreter of a new .venv (3.10 to 3.14).
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 3
+WORKERS ?= 2
 SEEDS ?= 1000
 BENCH ?=
 BIN := $(VENV)/bin

@@ -29,7 +29,7 @@ def wait_for(happened: Callable[[], T], deadline: float = DEADLINE) -> T:
     while not (found := happened()):
         now = time.monotonic()
         assert now < begun + deadline, f"not within {deadline:g} s"
-        time.sleep(rest(0.005, now - begun, now - asked))
+        time.sleep(min(0.01, rest(0.005, now - begun, now - asked)))  # scenarios act on what they see, at once
         asked = time.monotonic()
     return found
 

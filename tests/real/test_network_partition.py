@@ -95,6 +95,8 @@ def faults(shared_lab: Lab) -> Iterator[Faults]:
             host.write("stop", "")
         for reader in readers:
             assert reader.finish() == 0, reader.said
+        for host in cluster.hosts:
+            watch.until(host.name, "DONE", 0.0)
         yield made
     finally:
         if watch is not None:

@@ -67,6 +67,8 @@ def strangers(shared_lab: Lab) -> Iterator[Strangers]:
         made = Strangers(cluster, run, shut, changed, swapped, watch, time.monotonic())
         meet(made, shared_lab, door)
         end_writers(cluster, run)
+        for host in hosts:
+            watch.until(host.name, "DONE", 0.0)
         yield made
     finally:
         if watch is not None:
